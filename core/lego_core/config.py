@@ -1,0 +1,174 @@
+"""`lego.json`: what a LEGO checkpoint is, beside its weights.
+
+Training writes it, the torch pipeline reads it, and export copies it into the engine manifest, so that the
+pipeline and the server treat a frame and a query in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from lego_core.errors import LegoError
+
+FORMAT_VERSION = 1
+SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp")
+Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp"]
+
+
+@dataclass(frozen=True)
+class GuidanceDefaults:
+    """How this model is best sampled when the wearer does not say.
+
+    Attributes:
+        sampler: One of `SAMPLERS`.
+        steps: Denoising steps, 1 to 1000.
+        text_scale: Guidance scale of the text-side conditions (7.5 in the paper's code, lego-reference B).
+        image_scale: Guidance scale of the input frame (1.5 in the paper's code).
+    """
+
+    sampler: Sampler = "euler_ancestral"
+    steps: int = 100
+    text_scale: float = 7.5
+    image_scale: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise LegoError(f"guidance.sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        _in_range("guidance.steps", self.steps, 1, 1000)
+        _in_range("guidance.text_scale", self.text_scale, 1.0, 30.0)
+        _in_range("guidance.image_scale", self.image_scale, 1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class VisionInput:
+    """How the vision tower wants its picture.
+
+    Attributes:
+        size: Side in pixels of the square picture.
+        fit: "centre_crop" resizes the shortest edge and crops (CLIP, lego-reference C5);
+            "squash" resizes both sides and shows the tower the whole frame.
+        mean: Per-channel mean subtracted from [0, 1] values.
+        std: Per-channel standard deviation divided by.
+    """
+
+    size: int = 224
+    fit: Literal["centre_crop", "squash"] = "centre_crop"
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        _in_range("vision.size", self.size, 16, 1024)
+        if self.fit not in ("centre_crop", "squash"):
+            raise LegoError(f"vision.fit is {self.fit!r}; choose centre_crop or squash")
+        if min(self.std) <= 0:
+            raise LegoError(f"vision.std is {self.std}; every value must be above 0")
+
+
+@dataclass(frozen=True)
+class LegoConfig:
+    """One LEGO model's shape and manners.
+
+    Attributes:
+        name: The model's name, shown to people.
+        resolution: Side in pixels of the square frame the latent diffusion model works on; a multiple of 64.
+        text_tokens: N, tokens of the CLIP description and rows of VLLM text features (77 in the original).
+        image_tokens: M, VLLM image features (256 in the original).
+        query_template: The question put to the VLLM; `{action}` stands for the action asked about.
+        prompt_template: The whole prompt; `{query}` stands for the question, `<image>` for the image tokens.
+        max_description_tokens: The description stops here if the model has not ended it.
+        guidance: Sampling defaults.
+        vision: The vision tower's input.
+        notice: One sentence a user must know about this model; empty if none.
+        licence: SPDX name of the weights' licence.
+        provenance: How the weights were made: commit, commands, data, seeds.
+    """
+
+    name: str
+    resolution: int = 256
+    text_tokens: int = 77
+    image_tokens: int = 256
+    query_template: str = "How does the person properly {action} that is displayed in the video frame?"
+    prompt_template: str = "<image>\n{query}"
+    max_description_tokens: int = 77
+    guidance: GuidanceDefaults = field(default_factory=GuidanceDefaults)
+    vision: VisionInput = field(default_factory=VisionInput)
+    notice: str = ""
+    licence: str = "Apache-2.0"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise LegoError("name is empty; give the model a name")
+        _in_range("resolution", self.resolution, 64, 4096)
+        if self.resolution % 64:
+            raise LegoError(f"resolution is {self.resolution}; it must be a multiple of 64")
+        _in_range("text_tokens", self.text_tokens, 1, 4096)
+        _in_range("image_tokens", self.image_tokens, 1, 65536)
+        _in_range("max_description_tokens", self.max_description_tokens, 1, 4096)
+        if "{action}" not in self.query_template:
+            raise LegoError(f"query_template {self.query_template!r} lacks {{action}}")
+        if "{query}" not in self.prompt_template or self.prompt_template.count("<image>") != 1:
+            raise LegoError(f"prompt_template {self.prompt_template!r} needs {{query}} and exactly one <image>")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values, the format version first."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Builds the config from JSON values.
+
+        Raises:
+            LegoError: Unknown format version, unknown key or a value out of range.
+        """
+        values = dict(values)
+        version = values.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise LegoError(f"format_version is {version!r}; this software reads {FORMAT_VERSION}: convert the checkpoint")
+        guidance = _known_keys(GuidanceDefaults, values.pop("guidance", {}), "guidance")
+        vision = _known_keys(VisionInput, values.pop("vision", {}), "vision")
+        known = _known_keys(cls, values, "")
+        return cls(**known, guidance=GuidanceDefaults(**guidance), vision=VisionInput(**vision))
+
+    def save(self, directory: Path) -> None:
+        """Writes `lego.json` into a checkpoint directory."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "lego.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Reads `lego.json` of a checkpoint directory.
+
+        Raises:
+            LegoError: The directory is no LEGO checkpoint, or the file is not valid.
+        """
+        path = Path(directory) / "lego.json"
+        if not path.is_file():
+            raise LegoError(f"{directory} is not a LEGO checkpoint directory: it has no lego.json")
+        try:
+            values = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
+        try:
+            return cls.from_dict(values)
+        except (LegoError, TypeError) as error:
+            raise LegoError(f"{path}: {error}") from error
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise LegoError(f"{name} is {value}; it must lie between {low} and {high}")
+
+
+def _known_keys(cls: type, values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        place = f"{prefix}." if prefix else ""
+        raise LegoError(f"unknown key {place}{unknown[0]}; known keys are {', '.join(sorted(names))}")
+    return values

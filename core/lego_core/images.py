@@ -1,0 +1,93 @@
+"""Frames in, frames out: the one place where pictures become tensors and back."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lego_core.config import VisionInput
+from lego_core.errors import LegoError
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+def decode_image(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
+    """Decodes an untrusted JPEG, PNG or WebP; its size is checked before any pixel is decoded.
+
+    Returns:
+        An RGB image, turned upright as its EXIF orientation says.
+
+    Raises:
+        LegoError: Not a picture, truncated, or larger than `max_pixels`.
+    """
+    if not data:
+        raise LegoError("the image is empty (0 bytes); send a JPEG, PNG or WebP picture")
+    try:
+        with warnings.catch_warnings():
+            # The size is judged below against our own limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise LegoError(f"the image is {width}x{height} pixels; the limit is {max_pixels} pixels: send a smaller one")
+        if min(width, height) < 8 or max(width, height) > 32 * min(width, height):
+            raise LegoError(f"the image is {width}x{height} pixels; both sides must be at least 8 and within 1:32")
+        image.load()
+    except LegoError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise LegoError(f"the {len(data)} bytes are not a JPEG, PNG or WebP picture") from error
+    except Exception as error:  # Pillow's decoders raise many types on damaged data
+        raise LegoError(f"the image cannot be decoded ({error}); send it again") from error
+    return _upright(image).convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turns: dict[int, Image.Transpose] = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }  # fmt: skip
+    try:
+        turn = turns.get(image.getexif().get(0x0112, 1))
+    except Exception:  # a damaged EXIF block says nothing of the pixels
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def frame_to_pixels(image: Image.Image, resolution: int) -> NDArray[np.float32]:
+    """Squashes a frame to the square the autoencoder works on (lego-reference B).
+
+    Returns:
+        (3, resolution, resolution) float32 in [-1, 1].
+    """
+    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return (np.asarray(square, np.float32) / 127.5 - 1.0).transpose(2, 0, 1)
+
+
+def frame_to_vision_pixels(image: Image.Image, vision: VisionInput) -> NDArray[np.float32]:
+    """Prepares a frame for the vision tower (lego-reference C5).
+
+    Returns:
+        (3, size, size) float32, normalised with the tower's mean and standard deviation.
+    """
+    width, height = image.size
+    if vision.fit == "squash":
+        picture = image.resize((vision.size, vision.size), Image.Resampling.BICUBIC)
+    else:
+        scale = vision.size / min(width, height)
+        resized = (max(vision.size, int(width * scale)), max(vision.size, int(height * scale)))
+        left, top = (resized[0] - vision.size) // 2, (resized[1] - vision.size) // 2
+        picture = image.resize(resized, Image.Resampling.BICUBIC)
+        picture = picture.crop((left, top, left + vision.size, top + vision.size))
+    values = np.asarray(picture, np.float32) / 255.0
+    return ((values - np.float32(vision.mean)) / np.float32(vision.std)).transpose(2, 0, 1).astype(np.float32)
+
+
+def pixels_to_frame(pixels: NDArray[np.float32], width: int, height: int) -> Image.Image:
+    """Turns decoded pixels into a picture at the input frame's aspect ratio.
+

@@ -1,0 +1,183 @@
+"""`manifest.json`: what an engine directory holds and for which machine it was built.
+
+Export writes it, the server reads it and refuses what does not fit, with a sentence that says what to rebuild.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+
+FORMAT_VERSION = 1
+GRAPHS = ("text_encoder", "frame_encoder", "token_embedding", "decoder", "conditioner", "unet", "vae_decoder")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph. A dimension is a number, or the name of a dynamic one such as "batch"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One ONNX file and its interface, in call order."""
+
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The diffusion process (lego-reference A4): betas linear in their square root.
+
+    Attributes:
+        train_timesteps: Steps of the training process (1000).
+        beta_start: First beta.
+        beta_end: Last beta.
+        prediction_type: What the U-Net predicts, one of `PREDICTION_TYPES`.
+    """
+
+    train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise LegoError(f"prediction_type is {self.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}")
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """The VLLM's language decoder.
+
+    Attributes:
+        layers: Transformer layers, each with its own cache.
+        key_value_heads: Heads in the cache.
+        head_dim: Width of one head.
+        hidden_size: D, width of the hidden states.
+        bos_token_id: Begins a prompt.
+        eos_token_id: Ends a description.
+    """
+
+    layers: int
+    key_value_heads: int
+    head_dim: int
+    hidden_size: int
+    bos_token_id: int
+    eos_token_id: int
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The autoencoder's latent: (channels, resolution / factor, resolution / factor), times `scaling_factor`."""
+
+    channels: int
+    factor: int
+    scaling_factor: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a server needs to know about an engine directory.
+
+    Attributes:
+        lego: The checkpoint's `lego.json`.
+        schedule: The diffusion process.
+        decoder: The VLLM decoder's shape.
+        latent: The autoencoder's latent.
+        context_width: C, width of the cross-attention context.
+        text_pad_token_id: Pads the CLIP description to N tokens.
+        text_bos_token_id: Begins the CLIP description.
+        text_eos_token_id: Ends it.
+        precision: Of weights and activations, such as "fp32".
+        opset: ONNX operator set.
+        checkpoint_fingerprint: sha256 over the checkpoint's files.
+        graphs: One per name in `GRAPHS`.
+        tool_versions: Versions that built the graphs.
+        parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
+    """
+
+    lego: LegoConfig
+    schedule: NoiseSchedule
+    decoder: DecoderSpec
+    latent: LatentSpec
+    context_width: int
+    text_pad_token_id: int
+    text_bos_token_id: int
+    text_eos_token_id: int
+    precision: str
+    opset: int
+    checkpoint_fingerprint: str
+    graphs: dict[str, GraphSpec]
+    tool_versions: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def model_version(self) -> str:
+        """Name and fingerprint, short enough to show: identifies the weights."""
+        return f"{self.lego.name}-{self.checkpoint_fingerprint[:12]}"
+
+    def save(self, directory: Path) -> None:
+        """Writes `manifest.json`."""
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        values["lego"] = self.lego.to_dict()
+        (directory / "manifest.json").write_text(json.dumps(values, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Reads and checks `manifest.json`; every graph file must be present (content is checked by `sha256`).
+
+        Raises:
+            LegoError: Not an engine directory, another format version, a missing graph or file.
+        """
+        directory = Path(directory)
+        path = directory / "manifest.json"
+        if not path.is_file():
+            hint = "a checkpoint: build engines of it with lego-export build" if (directory / "lego.json").is_file() else (
+                "not an engine directory: it has no manifest.json"
+            )  # fmt: skip
+            raise LegoError(f"{directory} is {hint}")
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            version = values.pop("format_version", None)
+            if version != FORMAT_VERSION:
+                raise LegoError(f"format_version is {version!r}, this software reads {FORMAT_VERSION}: rebuild the engines")
+            graphs = {
+                name: GraphSpec(
+                    spec["file"], spec["sha256"],
+                    tuple(TensorSpec(**t) for t in spec["inputs"]), tuple(TensorSpec(**t) for t in spec["outputs"]),
+                )
+                for name, spec in values.pop("graphs").items()
+            }  # fmt: skip
+            manifest = cls(
+                lego=LegoConfig.from_dict(values.pop("lego")),
+                schedule=NoiseSchedule(**values.pop("schedule")),
+                decoder=DecoderSpec(**values.pop("decoder")),
+                latent=LatentSpec(**values.pop("latent")),
+                graphs=graphs,
+                **values,
+            )
+        except (LegoError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise LegoError(f"{path} is not a valid manifest ({error}): rebuild it with lego-export build") from error
+        for name in GRAPHS:
+            if name not in graphs:
+                raise LegoError(f"{path} lists no graph {name}: rebuild it with lego-export build")
+            file = graphs[name].file
+            if Path(file).name != file or not (directory / file).is_file():
+                raise LegoError(f"{directory} lacks the graph file {file}: rebuild it with lego-export build")
+        return manifest

@@ -1,0 +1,55 @@
+"""From what a wearer says to the token ids the VLLM reads."""
+
+from __future__ import annotations
+
+import re
+
+from tokenizers import Tokenizer
+
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+
+# The ways people open such a question. What follows is the action.
+_QUESTION_OPENINGS = re.compile(
+    r"^(?:(?:hey|hi|ok|okay|please|so|now|um|uh)[,\s]+)*"
+    r"(?:(?:can|could|would) you (?:please )?)?"
+    r"(?:(?:show|tell|teach|explain|help)(?: to)?(?: me| us)?(?:,)?\s+)?"
+    r"(?:(?:what(?:'s| is) the (?:right |proper |best |correct )?way to|how (?:do|does|can|should|would|could|must) "
+    r"(?:i|you|we|one|somebody|someone|the person)(?: properly)?|how to(?: properly)?|i (?:want|need|would like) to|i'd like to|"
+    r"what do i do to|where do i)\s+)?",
+    re.IGNORECASE,
+)
+_DETERMINERS = re.compile(r"\b(?:the|this|that|these|those|my|a|an|some)\s+", re.IGNORECASE)
+
+
+def action_from_query(query: str) -> str:
+    """Returns the action a query asks about: "How do I open the left drawer?" gives "open left drawer".
+
+    Training labels carry no articles, so they are dropped here too. A query that is not a question comes back
+    as it is, tidied.
+
+    Raises:
+        LegoError: Nothing is left to look for.
+    """
+    text = " ".join(query.split()).strip(" ?!.,;:\"'")
+    action = _DETERMINERS.sub("", _QUESTION_OPENINGS.sub("", text, count=1)).strip()
+    if not action:
+        raise LegoError(f"the query {query!r} names no action; ask for example 'how do I open the drawer?'")
+    return action[0].lower() + action[1:]
+
+
+def build_prompt(config: LegoConfig, query: str) -> str:
+    """Returns the full prompt, with `<image>` where the image tokens go."""
+    question = config.query_template.replace("{action}", action_from_query(query))
+    return config.prompt_template.replace("{query}", question.replace("<image>", ""))
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, bos_token_id: int) -> tuple[list[int], list[int]]:
+    """Returns the token ids before and after the image tokens.
+
+    The two sides are encoded apart, as the original LLaVA does, so no token can span the image.
+    """
+    before, after = prompt.split("<image>")
+    ids_before = tokenizer.encode(before, add_special_tokens=False).ids if before else []
+    ids_after = tokenizer.encode(after, add_special_tokens=False).ids
+    return [bos_token_id, *ids_before], ids_after

@@ -1,0 +1,232 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Sampler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SAMPLER_UNSPECIFIED: _ClassVar[Sampler]
+    SAMPLER_EULER_ANCESTRAL: _ClassVar[Sampler]
+    SAMPLER_EULER: _ClassVar[Sampler]
+    SAMPLER_DPM_SOLVER_PP: _ClassVar[Sampler]
+SAMPLER_UNSPECIFIED: Sampler
+SAMPLER_EULER_ANCESTRAL: Sampler
+SAMPLER_EULER: Sampler
+SAMPLER_DPM_SOLVER_PP: Sampler
+
+class GuideRequest(_message.Message):
+    __slots__ = ("frame", "query", "cancel")
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    frame: Frame
+    query: Query
+    cancel: Cancel
+    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ..., query: _Optional[_Union[Query, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+
+class GuideResponse(_message.Message):
+    __slots__ = ("session_started", "description_delta", "progress", "result", "error")
+    SESSION_STARTED_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_DELTA_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    session_started: SessionStarted
+    description_delta: DescriptionDelta
+    progress: Progress
+    result: GuidanceResult
+    error: QueryError
+    def __init__(self, session_started: _Optional[_Union[SessionStarted, _Mapping]] = ..., description_delta: _Optional[_Union[DescriptionDelta, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[GuidanceResult, _Mapping]] = ..., error: _Optional[_Union[QueryError, _Mapping]] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("frame_id", "image")
+    FRAME_ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    frame_id: int
+    image: bytes
+    def __init__(self, frame_id: _Optional[int] = ..., image: _Optional[bytes] = ...) -> None: ...
+
+class Query(_message.Message):
+    __slots__ = ("query_id", "text", "frame_id", "options")
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FRAME_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    query_id: int
+    text: str
+    frame_id: int
+    options: GuidanceOptions
+    def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., frame_id: _Optional[int] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ...) -> None: ...
+
+class GuidanceOptions(_message.Message):
+    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SCALE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLER_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    steps: int
+    text_scale: float
+    image_scale: float
+    sampler: Sampler
+    preview_every: int
+    description: str
+    jpeg_quality: int
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("query_id",)
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    query_id: int
+    def __init__(self, query_id: _Optional[int] = ...) -> None: ...
+
+class SessionStarted(_message.Message):
+    __slots__ = ("session_id", "server")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    server: ServerInfo
+    def __init__(self, session_id: _Optional[str] = ..., server: _Optional[_Union[ServerInfo, _Mapping]] = ...) -> None: ...
+
+class DescriptionDelta(_message.Message):
+    __slots__ = ("query_id", "text", "done")
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    query_id: int
+    text: str
+    done: bool
+    def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("query_id", "step", "steps", "preview")
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    query_id: int
+    step: int
+    steps: int
+    preview: bytes
+    def __init__(self, query_id: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., preview: _Optional[bytes] = ...) -> None: ...
+
+class GuidanceResult(_message.Message):
+    __slots__ = ("query_id", "frame_id", "description", "image", "width", "height", "seed", "steps", "text_scale", "image_scale", "sampler", "model_version", "timings")
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    FRAME_ID_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SCALE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    query_id: int
+    frame_id: int
+    description: str
+    image: bytes
+    width: int
+    height: int
+    seed: int
+    steps: int
+    text_scale: float
+    image_scale: float
+    sampler: Sampler
+    model_version: str
+    timings: Timings
+    def __init__(self, query_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., description: _Optional[str] = ..., image: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., model_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queue_ms", "encode_ms", "describe_ms", "condition_ms", "denoise_ms", "decode_ms", "total_ms")
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_MS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIBE_MS_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_MS_FIELD_NUMBER: _ClassVar[int]
+    DENOISE_MS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_MS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    queue_ms: float
+    encode_ms: float
+    describe_ms: float
+    condition_ms: float
+    denoise_ms: float
+    decode_ms: float
+    total_ms: float
+    def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., describe_ms: _Optional[float] = ..., condition_ms: _Optional[float] = ..., denoise_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+
+class QueryError(_message.Message):
+    __slots__ = ("query_id", "code", "message")
+    class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CODE_UNSPECIFIED: _ClassVar[QueryError.Code]
+        CODE_INVALID: _ClassVar[QueryError.Code]
+        CODE_NO_FRAME: _ClassVar[QueryError.Code]
+        CODE_UNKNOWN_QUERY: _ClassVar[QueryError.Code]
+        CODE_CANCELLED: _ClassVar[QueryError.Code]
+        CODE_SUPERSEDED: _ClassVar[QueryError.Code]
+        CODE_OVERLOADED: _ClassVar[QueryError.Code]
+        CODE_INTERNAL: _ClassVar[QueryError.Code]
+    CODE_UNSPECIFIED: QueryError.Code
+    CODE_INVALID: QueryError.Code
+    CODE_NO_FRAME: QueryError.Code
+    CODE_UNKNOWN_QUERY: QueryError.Code
+    CODE_CANCELLED: QueryError.Code
+    CODE_SUPERSEDED: QueryError.Code
+    CODE_OVERLOADED: QueryError.Code
+    CODE_INTERNAL: QueryError.Code
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    query_id: int
+    code: QueryError.Code
+    message: str
+    def __init__(self, query_id: _Optional[int] = ..., code: _Optional[_Union[QueryError.Code, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("image", "text", "options")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    text: str
+    options: GuidanceOptions
+    def __init__(self, image: _Optional[bytes] = ..., text: _Optional[str] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ...) -> None: ...
+
+class GetServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServerInfo(_message.Message):
+    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice")
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUERY_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    model_name: str
+    model_version: str
+    engine: str
+    resolution: int
+    max_steps: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_query_characters: int
+    defaults: GuidanceOptions
+    notice: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ...) -> None: ...
