@@ -1,0 +1,274 @@
+"""The command `lego-client`: ask for guidance, play a clip, look at a server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from lego_core.config import SAMPLERS
+from lego_core.errors import LegoError
+from rich.console import Console
+from rich.text import Text
+
+from lego_client.answer import ask as ask_server
+from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
+from lego_client.errors import ServerError
+from lego_client.events import Event, GuidanceOptions
+from lego_client.output import answer_directory, check_output, free_path, save_answer
+from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
+from lego_client.session import GuidanceClient, SentFrame
+from lego_client.sharpness import sharpest
+from lego_client.sources import RING_SIZE, FrameSource, open_source
+from lego_client.sources.factory import open_clip
+
+_FIRST_FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
+_CONNECT_S = 10.0
+_DEFAULT_STEPS = 100  # of the original LEGO; only where a server states none
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="See how to do it: ask about what you see."
+)
+
+ServerOption = Annotated[str, typer.Option("--server", envvar="LEGO_SERVER", help="HOST:PORT of lego-server.")]
+SeedOption = Annotated[int | None, typer.Option(help="The same seed, frame and query give the same picture.")]
+StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
+TextScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of query and description, 1 to 30.")]
+ImageScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of the input frame, 1 to 10.")]
+SamplerOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")]
+PreviewsOption = Annotated[int, typer.Option(help="How many previews of the picture to receive on the way.")]
+QualityOption = Annotated[int | None, typer.Option(help="JPEG quality of the guidance frame, 1 to 100.")]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds one answer may take.")]
+
+
+@app.command()
+def ask(
+    queries: Annotated[list[str], typer.Argument(help="What you want to do: 'how do I open the drawer?'")],
+    source: Annotated[
+        str, typer.Option(help="What you see: a picture, video, folder, camera index, or rtsp/http address.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the answers; earlier ones in it are kept.")],
+    server: ServerOption = "localhost:50051",
+    at: Annotated[float | None, typer.Option(help="Position in a video file in seconds; default: its end.")] = None,
+    description: Annotated[
+        str | None, typer.Option(help="Paint this sentence instead of the model's own description.")
+    ] = None,
+    seed: SeedOption = None,
+    steps: StepsOption = None,
+    text_scale: TextScaleOption = None,
+    image_scale: ImageScaleOption = None,
+    sampler: SamplerOption = None,
+    previews: PreviewsOption = 0,
+    quality: QualityOption = None,
+    timeout: TimeoutOption = 120.0,
+) -> None:
+    """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
+    options = GuidanceOptions(
+        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
+        description=description, jpeg_quality=quality,
+    )  # fmt: skip
+    _check_requests(queries, previews, timeout)
+    frames = open_source(source, at)
+    client = GuidanceClient(server, min(timeout, _CONNECT_S))
+    check_output(out)
+    asyncio.run(_ask_all(client, frames, queries, options, previews, timeout, out))
+
+
+@app.command()
+def play(
+    clip: Annotated[str, typer.Option(help="A first-person video file.")],
+    queries: Annotated[str, typer.Option(help='JSON file: [{"time": seconds, "query": "..."}].')],
+    out: Annotated[Path, typer.Option(help="Folder for the answers and demo.mp4; earlier ones in it are kept.")],
+    server: ServerOption = "localhost:50051",
+    speed: Annotated[float, typer.Option(help="Seconds of the clip per second; 1 is real time.")] = 1.0,
+    film: Annotated[bool, typer.Option(help="Write demo.mp4: the clip with guidance beside it.")] = True,
+    seed: SeedOption = None,
+    steps: StepsOption = None,
+    text_scale: TextScaleOption = None,
+    image_scale: ImageScaleOption = None,
+    sampler: SamplerOption = None,
+    previews: PreviewsOption = 4,
+    quality: QualityOption = None,
+    timeout: TimeoutOption = 120.0,
+) -> None:
+    """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
+    options = GuidanceOptions(
+        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality
+    )
+    timed = load_queries(queries)
+    _check_requests([query.query for query in timed], previews, timeout)
+    open_clip(clip, speed)
+    client = GuidanceClient(server, min(timeout, _CONNECT_S))
+    check_output(out)
+    asyncio.run(_play(client, clip, speed, timed, options, previews, timeout, out, film))
+
+
+@app.command()
+def info(server: ServerOption = "localhost:50051") -> None:
+    """Shows what a server runs and which limits it sets."""
+    asyncio.run(_info(GuidanceClient(server, _CONNECT_S)))
+
+
+async def _ask_all(
+    client: GuidanceClient,
+    source: FrameSource,
+    queries: Sequence[str],
+    options: GuidanceOptions,
+    previews: int,
+    timeout: float,
+    out: Path,
+) -> None:
+    console = Console()
+    with source:  # a camera wakes up while the session opens
+        async with client:
+            _print_notice(console, client)
+            options = _with_previews(options, previews, client)
+            sent: tuple[int, SentFrame] | None = None
+            for query in queries:
+                seen = sharpest(await asyncio.to_thread(source.wait_for, RING_SIZE, _FIRST_FRAMES_S))
+                if sent is None or sent[0] != seen.sequence:  # a still picture travels once
+                    sent = seen.sequence, await client.send_frame(seen.pixels)
+                with AnswerDisplay(console, query) as display:
+                    answer = await ask_server(
+                        client, query, sent[1], source=source.name, options=options, timeout=timeout,
+                        on_event=display.show,
+                    )  # fmt: skip
+                console.print(timings_table(answer))
+                directory = answer_directory(out, one_of_many=len(queries) > 1)
+                _print_written(console, save_answer(directory, answer, client.info))
+
+
+async def _play(
+    client: GuidanceClient,
+    clip: str,
+    speed: float,
+    queries: list[TimedQuery],
+    options: GuidanceOptions,
+    previews: int,
+    timeout: float,
+    out: Path,
+    film: bool,
+) -> None:
+    console = Console()
+    source = open_clip(clip, speed)
+    async with client:
+        _print_notice(console, client)
+        options = _with_previews(options, previews, client)
+        observer = _PlayDisplay(console, client, out)
+        try:
+            answers = await play_clip(client, source, queries, options=options, timeout=timeout, observer=observer)
+        finally:
+            observer.close()
+        notice = client.info.notice
+    console.print(answers_table([(answer.time, answer.answer) for answer in answers]))
+    if film:
+        from lego_client.film import write_film
+
+        path = free_path(out / "demo.mp4")
+        await asyncio.to_thread(write_film, path, Path(clip).expanduser(), answers, notice)
+        _print_written(console, [path])
+
+
+async def _info(client: GuidanceClient) -> None:
+    async with client:
+        Console().print(server_table(client.target, client.info))
+
+
+class _PlayDisplay(PlayObserver):
+    """Shows each query of a clip as it is answered, and saves the answer."""
+
+    def __init__(self, console: Console, client: GuidanceClient, out: Path) -> None:
+        self._console = console
+        self._client = client
+        self._out = out
+        self._display: AnswerDisplay | None = None
+
+    def asked(self, query: TimedQuery) -> None:
+        self._console.print(f"at {query.time:.1f} s", style="dim")
+        self._display = AnswerDisplay(self._console, query.query)
+        self._display.__enter__()
+
+    def event(self, event: Event) -> None:
+        if self._display is not None:
+            self._display.show(event)
+
+    def answered(self, answer: TimedAnswer) -> None:
+        self.close()
+        directory = answer_directory(self._out, one_of_many=True)
+        _print_written(self._console, save_answer(directory, answer.answer, self._client.info))
+
+    def close(self) -> None:
+        """Leaves the terminal tidy."""
+        if self._display is not None:
+            self._display.__exit__(None, None, None)
+            self._display = None
+
+
+def _check_requests(queries: Sequence[str], previews: int, timeout: float) -> None:
+    if any(not query.strip() for query in queries):
+        raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
+    if not 0 <= previews <= 100:
+        raise LegoError(f"previews is {previews}; it must be from 0 to 100")
+    if not 0 < timeout < math.inf:
+        raise LegoError(f"the timeout is {timeout:g} s; it must be above 0")
+
+
+def _with_previews(options: GuidanceOptions, previews: int, client: GuidanceClient) -> GuidanceOptions:
+    """Spreads so many previews evenly over the steps before the last, which brings the picture itself."""
+    if previews == 0:
+        return options
+    steps = options.steps or client.info.defaults.steps or _DEFAULT_STEPS
+    return replace(options, preview_every=math.ceil(steps / (previews + 1)))
+
+
+def _print_notice(console: Console, client: GuidanceClient) -> None:
+    if client.info.notice:
+        console.print(Text(f"notice: {client.info.notice}", style="yellow"))
+
+
+def _print_written(console: Console, paths: Sequence[Path]) -> None:
+    directory = paths[0].parent
+    names = ", ".join(path.name for path in paths)
+    # Plain printing: rich would break a long path over lines, and nobody could copy it.
+    console.print(Text(f"wrote {directory}: {names}"), soft_wrap=True)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 1 (server), 2 (the user can put it right) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(args=arguments or ["--help"], prog_name="lego-client", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except LegoError as error:
+        return _fail(str(error), 2)
+    except _UsageError as error:
+        return _fail(error.format_message(), 2)
+    except ServerError as error:
+        return _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped; the query was cancelled", 130)
+
+
+def main() -> None:
+    """The console command."""
+    sys.exit(run())
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+# typer has carried its own copy of click since 0.27; this base class of its errors is the same in either.
+_UsageError: type[typer.BadParameter] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The terminal: the description as it is written, a bar of denoising steps, tables of timings."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from lego_client.answer import Answer
+from lego_client.events import DescriptionPiece, Event, ServerInfo
+from lego_client.events import Progress as DenoisingProgress
+
+
+class AnswerDisplay:
+    """Shows one query while it is answered. Use it as a context manager and give `show` every event."""
+
+    def __init__(self, console: Console, query: str) -> None:
+        self._description = Text("")
+        self._bar = Progress(
+            TextColumn("denoising"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._denoising = self._bar.add_task("denoising", total=None, visible=False)
+        title = Text(f"“{query}”", style="bold cyan")
+        self._live = Live(Group(title, self._description, self._bar), console=console, refresh_per_second=10)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, event: Event) -> None:
+        """Takes the next event of the query."""
+        match event:
+            case DescriptionPiece(text=text):
+                self._description.append(text)
+            case DenoisingProgress(step=step, steps=steps):
+                self._bar.update(self._denoising, completed=step, total=steps, visible=True)
+
+
+def timings_table(answer: Answer) -> Table:
+    """Returns where the time of an answer went: the server's stages, then what the wearer waited."""
+    timings = answer.guidance.timings
+    table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
+    columns = [
+        ("waiting", timings.queue_ms),
+        ("encode", timings.encode_ms),
+        ("describe", timings.describe_ms),
+        ("condition", timings.condition_ms),
+        ("denoise", timings.denoise_ms),
+        ("decode", timings.decode_ms),
+        ("server in all", timings.total_ms),
+    ]
+    if answer.first_words_seconds is not None:
+        columns.append(("seen: first words", answer.first_words_seconds * 1000))
+    columns.append(("seen: picture", answer.seconds * 1000))
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{milliseconds:.0f} ms" for _, milliseconds in columns))
+    return table
+
+
+def answers_table(answers: list[tuple[float, Answer]]) -> Table:
+    """Returns one row per answer of a played clip: (position in the clip in seconds, answer)."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("at", "query", "description", "first words", "picture"):
+        table.add_column(name)
+    for position, answer in answers:
+        words = answer.first_words_seconds
+        table.add_row(
+            f"{position:.1f} s",
+            Text(answer.query),
+            Text(answer.guidance.description),
+            "-" if words is None else f"{words:.2f} s",
+            f"{answer.seconds:.2f} s",
+        )
+    return table
+
+
+def server_table(target: str, info: ServerInfo) -> Table:
+    """Returns what a server runs and which limits it sets."""
+    defaults = info.defaults
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows: list[tuple[str, object]] = [
+        ("server", target),
+        ("model", info.model_name),
+        ("version", info.model_version),
+        ("engine", info.engine),
+        ("resolution", f"{info.resolution} pixels"),
+        ("default steps", f"{defaults.steps} (at most {info.max_steps})"),
+        ("default scales", f"text {defaults.text_scale:g}, image {defaults.image_scale:g}")
+        if defaults.text_scale and defaults.image_scale
+        else ("default scales", "not stated"),
+        ("default sampler", defaults.sampler or "not stated"),
+        ("largest frame", f"{info.max_image_bytes:,} bytes, {info.max_image_pixels:,} pixels"),
+        ("longest query", f"{info.max_query_characters} characters"),
+    ]
+    for name, value in rows:
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+    if info.notice:
+        table.add_row(Text("notice", style="bold yellow"), Text(info.notice))
+    return table

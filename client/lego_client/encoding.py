@@ -1,0 +1,60 @@
+"""From captured pixels to the JPEG that travels, within the server's limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from lego_core.errors import LegoError
+from numpy.typing import NDArray
+
+LONGEST_SIDE = 1280  # pixels: more than the model sees, and still quick on a wireless link
+QUALITY = 90
+_LOWEST_QUALITY = 40
+_SHORTEST_SIDE = 8  # pixels: what a server accepts at least
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """A frame ready to send: JPEG bytes and the size in pixels they decode to."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
+def encode_frame(pixels: NDArray[np.uint8], max_bytes: int = 0, max_pixels: int = 0) -> EncodedFrame:
+    """Encodes a frame, scaled down where its sides, its area or its bytes are too many; never scaled up.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        max_bytes: The server's limit; 0 means none.
+        max_pixels: The server's limit on width times height; 0 means none.
+
+    Raises:
+        LegoError: The frame is too small, or the limits leave nothing of it.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    if max_pixels:
+        scale = min(scale, (max_pixels / (height * width)) ** 0.5)
+    quality = QUALITY
+    while True:
+        # Rounded down, so that the area never passes the limit.
+        size = (int(width * scale + 1e-9), int(height * scale + 1e-9))
+        if min(size) < _SHORTEST_SIDE:
+            raise LegoError(
+                f"the frame of {width}x{height} pixels would be sent as {size[0]}x{size[1]}; "
+                f"both sides need at least {_SHORTEST_SIDE} pixels: use a picture less narrow and not so small"
+            )
+        picture = pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise LegoError(f"the frame of {width}x{height} pixels cannot be encoded as JPEG")
+        if not max_bytes or jpeg.size <= max_bytes:
+            return EncodedFrame(jpeg.tobytes(), *size)
+        if quality > _LOWEST_QUALITY:
+            quality -= 10
+        else:
+            scale *= 0.8

@@ -1,0 +1,165 @@
+"""What a server says and what a query asks for, as plain data: nothing here knows of protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lego_core.config import SAMPLERS
+from lego_core.errors import LegoError
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """How to sample. None takes the model's own default.
+
+    Attributes:
+        seed: 0 to 2^64 - 1; the same seed, frame and query give the same picture.
+        steps: Denoising steps, at least 1.
+        text_scale: Classifier-free guidance scale of the query and description, 1 to 30.
+        image_scale: Classifier-free guidance scale of the input frame, 1 to 10.
+        sampler: One of `lego_core.config.SAMPLERS`.
+        preview_every: A preview picture every this many steps; None sends none.
+        description: Paint this sentence instead of letting the model describe the action.
+        jpeg_quality: Of the guidance frame, 1 to 100.
+    """
+
+    seed: int | None = None
+    steps: int | None = None
+    text_scale: float | None = None
+    image_scale: float | None = None
+    sampler: str | None = None
+    preview_every: int | None = None
+    description: str | None = None
+    jpeg_quality: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("seed", self.seed, 0, 2**64 - 1)
+        _check_range("steps", self.steps, 1, 1000)
+        _check_range("text-scale", self.text_scale, 1, 30)
+        _check_range("image-scale", self.image_scale, 1, 10)
+        _check_range("previews", self.preview_every, 1, 1000)
+        _check_range("quality", self.jpeg_quality, 1, 100)
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise LegoError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if self.description is not None and not self.description.strip():
+            raise LegoError("the description is empty; write the sentence to paint, or leave the option out")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds the server spent on one query, by stage; `total_ms` from its arrival to the answer."""
+
+    queue_ms: float = 0.0
+    encode_ms: float = 0.0
+    describe_ms: float = 0.0
+    condition_ms: float = 0.0
+    denoise_ms: float = 0.0
+    decode_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server runs and which limits it sets. A limit of 0 is not stated.
+
+    Attributes:
+        model_name: The model's name.
+        model_version: Identifies the weights.
+        engine: What runs them.
+        resolution: Side in pixels of the square the model works at.
+        max_steps: Most denoising steps of a query.
+        max_image_bytes: Largest encoded frame.
+        max_image_pixels: Largest frame, width times height.
+        max_query_characters: Longest query.
+        defaults: The model's own options.
+        notice: What a user should know of this model; empty when nothing.
+    """
+
+    model_name: str = ""
+    model_version: str = ""
+    engine: str = ""
+    resolution: int = 0
+    max_steps: int = 0
+    max_image_bytes: int = 0
+    max_image_pixels: int = 0
+    max_query_characters: int = 0
+    defaults: GuidanceOptions = field(default_factory=GuidanceOptions)
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class DescriptionPiece:
+    """The next piece of the description; pieces concatenate to the whole. `done` marks the last."""
+
+    query_id: int
+    text: str
+    done: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Denoising steps done, of all, and perhaps a preview (JPEG bytes, else empty)."""
+
+    query_id: int
+    step: int
+    steps: int
+    preview: bytes = b""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The answer: the guidance frame and everything that makes it again.
+
+    Attributes:
+        query_id: The query answered.
+        frame_id: The frame it was answered about.
+        description: The enriched action description.
+        image: The guidance frame, JPEG bytes, at the input frame's aspect ratio.
+        width: Pixels.
+        height: Pixels.
+        seed: Of the noise.
+        steps: Denoising steps taken.
+        text_scale: Guidance scale used.
+        image_scale: Guidance scale used.
+        sampler: One of `lego_core.config.SAMPLERS`.
+        model_version: Identifies the weights.
+        timings: As seen by the server.
+    """
+
+    query_id: int
+    frame_id: int
+    description: str
+    image: bytes
+    width: int
+    height: int
+    seed: int
+    steps: int
+    text_scale: float
+    image_scale: float
+    sampler: str
+    model_version: str
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class QueryFailed:
+    """A query that gets no picture.
+
+    Attributes:
+        query_id: The query; 0 when a frame or the session is at fault.
+        code: "invalid", "no_frame", "unknown_query", "cancelled", "superseded", "overloaded" or "internal".
+        message: What was wrong and what to do.
+    """
+
+    query_id: int
+    code: str
+    message: str
+
+
+Event = DescriptionPiece | Progress | Guidance | QueryFailed
+
+
+def _check_range(option: str, value: Any, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise LegoError(f"{option} is {value}; it must be from {low} to {high}")

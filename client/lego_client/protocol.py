@@ -1,0 +1,99 @@
+"""Between the protocol's protobuf messages and the client's plain data: the one place that knows both."""
+
+from __future__ import annotations
+
+from lego_proto.v1 import guidance_pb2 as pb
+
+from lego_client.events import (
+    DescriptionPiece,
+    Event,
+    Guidance,
+    GuidanceOptions,
+    Progress,
+    QueryFailed,
+    ServerInfo,
+    Timings,
+)
+
+_SAMPLER_TO_PROTO = {
+    "euler_ancestral": pb.SAMPLER_EULER_ANCESTRAL,
+    "euler": pb.SAMPLER_EULER,
+    "dpm_solver_pp": pb.SAMPLER_DPM_SOLVER_PP,
+}
+_SAMPLER_FROM_PROTO = {number: name for name, number in _SAMPLER_TO_PROTO.items()}
+_OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
+
+
+def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
+    """Returns the message with only the options set that were given."""
+    given = {name: value for name in _OPTION_FIELDS if (value := getattr(options, name)) is not None}
+    message = pb.GuidanceOptions(**given)
+    if options.sampler is not None:
+        message.sampler = _SAMPLER_TO_PROTO[options.sampler]
+    return message
+
+
+def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
+    """Reads what a server runs, its limits and its model's defaults."""
+    defaults = message.defaults
+    return ServerInfo(
+        model_name=message.model_name,
+        model_version=message.model_version,
+        engine=message.engine,
+        resolution=message.resolution,
+        max_steps=message.max_steps,
+        max_image_bytes=message.max_image_bytes,
+        max_image_pixels=message.max_image_pixels,
+        max_query_characters=message.max_query_characters,
+        defaults=GuidanceOptions(
+            steps=defaults.steps or None,
+            text_scale=defaults.text_scale or None,
+            image_scale=defaults.image_scale or None,
+            sampler=_SAMPLER_FROM_PROTO.get(defaults.sampler),
+            jpeg_quality=defaults.jpeg_quality or None,
+        ),
+        notice=message.notice,
+    )
+
+
+def event_from_proto(response: pb.GuideResponse) -> Event | None:
+    """Reads one message of the stream; None for one that is no event of a query."""
+    match response.WhichOneof("message"):
+        case "description_delta":
+            delta = response.description_delta
+            return DescriptionPiece(delta.query_id, delta.text, delta.done)
+        case "progress":
+            progress = response.progress
+            return Progress(progress.query_id, progress.step, progress.steps, progress.preview)
+        case "result":
+            return _guidance_from_proto(response.result)
+        case "error":
+            error = response.error
+            return QueryFailed(error.query_id, _code_name(error.code), error.message)
+        case _:
+            return None
+
+
+def _guidance_from_proto(result: pb.GuidanceResult) -> Guidance:
+    stages = {name: getattr(result.timings, name) for name in Timings.__dataclass_fields__}
+    return Guidance(
+        query_id=result.query_id,
+        frame_id=result.frame_id,
+        description=result.description,
+        image=result.image,
+        width=result.width,
+        height=result.height,
+        seed=result.seed,
+        steps=result.steps,
+        text_scale=result.text_scale,
+        image_scale=result.image_scale,
+        sampler=_SAMPLER_FROM_PROTO.get(result.sampler, ""),
+        model_version=result.model_version,
+        timings=Timings(**stages),
+    )
+
+
+def _code_name(code: pb.QueryError.Code) -> str:
+    if code not in pb.QueryError.Code.values():  # a newer server may know codes this client does not
+        return f"code_{int(code)}"
+    return pb.QueryError.Code.Name(code).removeprefix("CODE_").lower()

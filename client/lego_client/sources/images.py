@@ -1,0 +1,75 @@
+"""Pictures on disk: one, or a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+from lego_core.errors import LegoError
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lego_client.sources.base import RING_SIZE, FrameSource
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+class ImageFile(FrameSource):
+    """One picture: a single frame."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), live=False)
+        self._path = path
+
+    def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        """Yields the picture."""
+        yield read_image(self._path), 0.0
+
+
+class ImageFolder(FrameSource):
+    """The frames of a folder in the order of their names, as a camera that saves numbered pictures leaves them.
+
+    Only the newest seven are read. One that cannot be read (a camera may still be writing it) is passed over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), live=False)
+        self._path = path
+        self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._files:
+            raise LegoError(f"the folder {path} holds no picture; it needs files such as 0001.jpg or 0001.png")
+
+    def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        """Yields the newest pictures, oldest first."""
+        fault: LegoError | None = None
+        readable = 0
+        for index, file in enumerate(self._files[-RING_SIZE:]):
+            try:
+                pixels = read_image(file)
+            except LegoError as error:
+                fault = error
+                continue
+            readable += 1
+            yield pixels, float(index)
+        if not readable and fault is not None:
+            raise fault
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Reads a picture upright, as its EXIF orientation says.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        LegoError: The file is not a picture, is damaged, or is far too large.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise LegoError(f"{path} is too large to read ({error}); scale it down") from error
+    except Exception as error:  # Pillow's decoders raise many types on damaged data
+        raise LegoError(f"{path} cannot be read as a picture: it is damaged or not a picture at all") from error
