@@ -1,0 +1,1 @@
+"""The guidance server: gRPC sessions in front of one LEGO engine. It never imports torch."""

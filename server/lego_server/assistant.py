@@ -1,0 +1,219 @@
+"""One query from frame to guidance picture, read from top to bottom.
+
+`Assistant.answer` is a generator. It yields `Work` for the engine, and is sent the result; and it yields `Event`s for
+the wearer. It never blocks and never touches the engine itself, so that the engine loop can serve many at once and
+drop one between any two engine calls.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from lego_core.images import pixels_to_frame
+from lego_core.manifest import Manifest
+from PIL import Image
+
+from lego_server.engines.base import Array, Condition, DecoderStep, FrameFeatures
+from lego_server.frames import PreparedFrame
+from lego_server.options import SamplingOptions
+from lego_server.sampling.guidance import branch_weights, denoised, guide, input_scale
+from lego_server.sampling.noise import gaussian_noise
+from lego_server.sampling.samplers import start_sampling
+from lego_server.sampling.schedule import SigmaSchedule
+from lego_server.texts import PromptTokens, Texts, next_piece
+from lego_server.work import BuildCondition, DecodeLatent, Denoise, EncodeFrame, Extend, Prefill, Work
+
+PREVIEW_JPEG_QUALITY = 70
+
+
+@dataclass(frozen=True)
+class DescriptionPiece:
+    """The next characters of the description; pieces concatenate to the whole."""
+
+    text: str
+    done: bool
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One denoising step is done; `preview` is a JPEG of the picture so far, or empty."""
+
+    step: int
+    steps: int
+    preview: bytes = b""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock seconds of one query's stages, other queries' turns in between included."""
+
+    queue: float
+    encode: float
+    describe: float
+    condition: float
+    denoise: float
+    decode: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The guidance frame, JPEG at the input frame's aspect ratio, and what made it."""
+
+    description: str
+    image: bytes
+    width: int
+    height: int
+    options: SamplingOptions
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The query ended in an error of the server's; no other event follows."""
+
+    error: Exception
+
+
+Event = DescriptionPiece | StepDone | Answer | Failed
+Steps = Generator[Work | Event, Any, None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query ready to be answered.
+
+    Attributes:
+        frame: What the wearer sees.
+        prompt: What they asked, as the VLLM reads it.
+        options: How to sample.
+        arrived: `time.perf_counter()` when the query came in.
+        prepared: The same when its frame had been decoded.
+    """
+
+    frame: PreparedFrame
+    prompt: PromptTokens
+    options: SamplingOptions
+    arrived: float
+    prepared: float
+
+
+class Assistant:
+    """Answers questions with one model."""
+
+    def __init__(self, manifest: Manifest, texts: Texts) -> None:
+        self._manifest = manifest
+        self._texts = texts
+        self._schedule = SigmaSchedule(manifest.schedule)
+
+    def answer(self, question: Question) -> Steps:
+        """Yields engine work and events; the last event is the `Answer`."""
+        frame, options = question.frame, question.options
+        started = time.perf_counter()
+
+        if frame.features is None:
+            frame.features = yield EncodeFrame(frame.pixels, frame.vision_pixels)
+        encoded = time.perf_counter()
+
+        if options.description is None:
+            description, text_states = yield from self._describe(frame.features, question.prompt)
+        else:
+            description = options.description
+            text_states = yield from self._read(frame.features, question.prompt, description)
+        described = time.perf_counter()
+
+        clip_ids = self._texts.clip_ids(description)
+        condition: Condition = yield BuildCondition(frame.features, clip_ids, text_states)
+        conditioned = time.perf_counter()
+
+        latent = yield from self._denoise(condition, frame, options)
+        clean = time.perf_counter()
+
+        pixels: Array = yield DecodeLatent(latent)
+        picture = pixels_to_frame(pixels, frame.width, frame.height)
+        image = _jpeg(picture, options.jpeg_quality)
+        decoded = time.perf_counter()
+
+        timings = Timings(
+            queue=started - question.prepared,
+            encode=(question.prepared - question.arrived) + (encoded - started),
+            describe=described - encoded,
+            condition=conditioned - described,
+            denoise=clean - conditioned,
+            decode=decoded - clean,
+            total=decoded - question.arrived,
+        )
+        yield Answer(description, image, picture.width, picture.height, options, timings)
+
+    def _describe(
+        self, features: FrameFeatures, prompt: PromptTokens
+    ) -> Generator[Work | Event, Any, tuple[str, Array]]:
+        """Lets the VLLM write; returns the description and its (T, D) hidden states, end token's included (C7)."""
+        eos, limit = self._manifest.decoder.eos_token_id, self._manifest.lego.max_description_tokens
+        step: DecoderStep = yield Prefill(features, prompt)
+        states, ids, sent = [step.hidden_states], [], 0
+        while step.token_id != eos:
+            ids.append(step.token_id)
+            piece = next_piece(self._texts.description(ids), sent)
+            if piece:
+                yield DescriptionPiece(piece, done=False)
+                sent += len(piece)
+            if len(ids) == limit:
+                break
+            step = yield Extend(step.cache, (step.token_id,))
+            states.append(step.hidden_states)
+        description = self._texts.description(ids)
+        yield DescriptionPiece(description[sent:], done=True)
+        return description, np.concatenate(states)
+
+    def _read(
+        self, features: FrameFeatures, prompt: PromptTokens, description: str
+    ) -> Generator[Work | Event, Any, Array]:
+        """Has the VLLM read a given description; returns the (T, D) hidden states it would have written it with."""
+        yield DescriptionPiece(description, done=True)
+        prompted: DecoderStep = yield Prefill(features, prompt)
+        ids = self._texts.description_ids(description)
+        if not ids:
+            return prompted.hidden_states
+        read: DecoderStep = yield Extend(prompted.cache, tuple(ids))
+        return np.concatenate([prompted.hidden_states, read.hidden_states])
+
+    def _denoise(
+        self, condition: Condition, frame: PreparedFrame, options: SamplingOptions
+    ) -> Generator[Work | Event, Any, Array]:
+        """Samples the guidance frame's latent (4, r, r)."""
+        spec = self._manifest.latent
+        side = self._manifest.lego.resolution // spec.factor
+        weights = branch_weights(options.text_scale, options.image_scale)
+        sampling = start_sampling(
+            options.sampler,
+            self._schedule.sigmas(options.steps),
+            lambda step: gaussian_noise(options.seed, step, (spec.channels, side, side)),
+        )
+        latent, sigma = next(sampling)
+        for step in range(1, options.steps + 1):
+            timestep = self._schedule.timestep(sigma)
+            scaled = latent * np.float32(input_scale(sigma))
+            predictions: Array = yield Denoise(scaled, timestep, condition, tuple(weights))
+            clean = denoised(latent, sigma, guide(predictions, weights), self._manifest.schedule.prediction_type)
+            preview = b""
+            if options.preview_every and step % options.preview_every == 0 and step < options.steps:
+                pixels: Array = yield DecodeLatent(clean)
+                preview = _jpeg(pixels_to_frame(pixels, frame.width, frame.height), PREVIEW_JPEG_QUALITY)
+            yield StepDone(step, options.steps, preview)
+            try:
+                latent, sigma = sampling.send(clean)
+            except StopIteration as end:
+                latent = end.value
+        return latent
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

@@ -1,0 +1,23 @@
+"""Engines: everything that runs the network. `load_engine` is the way in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lego_server.engines.base import Engine
+
+
+def load_engine(directory: Path, device: str = "cpu", threads: int = 0) -> Engine:
+    """Loads an engine directory, wholly checked.
+
+    Args:
+        directory: Written by `lego-export build`.
+        device: A key of `lego_server.engines.onnx_graph.PROVIDERS`.
+        threads: CPU threads within one graph; 0 lets the runtime choose.
+
+    Raises:
+        LegoError: The directory is incomplete, altered, not this software's, or the device is not there.
+    """
+    from lego_server.engines.onnx import OnnxEngine  # onnxruntime takes a second to import; `--help` need not wait
+
+    return OnnxEngine.load(directory, device, threads)

@@ -1,0 +1,77 @@
+"""The interface every graph of an engine directory must have, worked out from the manifest.
+
+A graph of other shapes would give garbage or crash in the middle of a query, so it is refused at load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lego_core.errors import LegoError
+from lego_core.manifest import Manifest
+
+Shape = tuple[int | None, ...]
+Tensors = Mapping[str, Shape]
+
+
+def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]:
+    """Returns each graph's inputs and outputs: name to shape, None where a dimension is dynamic."""
+    lego, decoder, channels = manifest.lego, manifest.decoder, manifest.latent.channels
+    resolution, side = lego.resolution, lego.resolution // manifest.latent.factor
+    text, image = lego.text_tokens, lego.image_tokens
+    hidden, context = decoder.hidden_size, manifest.context_width
+    latent: Shape = (None, channels, side, side)
+    pixels: Shape = (None, 3, resolution, resolution)
+    clip_states: Shape = (None, text, context)
+    embeddings: Shape = (None, image, hidden)
+    full_context: Shape = (None, 2 * text + image, context)
+    cache: Shape = (None, decoder.key_value_heads, None, decoder.head_dim)
+    past = {f"past_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
+    present = {f"present_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
+    return {
+        "text_encoder": ({"input_ids": (None, text)}, {"text_hidden_states": clip_states}),
+        "frame_encoder": (
+            {"pixels": pixels, "vision_pixels": (None, 3, lego.vision.size, lego.vision.size)},
+            {"image_latent": latent, "image_embeddings": embeddings},
+        ),
+        "token_embedding": ({"input_ids": (None, None)}, {"inputs_embeds": (None, None, hidden)}),
+        "decoder": (
+            {
+                "inputs_embeds": (None, None, hidden), "attention_mask": (None, 1, None, None),
+                "position_ids": (None, None), **past,
+            },
+            {"logits": (None, None, None), "hidden_states": (None, None, hidden), **present},
+        ),
+        "conditioner": (
+            {"text_hidden_states": clip_states, "image_embeddings": embeddings, "text_states": (None, text, hidden)},
+            {"context": full_context},
+        ),
+        "unet": (
+            {"sample": (None, 2 * channels, side, side), "timestep": (None,), "context": full_context},
+            {"prediction": latent},
+        ),
+        "vae_decoder": ({"latent": latent}, {"pixels": pixels}),
+    }  # fmt: skip
+
+
+def check_tensors(graph: str, direction: str, found: Mapping[str, tuple[object, ...]], expected: Tensors) -> None:
+    """Compares one side of a graph with what is expected; a fixed dimension must be equal or dynamic.
+
+    Raises:
+        LegoError: A tensor is missing, unknown or of another shape.
+    """
+    if set(found) != set(expected):
+        wrong = sorted(set(found) ^ set(expected))[0]
+        state = "lacks" if wrong in expected else "has an unknown"
+        raise LegoError(f"graph {graph} {state} {direction} {wrong}: rebuild it with lego-export build")
+    for name, shape in found.items():
+        agrees = len(shape) == len(expected[name]) and all(
+            not isinstance(dimension, int) or wanted is None or dimension == wanted
+            for dimension, wanted in zip(shape, expected[name], strict=False)
+        )
+        if not agrees:
+            wanted = ", ".join("any" if dimension is None else str(dimension) for dimension in expected[name])
+            raise LegoError(
+                f"graph {graph} has {direction} {name} of shape {list(shape)}, the manifest implies [{wanted}]: "
+                "rebuild it with lego-export build"
+            )

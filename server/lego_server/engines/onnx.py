@@ -1,0 +1,219 @@
+"""The engine that runs an engine directory's ONNX graphs with onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import onnxruntime as ort
+from lego_core.errors import LegoError
+from lego_core.manifest import GRAPHS, Manifest
+from numpy.typing import NDArray
+
+from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
+from lego_server.engines.interface import check_tensors, expected_interface
+from lego_server.engines.onnx_graph import Graph, require_providers
+from lego_server.sampling.guidance import Branch
+from lego_server.texts import PromptTokens, Texts
+
+
+@dataclass(frozen=True)
+class _Frame:
+    latent: Array  # (4, r, r), unscaled
+    embeddings: Array  # (M, D)
+
+
+@dataclass(frozen=True)
+class _Cache:
+    tensors: dict[str, ort.OrtValue]  # past_key.0 ...: (1, heads, length, head_dim)
+    length: int
+
+
+@dataclass(frozen=True)
+class _Condition:
+    context: Array  # (2N + M, C)
+    image_latent: Array  # (4, r, r)
+
+
+class OnnxEngine:
+    """See `lego_server.engines.base.Engine`."""
+
+    def __init__(self, manifest: Manifest, texts: Texts, graphs: dict[str, Graph], device: str) -> None:
+        """Puts checked parts together; use `load`."""
+        self.name = f"onnx-{device}"
+        self.manifest = manifest
+        self.texts = texts
+        self._text_encoder, self._frame_encoder = graphs["text_encoder"], graphs["frame_encoder"]
+        self._token_embedding, self._decoder = graphs["token_embedding"], graphs["decoder"]
+        self._conditioner, self._unet, self._vae_decoder = graphs["conditioner"], graphs["unet"], graphs["vae_decoder"]
+        layers, kinds = range(manifest.decoder.layers), ("key", "value")
+        self._cache_names = [f"{kind}.{layer}" for layer in layers for kind in kinds]
+        self._null_context = self._build_null_context()
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu", threads: int = 0) -> Self:
+        """Loads an engine directory.
+
+        Raises:
+            LegoError: A part is missing, altered or of the wrong shape, or the device is not available.
+        """
+        directory = Path(directory)
+        if threads < 0:
+            raise LegoError(f"threads is {threads}; give 1 or more, or 0 to let onnxruntime choose")
+        require_providers(device)
+        manifest = Manifest.load(directory)
+        texts = Texts.load(directory, manifest)
+        graphs = {}
+        for name in GRAPHS:
+            spec = manifest.graphs[name]
+            _check_content(directory / spec.file, spec.sha256)
+            graph = graphs[name] = Graph(name, directory / spec.file, device, threads)
+            expected_inputs, expected_outputs = expected_interface(manifest)[name]
+            # Both must hold: what the manifest says of the file, and what the file is.
+            for inputs, outputs in (
+                ({tensor.name: tensor.shape for tensor in spec.inputs}, {t.name: t.shape for t in spec.outputs}),
+                (graph.inputs(), graph.outputs()),
+            ):
+                check_tensors(name, "input", inputs, expected_inputs)
+                check_tensors(name, "output", outputs, expected_outputs)
+        return cls(manifest, texts, graphs, device)
+
+    def encode_frames(self, pixels: Sequence[Array], vision_pixels: Sequence[Array]) -> list[FrameFeatures]:
+        """See `Engine.encode_frames`."""
+        out = self._frame_encoder.run({"pixels": np.stack(pixels), "vision_pixels": np.stack(vision_pixels)})
+        pairs = zip(out["image_latent"], out["image_embeddings"], strict=True)
+        return [FrameFeatures(_Frame(latent, embeddings)) for latent, embeddings in pairs]
+
+    def prefill(self, frame: FrameFeatures, prompt: PromptTokens) -> DecoderStep:
+        """See `Engine.prefill`."""
+        image = cast(_Frame, frame).embeddings
+        embeds = np.concatenate([self._embed(prompt.before), image, self._embed(prompt.after)])
+        spec = self.manifest.decoder
+        empty = np.zeros((1, spec.key_value_heads, 0, spec.head_dim), np.float32)
+        nothing = {name: self._decoder.place(f"past_{name}", empty) for name in self._cache_names}
+        step = self._decode(embeds, _Cache(nothing, 0))
+        return DecoderStep(step.token_id, step.hidden_states[-1:], step.cache)
+
+    def extend(self, caches: Sequence[DecoderCache], token_ids: Sequence[Sequence[int]]) -> list[DecoderStep]:
+        """See `Engine.extend`."""
+        if len(caches) > 1:
+            return self._extend_batch([cast(_Cache, cache) for cache in caches], token_ids)
+        return [self._decode(self._embed(token_ids[0]), cast(_Cache, caches[0]))]
+
+    def condition(self, frame: FrameFeatures, clip_ids: NDArray[np.int64], text_states: Array) -> Condition:
+        """See `Engine.condition`."""
+        features = cast(_Frame, frame)
+        rows = np.zeros((self.manifest.lego.text_tokens, text_states.shape[1]), np.float32)
+        kept = text_states[: len(rows)]
+        rows[: len(kept)] = kept
+        out = self._conditioner.run({
+            "text_hidden_states": self._encode_text(clip_ids),
+            "image_embeddings": features.embeddings[None],
+            "text_states": rows[None],
+        })  # fmt: skip
+        return Condition(_Condition(out["context"][0], features.latent))
+
+    def denoise(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...],
+    ) -> list[Array]:  # fmt: skip
+        """See `Engine.denoise`."""
+        samples, contexts = [], []
+        for latent, handle in zip(latents, conditions, strict=True):
+            condition = cast(_Condition, handle)
+            for branch in branches:
+                image = np.zeros_like(condition.image_latent) if branch == "null" else condition.image_latent
+                samples.append(np.concatenate([latent, image]))
+                contexts.append(condition.context if branch == "conditional" else self._null_context)
+        prediction = self._unet.run({
+            "sample": np.stack(samples),
+            "timestep": np.repeat(np.array(timesteps, np.float32), len(branches)),
+            "context": np.stack(contexts),
+        })["prediction"]  # fmt: skip
+        return list(prediction.reshape(len(latents), len(branches), *prediction.shape[1:]))
+
+    def decode_latents(self, latents: Sequence[Array]) -> list[Array]:
+        """See `Engine.decode_latents`."""
+        scaled = np.stack(latents) / np.float32(self.manifest.latent.scaling_factor)
+        return list(self._vae_decoder.run({"latent": scaled})["pixels"])
+
+    def _decode(self, embeds: Array, cache: _Cache) -> DecoderStep:
+        """Runs the decoder on (T, D) embeddings of one request."""
+        arrays, kept = self._decoder.run_keeping(
+            {
+                "inputs_embeds": embeds[None],
+                "attention_mask": self._mask([cache.length], cache.length, len(embeds)),
+                "position_ids": np.arange(cache.length, cache.length + len(embeds), dtype=np.int64)[None],
+            },
+            {f"past_{name}": tensor for name, tensor in cache.tensors.items()},
+            keep=[f"present_{name}" for name in self._cache_names],
+        )
+        grown = _Cache({name: kept[f"present_{name}"] for name in self._cache_names}, cache.length + len(embeds))
+        return DecoderStep(int(arrays["logits"][0, -1].argmax()), arrays["hidden_states"][0], DecoderCache(grown))
+
+    def _extend_batch(self, caches: Sequence[_Cache], token_ids: Sequence[Sequence[int]]) -> list[DecoderStep]:
+        """Extends caches of unlike lengths together: shorter ones are padded in front, and the padding is masked."""
+        tokens, longest = len(token_ids[0]), max(cache.length for cache in caches)
+        past = {}
+        for name in self._cache_names:
+            rows = [_pad_front(cache.tensors[name].numpy(), longest) for cache in caches]
+            past[f"past_{name}"] = np.concatenate(rows)
+        out = self._decoder.run({
+            "inputs_embeds": np.stack([self._embed(ids) for ids in token_ids]),
+            "attention_mask": self._mask([cache.length for cache in caches], longest, tokens),
+            "position_ids": np.stack([np.arange(c.length, c.length + tokens, dtype=np.int64) for c in caches]),
+            **past,
+        })  # fmt: skip
+        steps = []
+        for row, cache in enumerate(caches):
+            grown = {}
+            for name in self._cache_names:
+                present = out[f"present_{name}"][row : row + 1, :, longest - cache.length :]
+                grown[name] = self._decoder.place(f"past_{name}", present)
+            token_id = int(out["logits"][row, -1].argmax())
+            state = DecoderCache(_Cache(grown, cache.length + tokens))
+            steps.append(DecoderStep(token_id, out["hidden_states"][row], state))
+        return steps
+
+    def _mask(self, lengths: Sequence[int], longest: int, tokens: int) -> Array:
+        """Returns the (B, 1, T, longest + T) additive mask: causal, and blind to padding in front of each past."""
+        drop = np.finfo(self._decoder.dtype("attention_mask")).min
+        mask = np.zeros((len(lengths), 1, tokens, longest + tokens), np.float32)
+        mask[..., longest:] = np.triu(np.full((tokens, tokens), drop, np.float32), k=1)
+        for row, length in enumerate(lengths):
+            mask[row, :, :, : longest - length] = drop
+        return mask
+
+    def _embed(self, token_ids: Sequence[int]) -> Array:
+        """Returns the (T, D) embeddings of token ids; T may be 0."""
+        if not token_ids:
+            return np.zeros((0, self.manifest.decoder.hidden_size), np.float32)
+        ids = np.array([token_ids], np.int64)
+        return cast(Array, self._token_embedding.run({"input_ids": ids})["inputs_embeds"][0])
+
+    def _encode_text(self, clip_ids: NDArray[np.int64]) -> NDArray[Any]:
+        return self._text_encoder.run({"input_ids": clip_ids[None]})["text_hidden_states"]
+
+    def _build_null_context(self) -> Array:
+        """Returns [CLIP("") | zeros | zeros]: zero after the projections, full length (lego-reference A5)."""
+        clip = self._encode_text(self.texts.clip_ids(""))[0]
+        lego = self.manifest.lego
+        return np.concatenate([clip, np.zeros((lego.image_tokens + lego.text_tokens, clip.shape[1]), np.float32)])
+
+
+def _pad_front(cache: NDArray[Any], length: int) -> NDArray[Any]:
+    return np.pad(cache, ((0, 0), (0, 0), (length - cache.shape[2], 0), (0, 0)))
+
+
+def _check_content(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise LegoError(
+            f"{path} is not the file its manifest describes (sha256 {found[:12]}..., not {sha256[:12]}...): "
+            "restore it, or rebuild it with lego-export build"
+        )

@@ -1,0 +1,27 @@
+"""Why a query failed, in terms a client can act on."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lego_core.errors import LegoError
+
+
+class Reason(Enum):
+    """The kinds of failure the protocol distinguishes; the names are those of `QueryError.Code`."""
+
+    INVALID = "invalid"
+    NO_FRAME = "no_frame"
+    UNKNOWN_QUERY = "unknown_query"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    OVERLOADED = "overloaded"
+    INTERNAL = "internal"
+
+
+class RequestError(LegoError):
+    """A client's request cannot be served; the message is sent to the client."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

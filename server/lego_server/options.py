@@ -1,0 +1,91 @@
+"""How one query is to be sampled: a client's wishes, checked and completed with the model's defaults."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import cast
+
+from lego_core.config import SAMPLERS, GuidanceDefaults, Sampler
+
+from lego_server.failures import Reason, RequestError
+
+DEFAULT_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class OptionWishes:
+    """What a client asked for; None where it left the choice to the model."""
+
+    seed: int | None = None
+    steps: int | None = None
+    text_scale: float | None = None
+    image_scale: float | None = None
+    sampler: str | None = None
+    preview_every: int | None = None
+    description: str | None = None
+    jpeg_quality: int | None = None
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What a query is sampled with. The same values, query and frame give the same picture.
+
+    Attributes:
+        seed: 0 to 2**64 - 1.
+        steps: Denoising steps.
+        text_scale: Guidance scale of description and VLLM features.
+        image_scale: Guidance scale of the input frame.
+        sampler: One of `lego_core.config.SAMPLERS`.
+        preview_every: A preview every this many steps; 0 for none.
+        description: Paint from this sentence instead of the model's own; None to let the model write.
+        jpeg_quality: Of the guidance frame, 1 to 100.
+    """
+
+    seed: int
+    steps: int
+    text_scale: float
+    image_scale: float
+    sampler: Sampler
+    preview_every: int = 0
+    description: str | None = None
+    jpeg_quality: int = DEFAULT_JPEG_QUALITY
+
+
+def resolve_options(
+    wishes: OptionWishes, defaults: GuidanceDefaults, max_steps: int, max_description_characters: int
+) -> SamplingOptions:
+    """Checks a client's wishes and fills in the rest; without a seed, one is drawn.
+
+    Raises:
+        RequestError: INVALID, naming the option, its value and its range.
+    """
+    steps = defaults.steps if wishes.steps is None else wishes.steps
+    text_scale = defaults.text_scale if wishes.text_scale is None else wishes.text_scale
+    image_scale = defaults.image_scale if wishes.image_scale is None else wishes.image_scale
+    preview_every = wishes.preview_every or 0
+    jpeg_quality = DEFAULT_JPEG_QUALITY if wishes.jpeg_quality is None else wishes.jpeg_quality
+    for name, value, low, high in (
+        ("steps", steps, 1, max_steps),
+        ("text_scale", text_scale, 1, 30),
+        ("image_scale", image_scale, 1, 10),
+        ("preview_every", preview_every, 0, max_steps),
+        ("jpeg_quality", jpeg_quality, 1, 100),
+    ):
+        if not low <= value <= high:  # also refuses NaN
+            raise RequestError(Reason.INVALID, f"options.{name} is {value:g}; it must lie between {low} and {high}")
+    if wishes.sampler is not None and wishes.sampler not in SAMPLERS:
+        raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}; choose one of {', '.join(SAMPLERS)}")
+    sampler = defaults.sampler if wishes.sampler is None else cast(Sampler, wishes.sampler)
+    description = None if wishes.description is None else " ".join(wishes.description.split())
+    if description is not None and not 1 <= len(description) <= max_description_characters:
+        raise RequestError(
+            Reason.INVALID,
+            f"options.description has {len(description)} characters; give 1 to {max_description_characters}, "
+            "or leave it unset to let the model write it",
+        )
+    # 32 bits: a drawn seed is one that a person can read out and type.
+    seed = secrets.randbits(32) if wishes.seed is None else wishes.seed
+    return SamplingOptions(
+        seed, steps, text_scale, image_scale, sampler, preview_every, description, jpeg_quality
+    )  # fmt: skip

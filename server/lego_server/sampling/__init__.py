@@ -1,0 +1,1 @@
+"""Guided diffusion sampling in NumPy: schedule, guidance, samplers and noise. Nothing here knows an engine."""

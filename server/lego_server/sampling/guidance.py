@@ -1,0 +1,68 @@
+"""Dual classifier-free guidance, and what a U-Net prediction says about the clean latent.
+
+The U-Net can be asked three ways (branches): with text and image, with the image only, and with neither.
+Guidance mixes the three predictions (lego-reference B):
+
+    prediction = null + image_scale * (image_only - null) + text_scale * (conditional - image_only)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Branch = Literal["conditional", "image_only", "null"]
+
+
+def branch_weights(text_scale: float, image_scale: float) -> dict[Branch, float]:
+    """Returns the weight of each branch in the guided prediction; the weights sum to 1.
+
+    A branch of weight 0 is left out, because asking the U-Net for it would change nothing: scales of 1 and 1
+    need the conditional branch alone, a third of the work.
+    """
+    weights: dict[Branch, float] = {
+        "conditional": text_scale,
+        "image_only": image_scale - text_scale,
+        "null": 1.0 - image_scale,
+    }
+    return {branch: weight for branch, weight in weights.items() if weight != 0.0}
+
+
+def guide(predictions: NDArray[np.float32], weights: dict[Branch, float]) -> NDArray[np.float32]:
+    """Mixes the branches of one request.
+
+    Args:
+        predictions: (len(weights), C, H, W) float32, branches in the order of `weights`.
+        weights: From `branch_weights`.
+
+    Returns:
+        (C, H, W) float32.
+    """
+    return np.tensordot(np.array(list(weights.values()), np.float32), predictions, axes=1)
+
+
+def input_scale(sigma: float) -> float:
+    """Returns c_in: what the noisy latent is multiplied by so that the U-Net sees unit variance."""
+    return 1.0 / (sigma**2 + 1.0) ** 0.5
+
+
+def denoised(
+    latent: NDArray[np.float32], sigma: float, prediction: NDArray[np.float32], prediction_type: str
+) -> NDArray[np.float32]:
+    """Returns the clean latent that a prediction implies.
+
+    Args:
+        latent: Noisy latent x = x0 + sigma * noise, any shape.
+        sigma: Its noise level.
+        prediction: The U-Net's guided output, same shape.
+        prediction_type: "epsilon" (the noise) or "v_prediction".
+
+    Returns:
+        float32, same shape.
+    """
+    if prediction_type == "epsilon":
+        return latent - np.float32(sigma) * prediction
+    variance = sigma**2 + 1.0
+    return latent * np.float32(1.0 / variance) - prediction * np.float32(sigma / variance**0.5)
