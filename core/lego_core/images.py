@@ -91,3 +91,29 @@ def frame_to_vision_pixels(image: Image.Image, vision: VisionInput) -> NDArray[n
 def pixels_to_frame(pixels: NDArray[np.float32], width: int, height: int) -> Image.Image:
     """Turns decoded pixels into a picture at the input frame's aspect ratio.
 
+    Args:
+        pixels: (3, R, R) in [-1, 1]; values beyond are clamped.
+        width: Width of the input frame in pixels.
+        height: Height of the input frame in pixels.
+
+    Returns:
+        An RGB image whose shorter side is R: more pixels would only be interpolation.
+    """
+    resolution = pixels.shape[-1]
+    values = np.clip((pixels.transpose(1, 2, 0) + 1.0) * 127.5, 0, 255)
+    square = Image.fromarray(np.rint(values).astype(np.uint8), "RGB")
+    return square.resize(output_size(resolution, width, height), Image.Resampling.BICUBIC)
+
+
+def output_size(resolution: int, width: int, height: int) -> tuple[int, int]:
+    """Returns (width, height) in pixels of the guidance frame: the shorter side is the model's resolution."""
+    if width >= height:
+        return max(1, round(resolution * width / height)), resolution
+    return resolution, max(1, round(resolution * height / width))
+
+
+def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    """Returns JPEG bytes without chroma subsampling: thin coloured edges of hands and handles stay sharp."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()

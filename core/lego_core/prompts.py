@@ -53,3 +53,19 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, bos_token_id: int) -> tuple
     ids_before = tokenizer.encode(before, add_special_tokens=False).ids if before else []
     ids_after = tokenizer.encode(after, add_special_tokens=False).ids
     return [bos_token_id, *ids_before], ids_after
+
+
+def encode_description(tokenizer: Tokenizer, text: str, length: int, special: tuple[int, int, int]) -> list[int]:
+    """Returns a description as CLIP reads it: beginning, tokens, end, padded to `length` ids.
+
+    A longer description loses its tail, never the end token.
+
+    Args:
+        tokenizer: CLIP's.
+        text: The description; "" for the null condition.
+        length: N.
+        special: (beginning, end, padding) ids.
+    """
+    beginning, end, padding = special
+    ids = [beginning, *tokenizer.encode(text, add_special_tokens=False).ids[: length - 2], end]
+    return ids + [padding] * (length - len(ids))
