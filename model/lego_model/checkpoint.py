@@ -1,0 +1,189 @@
+"""A LEGO checkpoint directory, all parts in Hugging Face layout, safetensors only.
+
+    lego.json  unet/  vae/  text_encoder/  tokenizer/  scheduler/  conditioner/  vllm/
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+import torch
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+from tokenizers import Tokenizer
+from transformers import CLIPTextModel, LlavaForConditionalGeneration
+
+from lego_model.conditioner import Conditioner
+
+Part = TypeVar("Part")
+
+PARTS = ("unet", "vae", "text_encoder", "conditioner", "vllm")
+
+
+@dataclass
+class LegoCheckpoint:
+    """Every part of one LEGO model.
+
+    Attributes:
+        config: `lego.json`.
+        unet: 8 input channels: the noisy latent and the input frame's latent.
+        vae: The frame autoencoder.
+        text_encoder: CLIP, for the description.
+        conditioner: σ, μ, π.
+        vllm: Writes the description and gives the embeddings.
+        scheduler: The diffusion process; its class is only the default sampler.
+        tokenizer: CLIP's.
+        vllm_tokenizer: The VLLM's.
+    """
+
+    config: LegoConfig
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    conditioner: Conditioner
+    vllm: LlavaForConditionalGeneration
+    scheduler: EulerAncestralDiscreteScheduler
+    tokenizer: Tokenizer
+    vllm_tokenizer: Tokenizer
+
+    @classmethod
+    def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32) -> Self:
+        """Reads a checkpoint directory onto the CPU, in evaluation mode.
+
+        Raises:
+            LegoError: Not a checkpoint directory, or a part is missing or damaged; the message names it.
+        """
+        directory = Path(directory)
+        config = LegoConfig.load(directory)
+        unet = load_part(UNet2DConditionModel, directory / "unet", dtype)
+        vae = load_part(AutoencoderKL, directory / "vae", dtype)
+        text_encoder = load_part(CLIPTextModel, directory / "text_encoder", dtype)
+        conditioner = load_part(Conditioner, directory / "conditioner", dtype)
+        vllm = load_part(LlavaForConditionalGeneration, directory / "vllm", dtype)
+        scheduler = EulerAncestralDiscreteScheduler.from_pretrained(directory / "scheduler", local_files_only=True)
+        tokenizer = _load_tokenizer(directory / "tokenizer")
+        vllm_tokenizer = _load_tokenizer(directory / "vllm")
+        checkpoint = cls(
+            config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, vllm_tokenizer
+        )  # fmt: skip
+        checkpoint.check()
+        return checkpoint
+
+    def save(self, directory: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Writes the whole checkpoint directory with weights in `dtype`. The modules themselves are not changed."""
+        directory = Path(directory)
+        self.config.save(directory)
+        for name in PARTS:
+            save_part(getattr(self, name), directory / name, dtype)
+        self.scheduler.save_pretrained(directory / "scheduler")
+        (directory / "tokenizer").mkdir(exist_ok=True)
+        self.tokenizer.save(str(directory / "tokenizer" / "tokenizer.json"))
+        self.vllm_tokenizer.save(str(directory / "vllm" / "tokenizer.json"))
+
+    def check(self) -> None:
+        """Checks that the parts fit each other.
+
+        Raises:
+            LegoError: Widths or token counts disagree; the message names both sides.
+        """
+        width, vllm_width = self.unet.config.cross_attention_dim, self.vllm.config.text_config.hidden_size
+        text_width = self.text_encoder.config.hidden_size
+        if not width == self.conditioner.config.context_width == text_width:
+            raise LegoError(
+                f"context widths disagree: unet {width}, conditioner {self.conditioner.config.context_width}, "
+                f"text_encoder {text_width}; the parts come from different models"
+            )
+        if vllm_width != self.conditioner.config.vllm_width:
+            raise LegoError(
+                f"the conditioner projects {self.conditioner.config.vllm_width}-wide VLLM states but the VLLM is {vllm_width} "
+                "wide; use the VLLM this model was trained with"
+            )
+        vision = self.vllm.config.vision_config
+        tokens = (vision.image_size // vision.patch_size) ** 2
+        if tokens != self.config.image_tokens or vision.image_size != self.config.vision.size:
+            raise LegoError(
+                f"lego.json says {self.config.image_tokens} image tokens of a {self.config.vision.size}-pixel picture; the "
+                f"vision tower makes {tokens} of {vision.image_size} pixels"
+            )
+        if self.text_encoder.config.max_position_embeddings < self.config.text_tokens:
+            raise LegoError(
+                f"lego.json says {self.config.text_tokens} text tokens; the text encoder holds at most "
+                f"{self.text_encoder.config.max_position_embeddings}"
+            )
+
+    @property
+    def special_text_tokens(self) -> tuple[int, int, int]:
+        """(beginning, end, padding) ids of CLIP's tokenizer, padding with the end token as Stable Diffusion does."""
+        config = self.text_encoder.config
+        return config.bos_token_id, config.eos_token_id, config.eos_token_id
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves every part to a device."""
+        for name in PARTS:
+            getattr(self, name).to(device)
+        return self
+
+
+def load_part(part: type[Part], directory: Path, dtype: torch.dtype) -> Part:
+    """Loads one diffusers or transformers model from safetensors only.
+
+    Raises:
+        LegoError: Missing or damaged.
+    """
+    if not directory.is_dir():
+        raise LegoError(f"{directory.parent} lacks {directory.name}/; restore the checkpoint")
+    is_transformers = hasattr(part, "base_model_prefix")
+    dtype_argument = {"dtype": dtype} if is_transformers else {"torch_dtype": dtype}
+    try:
+        model = part.from_pretrained(directory, use_safetensors=True, local_files_only=True, **dtype_argument)  # type: ignore[attr-defined]
+    except Exception as error:  # each library raises many types on damaged files
+        raise LegoError(f"{directory} cannot be loaded ({error}); restore the checkpoint") from error
+    return model.eval()
+
+
+def save_part(model: torch.nn.Module, directory: Path, dtype: torch.dtype) -> None:
+    """Saves one model with its weights in `dtype`, leaving the model as it is."""
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    if hasattr(model, "base_model_prefix"):
+        model.save_pretrained(directory, state_dict=state)  # type: ignore[operator]
+        return
+    # diffusers takes no state dict: convert, save, convert back.
+    original = {key: value.clone() for key, value in model.state_dict().items()}
+    before = next(model.parameters()).dtype
+    model.to(dtype).save_pretrained(directory)  # type: ignore[operator]
+    model.to(before).load_state_dict(original)
+
+
+def fingerprint(directory: Path) -> str:
+    """Returns a sha256 over a checkpoint's files: names, sizes and contents."""
+    digest = hashlib.sha256()
+    for path in checkpoint_files(directory):
+        digest.update(f"{path.relative_to(directory)}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def checkpoint_files(directory: Path) -> list[Path]:
+    """The files that make up a checkpoint, in a fixed order; anything else in the directory is not part of it."""
+    folders = [directory / name for name in (*PARTS, "tokenizer", "scheduler")]
+    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".safetensors")]
+    return [directory / "lego.json", *files]
+
+
+def _load_tokenizer(directory: Path) -> Tokenizer:
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise LegoError(f"{directory} has no tokenizer.json; restore the checkpoint")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise LegoError(f"{path} is not a tokenizer ({error}); restore the checkpoint") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

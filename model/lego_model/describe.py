@@ -1,0 +1,91 @@
+"""The VLLM at work: from a frame and a query to the description and the embeddings the U-Net is conditioned on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from lego_core.prompts import build_prompt, encode_prompt
+from torch import Tensor
+from transformers import DynamicCache
+
+from lego_model.checkpoint import LegoCheckpoint
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the VLLM says and feels about one query.
+
+    Attributes:
+        text: One sentence.
+        image_embeddings: The projector's output, (M, D).
+        text_states: The last layer's states, one per token including the end token, (T, D) (lego-reference C7).
+    """
+
+    text: str
+    image_embeddings: Tensor
+    text_states: Tensor
+
+
+@torch.inference_mode()
+def embed_image(checkpoint: LegoCheckpoint, vision_pixels: Tensor) -> Tensor:
+    """Returns the projector's output (B, M, D) for prepared pictures (B, 3, V, V)."""
+    return torch.stack(list(checkpoint.vllm.model.get_image_features(pixel_values=vision_pixels).pooler_output))
+
+
+@torch.inference_mode()
+def describe(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str) -> Description:
+    """Writes the description greedily.
+
+    Args:
+        checkpoint: The model.
+        image_embeddings: Of the frame asked about, (M, D).
+        query: What the wearer asked.
+
+    Raises:
+        LegoError: The query names no action.
+    """
+    ids, states = [], []
+    end = checkpoint.vllm.config.text_config.eos_token_id
+    for token, state in _greedy(checkpoint, prompt_embeddings(checkpoint, image_embeddings, query)):
+        states.append(state)
+        if token == end:
+            break
+        ids.append(token)
+    text = checkpoint.vllm_tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return Description(text, image_embeddings, torch.stack(states))
+
+
+@torch.inference_mode()
+def states_of(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str, description: str) -> Description:
+    """Reads a given description through the VLLM (teacher forcing) and returns its states as if it had written it."""
+    prompt = prompt_embeddings(checkpoint, image_embeddings, query)
+    ids = checkpoint.vllm_tokenizer.encode(description, add_special_tokens=False).ids
+    ids = ids[: checkpoint.config.max_description_tokens - 1]
+    answer = checkpoint.vllm.get_input_embeddings()(torch.tensor([ids], device=prompt.device))
+    hidden = checkpoint.vllm.model.language_model(inputs_embeds=torch.cat([prompt, answer], dim=1)).last_hidden_state[0]
+    return Description(description, image_embeddings, hidden[prompt.shape[1] - 1 :])
+
+
+def prompt_embeddings(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str) -> Tensor:
+    """Returns the prompt as the language model reads it, image tokens in place, (1, T, D)."""
+    bos = checkpoint.vllm.config.text_config.bos_token_id
+    before, after = encode_prompt(checkpoint.vllm_tokenizer, build_prompt(checkpoint.config, query), bos)
+    embed = checkpoint.vllm.get_input_embeddings()
+    device = image_embeddings.device
+    parts = [embed(torch.tensor(before, device=device)), image_embeddings, embed(torch.tensor(after, device=device))]
+    return torch.cat(parts)[None]
+
+
+def _greedy(checkpoint: LegoCheckpoint, prompt: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yields (next token, the state (D,) that predicted it)."""
+    vllm = checkpoint.vllm
+    cache = DynamicCache()
+    inputs = prompt
+    for _ in range(checkpoint.config.max_description_tokens):
+        output = vllm.model.language_model(inputs_embeds=inputs, cache=cache, use_cache=True)
+        state = output.last_hidden_state[0, -1]
+        token = int(vllm.lm_head(state).argmax())
+        yield token, state
+        inputs = vllm.get_input_embeddings()(torch.tensor([[token]], device=prompt.device))
