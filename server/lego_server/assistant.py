@@ -7,22 +7,20 @@ drop one between any two engine calls.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lego_core.images import pixels_to_frame
+from lego_core.images import encode_jpeg, pixels_to_frame
 from lego_core.manifest import Manifest
-from PIL import Image
+from lego_core.noise import gaussian_noise
 
 from lego_server.engines.base import Array, Condition, DecoderStep, FrameFeatures
 from lego_server.frames import PreparedFrame
 from lego_server.options import SamplingOptions
 from lego_server.sampling.guidance import branch_weights, denoised, guide, input_scale
-from lego_server.sampling.noise import gaussian_noise
 from lego_server.sampling.samplers import start_sampling
 from lego_server.sampling.schedule import SigmaSchedule
 from lego_server.texts import PromptTokens, Texts, next_piece
@@ -136,7 +134,7 @@ class Assistant:
 
         pixels: Array = yield DecodeLatent(latent)
         picture = pixels_to_frame(pixels, frame.width, frame.height)
-        image = _jpeg(picture, options.jpeg_quality)
+        image = encode_jpeg(picture, options.jpeg_quality)
         decoded = time.perf_counter()
 
         timings = Timings(
@@ -204,16 +202,10 @@ class Assistant:
             preview = b""
             if options.preview_every and step % options.preview_every == 0 and step < options.steps:
                 pixels: Array = yield DecodeLatent(clean)
-                preview = _jpeg(pixels_to_frame(pixels, frame.width, frame.height), PREVIEW_JPEG_QUALITY)
+                preview = encode_jpeg(pixels_to_frame(pixels, frame.width, frame.height), PREVIEW_JPEG_QUALITY)
             yield StepDone(step, options.steps, preview)
             try:
                 latent, sigma = sampling.send(clean)
             except StopIteration as end:
                 latent = end.value
         return latent
-
-
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""Guided diffusion sampling in NumPy: schedule, guidance, samplers and noise. Nothing here knows an engine."""
+"""Guided diffusion sampling in NumPy: schedule, guidance and samplers. Nothing here knows an engine."""
