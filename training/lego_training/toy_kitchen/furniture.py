@@ -211,7 +211,7 @@ def draw_tap(canvas: Canvas, tap: Thing, look: Look) -> None:
         bend = np.linspace(0, np.pi, 9)
         share = (1.0 - np.cos(bend)) / 2  # of the way from the post to the spout
         arch = [
-            (x + along * (spout[0] - x), 0.17 + 0.10 * np.sin(angle), z + along * (spout[2] - z))
+            (x + along * (spout[0] - x), 0.165 + 0.085 * np.sin(angle), z + along * (spout[2] - z))
             for along, angle in zip(share, bend, strict=True)
         ]
         canvas.tube([(x, 0.02, z), *arch, spout], 0.025, tap.rgb)

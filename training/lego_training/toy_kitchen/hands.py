@@ -72,7 +72,7 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.48, 0.15), (0.70, 0.20), (0.86, 0.23)),
         ),
         ((0.08, 0.15), (0.32, 0.36), (0.56, 0.46), (0.76, 0.42)),
-        (0.86, 0.33), 24.0,
+        (0.95, 0.35), 24.0,
     ),
     "fist": _Pose(
         (
@@ -111,6 +111,7 @@ class Hand:
         target: World point it goes for; None lets it rest in its bottom corner.
         reach: Share of the way from its corner to the target, 0..1.
         rest: Picture position (x, y) in 0..1 of the fingertips at rest; y beyond 1.2 is out of view.
+        elbow: How far outside the touch the arm comes in at the bottom, in picture widths; negative for inside.
     """
 
     side: Side
@@ -118,6 +119,7 @@ class Hand:
     target: Point | None
     reach: float
     rest: tuple[float, float]
+    elbow: float = 0.27
 
 
 def draw_hand(canvas: Canvas, hand: Hand, look: Look) -> None:
@@ -132,8 +134,9 @@ def draw_hand(canvas: Canvas, hand: Hand, look: Look) -> None:
         length += hand.reach * (HAND_LENGTH * canvas.metre_at(hand.target) - length)
     # The elbow stays outside the bottom edge, further out than the hand, so the arm does not cover what is acted on.
     middle = canvas.pixels / 2
-    elbow_x = touch[0] + sign * canvas.pixels * 0.27
-    elbow_x = middle + sign * np.clip(sign * (elbow_x - middle), canvas.pixels * 0.30, canvas.pixels * 0.52)
+    elbow_x = touch[0] + sign * canvas.pixels * hand.elbow
+    least = 0.30 if hand.elbow > 0 else 0.08
+    elbow_x = middle + sign * np.clip(sign * (elbow_x - middle), canvas.pixels * least, canvas.pixels * 0.52)
     elbow = np.array([elbow_x, max(canvas.pixels * 1.16, touch[1] + length * 1.6)])
 
     forward = touch - elbow

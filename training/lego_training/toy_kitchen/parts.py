@@ -11,7 +11,7 @@ UNIT_HALF_WIDTH = 0.148
 DRAWER_HALF_HEIGHT = 0.115
 DRAWER_TRAVEL = 0.19
 DOOR_TOP, DOOR_BOTTOM = -0.065, -0.70
-DOOR_TURN = 62.0
+DOOR_TURN = 50.0
 BOARD_HEIGHT = 0.02
 PAN_RADIUS, PAN_HEIGHT = 0.115, 0.06
 CUP_RADIUS, CUP_HEIGHT = 0.066, 0.125
@@ -77,7 +77,7 @@ def stove_knob(stove: Thing) -> Point:
 def bottle_cap(bottle: Thing) -> Point:
     """Middle of the cap: on the neck, or lifted off to the side of the hand."""
     x, y, z = bottle.position
-    return (x + bottle.facing * 0.06, y + BOTTLE_HEIGHT + 0.085, z - 0.03) if bottle.amount else (x, y + BOTTLE_HEIGHT, z)
+    return (x + bottle.facing * 0.05, y + BOTTLE_HEIGHT + 0.06, z - 0.04) if bottle.amount else (x, y + BOTTLE_HEIGHT, z)
 
 
 def kettle_turn(kettle: Thing) -> Floats:
@@ -111,7 +111,7 @@ def kettle_over(kettle: Thing, cup: Thing) -> Thing:
 def cup_side(cup: Thing, hand: int) -> Point:
     """Where a hand that comes from the side `hand` (-1 left, 1 right) holds the cup."""
     x, y, z = cup.position
-    return x + hand * 0.02, y + 0.06, z - 0.055
+    return x + hand * 0.045, y + 0.055, z - 0.05
 
 
 def knife_grip(knife: Thing) -> Point:

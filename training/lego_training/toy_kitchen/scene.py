@@ -224,7 +224,7 @@ def draw_camera(rng: np.random.Generator) -> Camera:
     return Camera(
         position=(float(rng.normal(0, 0.018)), float(rng.uniform(0.62, 0.72)), float(rng.uniform(-0.62, -0.55))),
         yaw=float(np.clip(rng.normal(0, 1.3), -2.5, 2.5)),
-        pitch=float(rng.uniform(43.0, 45.5)),
+        pitch=float(rng.uniform(42.5, 44.8)),
         roll=float(np.clip(rng.normal(0, 1.2), -2.5, 2.5)),
         focal=float(rng.uniform(0.88, 0.95)),
     )
@@ -292,7 +292,9 @@ def _module_things(
         return [_thing(rng, str(rng.choice(DISTRACTORS)), -1, (x, 0.0, float(rng.uniform(0.25, 0.4))), look)]
     if rng.random() < 0.4:
         found.append(_thing(rng, str(rng.choice(("jar", "plate", "paper roll"))), -1, behind, look))
-    return [*found, thing(module, 0, {"cup": 0.19, "bottle": 0.25}[module])]
+    # A bottle stands closer to the middle, so that the hand that takes its cap to the side stays in view.
+    inwards = 0.06 * (1 - column) if module == "bottle" else 0.0
+    return [*found, thing(module, inwards, {"cup": 0.19, "bottle": 0.25}[module])]
 
 
 def _thing(

@@ -53,7 +53,8 @@ def stage(
     sign = SIGN[hand]
     facings = [int(rng.choice((-1, 1))) for _ in range(3)]
     # At the picture's edges levers and handles point inwards, so that the hand on them stays in view.
-    facings[column] = -sign if column != 1 and noun in ("tap", "kettle", "bottle") else sign
+    inwards = column != 1 and noun in ("tap", "kettle")
+    facings[column] = -sign if inwards else sign
     look = draw_look(rng)
     things = list(furnish(rng, composition, look, (facings[0], facings[1], facings[2])))
     target = next(i for i, thing in enumerate(things) if thing.kind == noun and thing.column == column)
@@ -72,7 +73,7 @@ def stage(
     holding = things[target].held
     reach = 1.0 if holding else float(rng.uniform(0.5, 0.66))
     rest_x = 0.5 + sign * float(rng.uniform(0.30, 0.40))
-    acting = Hand(hand, pose if holding else "open", point, reach, (rest_x, 1.02))
+    acting = Hand(hand, pose if holding else "open", point, reach, (rest_x, 1.02), -0.04 if inwards else 0.27)
     pose, point = _touch(action, {after[i].kind: after[i] for i in near}, sign)
     acted = replace(acting, pose=pose, target=point, reach=1.0)
     other: Side = "right" if hand == "left" else "left"
@@ -147,8 +148,7 @@ def _finish(action: Action, near: dict[str, Thing], noun: str) -> dict[str, Thin
             cup = near["cup"]
             return {noun: parts.kettle_over(thing, cup), "cup": replace(cup, amount=1.0)}
         case "cut vegetable":
-            over = 0.012 if noun == "tomato" else 0.028
-            grip = (x + thing.facing * over, 0.135, z - 0.15)
+            grip = (x + thing.facing * 0.085, 0.14, z - 0.13)
             return {noun: replace(thing, amount=1.0, state="cut"), "knife": replace(near["knife"], position=grip, held=True)}
         case "wipe counter":
             return {noun: replace(thing, position=(x, 0.0, z + 0.23), amount=1.0)}
@@ -162,7 +162,7 @@ def _finish(action: Action, near: dict[str, Thing], noun: str) -> dict[str, Thin
 
 def _lifted(cup: Thing) -> Thing:
     x = COLUMN_X[cup.column]
-    return replace(cup, position=(x * 0.92, 0.14, 0.10), state="in the hand", held=True)
+    return replace(cup, position=(x * 0.80, 0.14, 0.11), state="in the hand", held=True)
 
 
 def _touch(action: Action, near: dict[str, Thing], sign: int) -> _Touch:

@@ -193,9 +193,13 @@ def draw_knife(canvas: Canvas, knife: Thing, look: Look) -> None:
     x, y, z = knife.position
     with canvas.named(knife.key):
         if knife.held:
-            heel, tip, edge = (x, y + 0.01, z + 0.05), (x, y - 0.015, z + 0.25), (x, y - 0.055, z + 0.06)
-            blade: list[Point] = [heel, (x, y + 0.01, z + 0.20), tip, (x, y - 0.05, z + 0.20), edge]
-            handle = [(x, y, z - 0.05), (x, y, z + 0.05)]
+            f = knife.facing
+
+            def along(share: float, drop: float = 0.0) -> Point:
+                return x - f * 0.10 * share, y - 0.085 * share - drop, z + 0.18 * share
+
+            blade: list[Point] = [along(0.2), along(1.0), along(1.12, 0.02), along(0.95, 0.045), along(0.22, 0.05)]
+            handle = [along(-0.3), along(0.2)]
         else:
             f = knife.facing
             blade = [(x + f * 0.035, y, z + 0.022), (x - f * 0.11, y, z + 0.022), (x - f * 0.145, y, z - 0.01), (x + f * 0.035, y, z - 0.022)]
