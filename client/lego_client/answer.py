@@ -67,7 +67,7 @@ async def ask(
     *,
     source: str,
     options: GuidanceOptions,
-    timeout: float,
+    time_limit: float,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Answer:
     """Asks one query and waits for its guidance.
@@ -78,7 +78,7 @@ async def ask(
         frame: The frame asked about.
         source: Where the frame came from, for the record.
         options: How to sample.
-        timeout: Seconds the whole answer may take; then the query is cancelled.
+        time_limit: Seconds the whole answer may take; then the query is cancelled.
         on_event: Called with each event as it arrives.
 
     Raises:
@@ -88,7 +88,7 @@ async def ask(
     moments: list[Moment] = []
     asked = time.monotonic()
     try:
-        async with asyncio.timeout(timeout), aclosing(client.ask(query, frame, options)) as events:
+        async with asyncio.timeout(time_limit), aclosing(client.ask(query, frame, options)) as events:
             async for event in events:
                 moments.append(Moment(time.monotonic() - asked, event))
                 on_event(event)
@@ -98,7 +98,7 @@ async def ask(
                     return Answer(query, source, frame, options, event, tuple(moments))
     except TimeoutError as error:
         raise ServerError(
-            f"no answer within {timeout:g} s; the query was cancelled: ask with fewer steps or a longer timeout"
+            f"no answer within {time_limit:g} s; the query was cancelled: ask with fewer steps or a longer timeout"
         ) from error
     raise ServerError("the server ended the query without an answer; ask again")
 

@@ -20,12 +20,14 @@ from lego_client.answer import ask as ask_server
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions
+from lego_client.film import write_film
 from lego_client.output import answer_directory, check_output, free_path, save_answer
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
 from lego_client.sources import RING_SIZE, FrameSource, open_source
 from lego_client.sources.factory import open_clip
+from lego_client.sources.video import VideoFile
 
 _FIRST_FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
@@ -102,10 +104,16 @@ def play(
     )
     timed = load_queries(queries)
     _check_requests([query.query for query in timed], previews, timeout)
-    open_clip(clip, speed)
+    source = open_clip(clip, speed)
     client = GuidanceClient(server, min(timeout, _CONNECT_S))
     check_output(out)
-    asyncio.run(_play(client, clip, speed, timed, options, previews, timeout, out, film))
+    answers = asyncio.run(_play(client, source, timed, options, previews, timeout, out))
+    console = Console()
+    console.print(answers_table(answers))
+    if film:
+        path = free_path(out / "demo.mp4")
+        write_film(path, source.path, answers, client.info.notice)
+        _print_written(console, [path])
 
 
 @app.command()
@@ -120,7 +128,7 @@ async def _ask_all(
     queries: Sequence[str],
     options: GuidanceOptions,
     previews: int,
-    timeout: float,
+    time_limit: float,
     out: Path,
 ) -> None:
     console = Console()
@@ -135,7 +143,7 @@ async def _ask_all(
                     sent = seen.sequence, await client.send_frame(seen.pixels)
                 with AnswerDisplay(console, query) as display:
                     answer = await ask_server(
-                        client, query, sent[1], source=source.name, options=options, timeout=timeout,
+                        client, query, sent[1], source=source.name, options=options, time_limit=time_limit,
                         on_event=display.show,
                     )  # fmt: skip
                 console.print(timings_table(answer))
@@ -145,33 +153,22 @@ async def _ask_all(
 
 async def _play(
     client: GuidanceClient,
-    clip: str,
-    speed: float,
+    clip: VideoFile,
     queries: list[TimedQuery],
     options: GuidanceOptions,
     previews: int,
-    timeout: float,
+    time_limit: float,
     out: Path,
-    film: bool,
-) -> None:
+) -> list[TimedAnswer]:
     console = Console()
-    source = open_clip(clip, speed)
     async with client:
         _print_notice(console, client)
         options = _with_previews(options, previews, client)
         observer = _PlayDisplay(console, client, out)
         try:
-            answers = await play_clip(client, source, queries, options=options, timeout=timeout, observer=observer)
+            return await play_clip(client, clip, queries, options=options, time_limit=time_limit, observer=observer)
         finally:
             observer.close()
-        notice = client.info.notice
-    console.print(answers_table([(answer.time, answer.answer) for answer in answers]))
-    if film:
-        from lego_client.film import write_film
-
-        path = free_path(out / "demo.mp4")
-        await asyncio.to_thread(write_film, path, Path(clip).expanduser(), answers, notice)
-        _print_written(console, [path])
 
 
 async def _info(client: GuidanceClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from lego_client.answer import Answer
 from lego_client.events import DescriptionPiece, Event, ServerInfo
 from lego_client.events import Progress as DenoisingProgress
+from lego_client.play import TimedAnswer
 
 
 class AnswerDisplay:
@@ -68,15 +70,16 @@ def timings_table(answer: Answer) -> Table:
     return table
 
 
-def answers_table(answers: list[tuple[float, Answer]]) -> Table:
-    """Returns one row per answer of a played clip: (position in the clip in seconds, answer)."""
+def answers_table(answers: Sequence[TimedAnswer]) -> Table:
+    """Returns one row per answer of a played clip."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("at", "query", "description", "first words", "picture"):
         table.add_column(name)
-    for position, answer in answers:
+    for timed in answers:
+        answer = timed.answer
         words = answer.first_words_seconds
         table.add_row(
-            f"{position:.1f} s",
+            f"{timed.time:.1f} s",
             Text(answer.query),
             Text(answer.guidance.description),
             "-" if words is None else f"{words:.2f} s",

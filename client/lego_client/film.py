@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -62,9 +62,7 @@ def write_film(path: Path, clip: Path, answers: list[TimedAnswer], notice: str =
         film_size = _film_size(panel)
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, film_size)
         if not writer.isOpened():
-            raise LegoError(
-                f"{path} cannot be written as MP4; choose another folder, or leave the film out with --no-film"
-            )
+            raise LegoError(f"{path} cannot be written as MP4; choose another folder, or use --no-film")
         try:
             for view, shown in _scenes(video, fps, answers):
                 page = _draw(view, shown, panel, film_size, notice)
@@ -99,7 +97,7 @@ def _answering(answer: Answer, fps: float) -> Iterator[tuple[Image.Image, _Shown
         seconds = frame / fps * pace
         while moments and moments[0].seconds <= seconds:
             shown = _with_event(shown, moments.pop(0).event)
-        yield view, _at_clock(shown, seconds)
+        yield view, replace(shown, clock=f"{seconds:.1f} s")
     final = _final(answer)
     for _ in range(round(_LOOK_S * fps)):
         yield view, final
@@ -108,17 +106,13 @@ def _answering(answer: Answer, fps: float) -> Iterator[tuple[Image.Image, _Shown
 def _with_event(shown: _Shown, event: object) -> _Shown:
     match event:
         case DescriptionPiece(text=text):
-            return _Shown(shown.query, shown.description + text, shown.picture, shown.clock, shown.denoised)
+            return replace(shown, description=shown.description + text)
         case Progress(step=step, steps=steps, preview=preview):
             picture = open_jpeg(preview) if preview else shown.picture
-            return _Shown(shown.query, shown.description, picture, shown.clock, step / max(1, steps))
+            return replace(shown, picture=picture, denoised=step / max(1, steps))
         case Guidance(image=image, description=description):
-            return _Shown(shown.query, description, open_jpeg(image), shown.clock)
+            return replace(shown, description=description, picture=open_jpeg(image), denoised=None)
     return shown
-
-
-def _at_clock(shown: _Shown, seconds: float) -> _Shown:
-    return _Shown(shown.query, shown.description, shown.picture, f"{seconds:.1f} s", shown.denoised)
 
 
 def _final(answer: Answer) -> _Shown:

@@ -76,9 +76,7 @@ def save_answer(directory: Path, answer: Answer, server: ServerInfo) -> list[Pat
         page.save(directory / "side_by_side.png")
         (directory / "record.json").write_text(json.dumps(record(answer, server), indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise LegoError(
-            f"the answer cannot be written to {directory} ({error.strerror}); choose another folder"
-        ) from error
+        raise LegoError(f"{directory} cannot be written ({error.strerror}); choose another folder") from error
     return [directory / name for name in (*pictures, "side_by_side.png", "record.json")]
 
 

@@ -62,9 +62,7 @@ def load_queries(spec: str) -> list[TimedQuery]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LegoError(
-            f'{path} cannot be read as JSON ({error}); it holds [{{"time": 1.5, "query": "..."}}]'
-        ) from error
+        raise LegoError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise LegoError(f'{path} holds no queries; it needs a list such as [{{"time": 1.5, "query": "..."}}]')
     return sorted((_query(path, number, entry) for number, entry in enumerate(entries, 1)), key=lambda q: q.time)
@@ -76,7 +74,7 @@ async def play_clip(
     queries: list[TimedQuery],
     *,
     options: GuidanceOptions,
-    timeout: float,
+    time_limit: float,
     observer: PlayObserver | None = None,
 ) -> list[TimedAnswer]:
     """Streams the clip's frames up as it plays and asks every query about the sharpest of the frames just seen.
@@ -88,7 +86,7 @@ async def play_clip(
         clip: Not yet started; it is closed at the end.
         queries: In order of time. One after the end is asked at the end.
         options: How to sample.
-        timeout: Seconds one answer may take.
+        time_limit: Seconds one answer may take.
         observer: Told of everything on the way.
 
     Raises:
@@ -107,7 +105,7 @@ async def play_clip(
                 observer.asked(query)
                 answer = await ask(
                     client, query.query, frame, source=f"{clip.name} at {seen.time:.2f} s", options=options,
-                    timeout=timeout, on_event=observer.event,
+                    time_limit=time_limit, on_event=observer.event,
                 )  # fmt: skip
                 answers.append(TimedAnswer(query.time, answer))
                 observer.answered(answers[-1])

@@ -24,7 +24,8 @@ from lego_client.events import Event, Guidance, GuidanceOptions, Progress, Query
 from lego_client.protocol import event_from_proto, options_to_proto, server_info_from_proto
 
 _CHANNEL_OPTIONS = [
-    # A ping every 20 s notices a half-open link; the server's own settings allow this rate.
+    # A ping every 20 s notices a half-open link. A server must allow this rate
+    # (grpc.http2.min_ping_interval_without_data_ms), or gRPC ends the connection with "too_many_pings".
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -94,9 +95,7 @@ class GuidanceClient:
             async with asyncio.timeout(self._timeout):
                 first = await self._call.read()
             if not isinstance(first, pb.GuideResponse) or first.WhichOneof("message") != "session_started":
-                raise ServerError(
-                    f"the server at {self.target} did not start a session; its version may not fit this one"
-                )
+                raise ServerError(f"the server at {self.target} started no session; its version may not fit this one")
             self.session_id = first.session_started.session_id
         except grpc.aio.AioRpcError as error:
             await self._close_channel()
@@ -208,7 +207,7 @@ class GuidanceClient:
 
     async def _read_events(self, call: grpc.aio.StreamStreamCall[pb.GuideRequest, pb.GuideResponse]) -> None:
         try:
-            async for response in call:
+            while isinstance(response := await call.read(), pb.GuideResponse):  # anything else is the end
                 event = event_from_proto(response)
                 if event is not None:
                     self._deliver(event)

@@ -24,14 +24,14 @@ class VideoFile(FrameSource):
 
     def __init__(self, path: Path, speed: float = 1.0) -> None:
         super().__init__(str(path), live=False)
-        self._path = path
+        self.path = path
         self._speed = speed
 
     def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
         """Yields every frame when it is due."""
-        with opened(str(self._path)) as video:
+        with opened(str(self.path)) as video:
             if video is None:
-                raise LegoError(_unreadable(self._path))
+                raise LegoError(_unreadable(self.path))
             yield from _in_real_time(self, video, self._speed)
 
 

@@ -1,0 +1,67 @@
+"""Files and servers for the client's tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests import scripted_server from here
+
+from scripted_server import ScriptedServer
+
+CLIP_FPS = 10.0
+CLIP_FRAMES = 30
+
+
+def scene(shade: int = 128, width: int = 320, height: int = 180) -> NDArray[np.uint8]:
+    """A picture with edges, whose mean grey tells its shade: (height, width, 3) uint8 RGB."""
+    pixels = np.full((height, width, 3), shade, np.uint8)
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = (250, 20, 20)
+    pixels[::16] = 255 - shade
+    return pixels
+
+
+def shade_of(pixels: NDArray[np.uint8]) -> int:
+    """Reads back the shade of a `scene` from its lower right corner."""
+    return int(np.median(pixels[-12:-4, -60:]))
+
+
+def write_clip(path: Path, frames: int = CLIP_FRAMES, fps: float = CLIP_FPS) -> Path:
+    """Writes an MP4 whose frame i is `scene(8 * i)`."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (320, 180))
+    for index in range(frames):
+        writer.write(cv2.cvtColor(scene(8 * index), cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "drawer.png"
+    cv2.imwrite(str(path), cv2.cvtColor(scene(), cv2.COLOR_RGB2BGR))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "clip.mp4")
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    path = Path(__file__).parents[2].parent / "shared" / "fixtures"
+    if not path.is_dir():
+        pytest.skip("the shared fixtures (real photographs and clips) are not beside this checkout")
+    return path
