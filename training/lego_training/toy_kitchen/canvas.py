@@ -169,7 +169,8 @@ class Canvas:
         """World points (count, 3) of a circle about the (turned) y axis."""
         angle = np.linspace(0.0, 2.0 * np.pi, count, endpoint=False)
         circle = np.stack([radius * np.cos(angle), np.zeros(count), radius * np.sin(angle)], 1)
-        return np.array(centre) + (circle if turn is None else circle @ turn.T)
+        turned: Floats = circle if turn is None else circle @ turn.T
+        return turned + centre
 
     def lathe(
         self,
@@ -198,12 +199,12 @@ class Canvas:
             slope_r = profile[level + 1][0] - profile[level][0]
             slope_y = profile[level + 1][1] - profile[level][1]
             length = max(np.hypot(slope_r, slope_y), 1e-9)
-            normals = np.stack(
-                [np.cos(middle) * slope_y, np.full_like(middle, -slope_r), np.sin(middle) * slope_y], 1
-            ) @ rotation.T / length
-            quads = np.stack(
-                [placed[level, :-1], placed[level, 1:], placed[level + 1, 1:], placed[level + 1, :-1]], 1
+            normals = (
+                np.stack([np.cos(middle) * slope_y, np.full_like(middle, -slope_r), np.sin(middle) * slope_y], 1)
+                @ rotation.T
+                / length
             )
+            quads = np.stack([placed[level, :-1], placed[level, 1:], placed[level + 1, 1:], placed[level + 1, :-1]], 1)
             edge_a, edge_b = quads[:, 1] - quads[:, 0], quads[:, 3] - quads[:, 0]
             edge_c, edge_d = quads[:, 3] - quads[:, 2], quads[:, 1] - quads[:, 2]
             area = edge_a[:, 0] * edge_b[:, 1] - edge_a[:, 1] * edge_b[:, 0]
@@ -230,7 +231,10 @@ class Canvas:
             shifted = placed + towards_light * (radii * offset)[:, None]
             for index in range(len(points) - 1):
                 self.capsule(
-                    shifted[index], shifted[index + 1], radii[index] * share, radii[index + 1] * share,
+                    shifted[index],
+                    shifted[index + 1],
+                    radii[index] * share,
+                    radii[index + 1] * share,
                     scaled(rgb, factor),
                 )
 

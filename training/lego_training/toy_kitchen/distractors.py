@@ -47,7 +47,13 @@ def _plant(canvas: Canvas, thing: Thing) -> None:
     x, y, z = thing.position
     canvas.lathe((x, y, z), [(0.045, 0), (0.06, 0.08)], (190, 106, 74))
     canvas.fill(canvas.place(canvas.ring((x, y + 0.08, z), 0.06)), (84, 58, 42))
-    for dx, dy, dz in ((-0.07, 0.16, 0.03), (0.07, 0.17, 0.03), (0.0, 0.21, 0.03), (-0.04, 0.15, -0.03), (0.045, 0.14, -0.03)):
+    for dx, dy, dz in (
+        (-0.07, 0.16, 0.03),
+        (0.07, 0.17, 0.03),
+        (0.0, 0.21, 0.03),
+        (-0.04, 0.15, -0.03),
+        (0.045, 0.14, -0.03),
+    ):
         stem = canvas.place([(x, y + 0.08, z), (x + dx, y + dy, z + dz)])
         metre = canvas.metre_at(thing.position)
         canvas.capsule(stem[0], stem[1], 0.008 * metre, 0.028 * metre, scaled(thing.rgb, 0.8 + dy))

@@ -7,7 +7,7 @@ from lego_training.toy_kitchen import parts
 from lego_training.toy_kitchen.canvas import Canvas
 from lego_training.toy_kitchen.geometry import Floats, Point
 from lego_training.toy_kitchen.palette import RGB, mixed, scaled
-from lego_training.toy_kitchen.scene import COLUMN_X, WORKTOP_DEPTH, Look, Thing
+from lego_training.toy_kitchen.scene import WORKTOP_DEPTH, Look, Thing
 
 WATER: RGB = (176, 216, 240)
 _FLOOR_Y = -0.80
@@ -25,11 +25,15 @@ def draw_room(canvas: Canvas, look: Look) -> None:
     for y in (0.115, 0.23):
         canvas.stroke(canvas.place([(-wide, y, back), (wide, y, back)]), grout, 2)
 
-    canvas.face([(-wide, _FLOOR_Y, -0.6), (wide, _FLOOR_Y, -0.6), (wide, _FLOOR_Y, 0.1), (-wide, _FLOOR_Y, 0.1)], look.floor)
+    canvas.face(
+        [(-wide, _FLOOR_Y, -0.6), (wide, _FLOOR_Y, -0.6), (wide, _FLOOR_Y, 0.1), (-wide, _FLOOR_Y, 0.1)], look.floor
+    )
     boards = scaled(canvas.shade(look.floor, (0, 1, 0)), 0.9)
     for x in np.arange(-wide, wide, 0.2):
         canvas.stroke(canvas.place([(x, _FLOOR_Y, -0.6), (x, _FLOOR_Y, 0.1)]), boards, 2)
-    canvas.face([(-wide, _FLOOR_Y, 0.05), (wide, _FLOOR_Y, 0.05), (wide, -0.72, 0.05), (-wide, -0.72, 0.05)], (40, 38, 38))
+    canvas.face(
+        [(-wide, _FLOOR_Y, 0.05), (wide, _FLOOR_Y, 0.05), (wide, -0.72, 0.05), (-wide, -0.72, 0.05)], (40, 38, 38)
+    )
     carcass = scaled(look.unit, 0.62)
     canvas.face([(-wide, -0.73, 0), (wide, -0.73, 0), (wide, 0, 0), (-wide, 0, 0)], carcass)
     for x in (-0.64, 0.64):
@@ -47,7 +51,10 @@ def draw_room(canvas: Canvas, look: Look) -> None:
     strips: list[tuple[Floats, float]] = [
         (np.array([(-wide, -0.05, 0.0), (wide, -0.05, 0.0), (wide, -0.10, 0.0), (-wide, -0.10, 0.0)]), 0.30),
         (np.array([(-wide, 0, back - 0.03), (wide, 0, back - 0.03), (wide, 0.02, back), (-wide, 0.02, back)]), 0.22),
-        (np.array([(-wide, _FLOOR_Y, 0), (wide, _FLOOR_Y, 0), (wide, _FLOOR_Y, -0.12), (-wide, _FLOOR_Y, -0.12)]), 0.35),
+        (
+            np.array([(-wide, _FLOOR_Y, 0), (wide, _FLOOR_Y, 0), (wide, _FLOOR_Y, -0.12), (-wide, _FLOOR_Y, -0.12)]),
+            0.35,
+        ),
     ]
     canvas.darken(strips, 0.016)
 
@@ -55,7 +62,11 @@ def draw_room(canvas: Canvas, look: Look) -> None:
 def _panel(canvas: Canvas, x: float, bottom: float, top: float, rgb: RGB, look: Look) -> None:
     half = parts.UNIT_HALF_WIDTH
     canvas.box((x - half, bottom, -0.02), (x + half, top, 0.0), rgb)
-    _inset(canvas, [(x - half, bottom, -0.021), (x + half, bottom, -0.021), (x + half, top, -0.021), (x - half, top, -0.021)], rgb)
+    _inset(
+        canvas,
+        [(x - half, bottom, -0.021), (x + half, bottom, -0.021), (x + half, top, -0.021), (x - half, top, -0.021)],
+        rgb,
+    )
 
 
 def _inset(canvas: Canvas, corners: list[Point], rgb: RGB) -> None:
@@ -85,22 +96,42 @@ def draw_drawer(canvas: Canvas, drawer: Thing, look: Look) -> None:
     wood = (206, 176, 136)
     with canvas.named(drawer.key):
         if drawer.amount > 0:
-            canvas.face([(x - half, low, 0), (x + half, low, 0), (x + half, high, 0), (x - half, high, 0)], (34, 30, 28))
+            canvas.face(
+                [(x - half, low, 0), (x + half, low, 0), (x + half, high, 0), (x - half, high, 0)], (34, 30, 28)
+            )
             inner, base, rim = half - 0.012, low + 0.02, high - 0.02
-            canvas.face([(x - inner, base, 0), (x + inner, base, 0), (x + inner, base, front), (x - inner, base, front)], wood)
+            canvas.face(
+                [(x - inner, base, 0), (x + inner, base, 0), (x + inner, base, front), (x - inner, base, front)], wood
+            )
             for side in (-1, 1):
                 wall = x + side * inner
-                canvas.face([(wall, base, 0), (wall, base, front), (wall, rim, front), (wall, rim, 0)], scaled(wood, 0.8))
-                canvas.box((min(wall, wall - side * 0.012), rim - 0.01, front), (max(wall, wall - side * 0.012), rim, 0), wood)
+                canvas.face(
+                    [(wall, base, 0), (wall, base, front), (wall, rim, front), (wall, rim, 0)], scaled(wood, 0.8)
+                )
+                canvas.box(
+                    (min(wall, wall - side * 0.012), rim - 0.01, front), (max(wall, wall - side * 0.012), rim, 0), wood
+                )
             canvas.glaze(
-                canvas.place([(x - inner, base, 0), (x + inner, base, 0), (x + inner, base, -0.05), (x - inner, base, -0.05)]),
-                (20, 16, 14), 0.5,
+                canvas.place(
+                    [(x - inner, base, 0), (x + inner, base, 0), (x + inner, base, -0.05), (x - inner, base, -0.05)]
+                ),
+                (20, 16, 14),
+                0.5,
             )
-            for offset, shade in ((-0.08, (200, 204, 210)), (-0.03, (178, 182, 190)), (0.03, (200, 204, 210)), (0.085, (190, 60, 50))):
+            for offset, shade in (
+                (-0.08, (200, 204, 210)),
+                (-0.03, (178, 182, 190)),
+                (0.03, (200, 204, 210)),
+                (0.085, (190, 60, 50)),
+            ):
                 canvas.tube([(x + offset, base + 0.01, -0.03), (x + offset, base + 0.01, front + 0.05)], 0.013, shade)
         canvas.box((x - half, low, front), (x + half, high, front + 0.02), drawer.rgb)
         near = front - 0.001
-        _inset(canvas, [(x - half, low, near), (x + half, low, near), (x + half, high, near), (x - half, high, near)], drawer.rgb)
+        _inset(
+            canvas,
+            [(x - half, low, near), (x + half, low, near), (x + half, high, near), (x - half, high, near)],
+            drawer.rgb,
+        )
         hx, hy, hz = parts.drawer_handle(drawer)
         for side in (-1, 1):
             canvas.tube([(hx + side * 0.06, hy, front), (hx + side * 0.06, hy, hz)], 0.010, scaled(look.metal, 0.7))
@@ -116,16 +147,20 @@ def draw_cupboard(canvas: Canvas, cupboard: Thing, look: Look) -> None:
             _cupboard_inside(canvas, x, half, low, high)
         width = 2 * half
         corners = [
-            parts.door_point(cupboard, along, height) for along, height in ((0, low), (width, low), (width, high), (0, high))
+            parts.door_point(cupboard, along, height)
+            for along, height in ((0, low), (width, low), (width, high), (0, high))
         ]
         outer = [
-            parts.door_point(cupboard, along, height, 0.02) for along, height in ((0, low), (width, low), (width, high), (0, high))
+            parts.door_point(cupboard, along, height, 0.02)
+            for along, height in ((0, low), (width, low), (width, high), (0, high))
         ]
         # The slab's two broad faces and its free edge; the nearer broad face is painted last.
         across = np.cross(np.subtract(outer[1], outer[0]), np.subtract(outer[3], outer[0]))
-        outside_seen = float(np.dot(across, np.subtract(outer[0], corners[0]))) * float(
-            np.dot(across, np.subtract(canvas.camera.position, outer[0]))
-        ) > 0
+        outside_seen = (
+            float(np.dot(across, np.subtract(outer[0], corners[0])))
+            * float(np.dot(across, np.subtract(canvas.camera.position, outer[0])))
+            > 0
+        )
         canvas.face([corners[1], outer[1], outer[2], corners[2]], scaled(cupboard.rgb, 0.8))
         canvas.face([corners[3], corners[2], outer[2], outer[3]], scaled(cupboard.rgb, 1.05), (0, 1, 0))
         if outside_seen:
@@ -156,8 +191,14 @@ def _cupboard_inside(canvas: Canvas, x: float, half: float, low: float, high: fl
         for side in (-1, 1):
             wall = x + side * half
             inside([(wall, height, 0), (wall, height, 0.4), (wall, high, 0.4), (wall, high, 0)], (96, 76, 60))
-        inside([(x - half, height, 0), (x + half, height, 0), (x + half, height, 0.4), (x - half, height, 0.4)], (176, 146, 112))
-        inside([(x - half, height - 0.02, 0), (x + half, height - 0.02, 0), (x + half, height, 0), (x - half, height, 0)], (214, 186, 148))
+        inside(
+            [(x - half, height, 0), (x + half, height, 0), (x + half, height, 0.4), (x - half, height, 0.4)],
+            (176, 146, 112),
+        )
+        inside(
+            [(x - half, height - 0.02, 0), (x + half, height - 0.02, 0), (x + half, height, 0), (x - half, height, 0)],
+            (214, 186, 148),
+        )
         for offset, radius, rgb in ((-0.07, 0.055, (226, 226, 222)), (0.075, 0.045, (196, 120, 70))):
             disc = canvas.ring((x + offset, height + 0.03, 0.075), radius)
             canvas.fill(canvas.place(disc - [0, 0.028, 0]), scaled(rgb, 0.6))
@@ -170,7 +211,12 @@ def draw_sink(canvas: Canvas, tap: Thing) -> None:
     x = tap.position[0] - tap.facing * 0.04
     steel = (176, 182, 188)
     left, right, near, far, bottom = x - 0.125, x + 0.125, 0.10, 0.43, -0.13
-    rim = [(left - 0.02, 0, near - 0.02), (right + 0.02, 0, near - 0.02), (right + 0.02, 0, far + 0.02), (left - 0.02, 0, far + 0.02)]
+    rim = [
+        (left - 0.02, 0, near - 0.02),
+        (right + 0.02, 0, near - 0.02),
+        (right + 0.02, 0, far + 0.02),
+        (left - 0.02, 0, far + 0.02),
+    ]
     canvas.face(rim, scaled(steel, 1.18))
     opening = [(left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far)]
     canvas.face(opening, scaled(steel, 0.55))

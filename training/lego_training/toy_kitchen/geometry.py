@@ -1,6 +1,7 @@
 """Pinhole camera of the toy kitchen.
 
-World axes: x to the right, y up, z away from the wearer, in metres. The near edge of the worktop is the line y = 0, z = 0.
+World axes: x to the right, y up, z away from the wearer, in metres. The near edge of the worktop is the line
+y = 0, z = 0.
 """
 
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ class Camera:
         return np.stack([tilted_right, tilted_down, forward])
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
-        """Projects world points (N, 3) to picture positions (N, 2) in 0..1 (x right, y down) and depths (N,) in metres."""
+        """Projects world points (N, 3) in metres.
+
+        Returns:
+            Picture positions (N, 2) in 0..1, x right and y down, and depths (N,) in metres.
+        """
         seen = (np.asarray(points, dtype=np.float64) - self.position) @ self.axes.T
         depth = np.maximum(seen[:, 2], NEAREST_DEPTH)
         return 0.5 + self.focal * seen[:, :2] / depth[:, None], depth

@@ -42,7 +42,9 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.50, 0.16), (0.73, 0.20), (0.92, 0.23)),
         ),
         ((0.10, 0.15), (0.32, 0.33), (0.50, 0.42)),
-        (0.98, 0.08), 0.0, True,
+        (0.98, 0.08),
+        0.0,
+        True,
     ),
     "grip": _Pose(
         (
@@ -52,7 +54,8 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.48, 0.16), (0.67, 0.17), (0.73, 0.16)),
         ),
         ((0.08, 0.16), (0.30, 0.31), (0.50, 0.33)),
-        (0.66, 0.0), 0.0,
+        (0.66, 0.0),
+        0.0,
     ),
     "flat": _Pose(
         (
@@ -62,7 +65,9 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.49, 0.15), (0.72, 0.17), (0.90, 0.17)),
         ),
         ((0.10, 0.15), (0.30, 0.31), (0.48, 0.36)),
-        (0.62, 0.0), 10.0, True,
+        (0.62, 0.0),
+        10.0,
+        True,
     ),
     "pinch": _Pose(
         (
@@ -72,7 +77,8 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.48, 0.15), (0.70, 0.20), (0.86, 0.23)),
         ),
         ((0.08, 0.15), (0.32, 0.36), (0.56, 0.46), (0.76, 0.42)),
-        (0.95, 0.35), 24.0,
+        (0.95, 0.35),
+        24.0,
     ),
     "fist": _Pose(
         (
@@ -82,7 +88,8 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.42, 0.16), (0.58, 0.17), (0.62, 0.17)),
         ),
         ((0.06, 0.16), (0.30, 0.29), (0.52, 0.25)),
-        (0.46, 0.06), 6.0,
+        (0.46, 0.06),
+        6.0,
     ),
     "wrap": _Pose(
         (
@@ -92,7 +99,8 @@ _POSES: Final[dict[PoseName, _Pose]] = {
             ((0.41, 0.16), (0.68, 0.15), (0.84, 0.13)),
         ),
         ((0.06, 0.15), (0.26, 0.34), (0.44, 0.44)),
-        (0.62, 0.0), 42.0,
+        (0.62, 0.0),
+        42.0,
     ),
 }
 _PALM: Final = np.array(
@@ -148,7 +156,8 @@ def draw_hand(canvas: Canvas, hand: Hand, look: Look) -> None:
     wrist = touch - length * (np.array(pose.touch) @ frame)
 
     def spot(joint: tuple[float, float]) -> Floats:
-        return wrist + length * (np.array(joint) @ frame)
+        offset: Floats = np.array(joint) @ frame
+        return wrist + length * offset
 
     palm = wrist + length * (_PALM @ frame)
     shadow = spot((0.45, 0.0)) + [sign * -0.06 * length, 0.16 * length]
@@ -170,7 +179,12 @@ def _draw_forearm(canvas: Canvas, elbow: Floats, wrist: Floats, length: float, l
         for low, high, factor in ((-1.0, 1.0, 0.72), (-0.72, 1.0, 0.88), (-0.4, 0.92, 1.0), (0.1, 0.7, 1.1)):
             corners = [
                 wrist + axis * at + across * lit * side * width
-                for at, width, side in ((start, half[0], low), (end, half[1], low), (end, half[1], high), (start, half[0], high))
+                for at, width, side in (
+                    (start, half[0], low),
+                    (end, half[1], low),
+                    (end, half[1], high),
+                    (start, half[0], high),
+                )
             ]
             canvas.fill(np.array(corners), scaled(rgb, factor))
 

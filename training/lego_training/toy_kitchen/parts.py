@@ -65,7 +65,11 @@ def tap_spout(tap: Thing) -> Point:
 def tap_lever(tap: Thing) -> Point:
     """Free end of the lever: out to the side when off, up when on."""
     x, y, z = tap.position
-    return (x + tap.facing * 0.05, y + 0.33, z - 0.01) if tap.state == "on" else (x + tap.facing * 0.10, y + 0.21, z - 0.05)
+    return (
+        (x + tap.facing * 0.05, y + 0.33, z - 0.01)
+        if tap.state == "on"
+        else (x + tap.facing * 0.10, y + 0.21, z - 0.05)
+    )
 
 
 def stove_knob(stove: Thing) -> Point:
@@ -77,7 +81,9 @@ def stove_knob(stove: Thing) -> Point:
 def bottle_cap(bottle: Thing) -> Point:
     """Middle of the cap: on the neck, or lifted off to the side of the hand."""
     x, y, z = bottle.position
-    return (x + bottle.facing * 0.05, y + BOTTLE_HEIGHT + 0.06, z - 0.04) if bottle.amount else (x, y + BOTTLE_HEIGHT, z)
+    return (
+        (x + bottle.facing * 0.05, y + BOTTLE_HEIGHT + 0.06, z - 0.04) if bottle.amount else (x, y + BOTTLE_HEIGHT, z)
+    )
 
 
 def kettle_turn(kettle: Thing) -> Floats:

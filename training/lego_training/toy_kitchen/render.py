@@ -101,7 +101,7 @@ def exposure(look: Look, size: int) -> NDArray[np.float32]:
     field = 1.0 + look.gradient[0] * across - look.gradient[1] * down - 0.07 * (across**2 + down**2)
     coarse = np.random.default_rng(look.mottling).normal(0, 0.018, (7, 7)).astype(np.float32)
     field = field + np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
-    return (field[..., None] * np.array(look.light.gain, np.float32)).astype(np.float32)
+    return np.asarray(field[..., None] * np.array(look.light.gain), np.float32)
 
 
 def sense(picture: Picture, look: Look, rng: np.random.Generator) -> Picture:

@@ -260,9 +260,7 @@ def furnish(
     return tuple(things)
 
 
-def _module_things(
-    rng: np.random.Generator, module: str, column: int, look: Look, facing: int
-) -> list[Thing]:
+def _module_things(rng: np.random.Generator, module: str, column: int, look: Look, facing: int) -> list[Thing]:
     x = 0.97 * COLUMN_X[column] + float(rng.uniform(-0.01, 0.01))
     behind = (x + float(rng.uniform(-0.03, 0.03)), 0.0, 0.46)
 
@@ -297,9 +295,7 @@ def _module_things(
     return [*found, thing(module, inwards, {"cup": 0.19, "bottle": 0.25}[module])]
 
 
-def _thing(
-    rng: np.random.Generator, kind: str, column: int, position: Point, look: Look, facing: int = 1
-) -> Thing:
+def _thing(rng: np.random.Generator, kind: str, column: int, position: Point, look: Look, facing: int = 1) -> Thing:
     names = list(COLOURS_OF_KIND[kind])
     apart = [name for name in names if distance(COLOURS[name], look.worktop) > 75] or names
     name = str(rng.choice(apart))

@@ -73,7 +73,7 @@ def stage(
     holding = things[target].held
     reach = 1.0 if holding else float(rng.uniform(0.5, 0.66))
     rest_x = 0.5 + sign * float(rng.uniform(0.30, 0.40))
-    acting = Hand(hand, pose if holding else "open", point, reach, (rest_x, 1.02), -0.04 if inwards else 0.27)
+    acting = Hand(hand, pose if holding else "open", point, reach, (rest_x, 1.02), -0.13 if inwards else 0.27)
     pose, point = _touch(action, {after[i].kind: after[i] for i in near}, sign)
     acted = replace(acting, pose=pose, target=point, reach=1.0)
     other: Side = "right" if hand == "left" else "left"
@@ -104,7 +104,13 @@ def _at_rest(rng: np.random.Generator, thing: Thing, action: Action, noun: str, 
     if thing.kind == "drawer" and chance < (0.5 if alike and action.verb == "close" else 0.0 if alike else 0.08):
         return replace(thing, amount=1.0, state="open")
     # An open door swings in front of its neighbour, so only the far one may be open.
-    if thing.kind == "cupboard" and alike and action.verb == "close" and abs(thing.column - column) == 2 and chance < 0.5:
+    if (
+        thing.kind == "cupboard"
+        and alike
+        and action.verb == "close"
+        and abs(thing.column - column) == 2
+        and chance < 0.5
+    ):
         return replace(thing, amount=1.0, state="open")
     bare = thing.kind == "tap" or (thing.kind == "stove" and thing.state == "off")
     if bare and chance < (0.5 if alike and action.verb == "turn off" else 0.0 if alike else 0.15):
@@ -149,7 +155,10 @@ def _finish(action: Action, near: dict[str, Thing], noun: str) -> dict[str, Thin
             return {noun: parts.kettle_over(thing, cup), "cup": replace(cup, amount=1.0)}
         case "cut vegetable":
             grip = (x + thing.facing * 0.085, 0.14, z - 0.13)
-            return {noun: replace(thing, amount=1.0, state="cut"), "knife": replace(near["knife"], position=grip, held=True)}
+            return {
+                noun: replace(thing, amount=1.0, state="cut"),
+                "knife": replace(near["knife"], position=grip, held=True),
+            }
         case "wipe counter":
             return {noun: replace(thing, position=(x, 0.0, z + 0.23), amount=1.0)}
         case "stir pan":
@@ -177,7 +186,7 @@ def _touch(action: Action, near: dict[str, Thing], sign: int) -> _Touch:
         case "close cupboard":
             return "flat", parts.door_point(near["cupboard"], 0.22, -0.16, 0.02)
         case "turn on tap" | "turn off tap":
-            return "pinch", parts.tap_lever(near["tap"])
+            return "grip", parts.tap_lever(near["tap"])
         case "turn on stove" | "turn off stove":
             return "pinch", parts.stove_knob(near["stove"])
         case "pick up cup" | "put down cup":

@@ -33,7 +33,11 @@ def draw_bottle(canvas: Canvas, bottle: Thing, look: Look) -> None:
     """Paints a bottle with a label, and its cap on the neck or in the air."""
     x, y, z = bottle.position
     with canvas.named(bottle.key):
-        canvas.lathe((x, y, z), [(0.050, 0), (0.053, 0.02), (0.053, 0.14), (0.04, 0.175), (0.024, 0.195), (0.023, 0.235)], bottle.rgb)
+        canvas.lathe(
+            (x, y, z),
+            [(0.050, 0), (0.053, 0.02), (0.053, 0.14), (0.04, 0.175), (0.024, 0.195), (0.023, 0.235)],
+            bottle.rgb,
+        )
         canvas.lathe((x, y, z), [(0.0535, 0.045), (0.0535, 0.115)], (240, 232, 210))
         mouth = canvas.ring((x, y + 0.235, z), 0.023)
         canvas.fill(canvas.place(mouth), scaled(bottle.rgb, 1.3))
@@ -93,7 +97,11 @@ def draw_pan(canvas: Canvas, pan: Thing, look: Look) -> None:
     radius, height = parts.PAN_RADIUS, parts.PAN_HEIGHT
     with canvas.named(pan.key):
         lift = y + height - 0.012
-        canvas.tube([(x - pan.facing * 0.09, lift, z - 0.05), (x - pan.facing * 0.175, lift + 0.02, z - 0.14)], 0.02, (52, 50, 52))
+        canvas.tube(
+            [(x - pan.facing * 0.09, lift, z - 0.05), (x - pan.facing * 0.175, lift + 0.02, z - 0.14)],
+            0.02,
+            (52, 50, 52),
+        )
         canvas.lathe((x, y, z), [(radius * 0.9, 0), (radius, height)], pan.rgb, segments=24)
         canvas.fill(canvas.place(canvas.ring((x, y + height, z), radius)), scaled(pan.rgb, 1.2))
         canvas.fill(canvas.place(canvas.ring((x, y + height, z), radius * 0.92)), scaled(pan.rgb, 0.5))
@@ -119,7 +127,11 @@ def draw_board(canvas: Canvas, board: Thing, look: Look) -> None:
     """Paints a chopping board."""
     x, _, z = board.position
     with canvas.named(board.key):
-        canvas.box((x - 0.158, 0.001, z - 0.16), (x + 0.158, parts.BOARD_HEIGHT, z + 0.16), mixed(board.rgb, (236, 214, 176), 0.45))
+        canvas.box(
+            (x - 0.158, 0.001, z - 0.16),
+            (x + 0.158, parts.BOARD_HEIGHT, z + 0.16),
+            mixed(board.rgb, (236, 214, 176), 0.45),
+        )
 
 
 def draw_vegetable(canvas: Canvas, vegetable: Thing, look: Look) -> None:
@@ -137,14 +149,24 @@ def draw_vegetable(canvas: Canvas, vegetable: Thing, look: Look) -> None:
         if kind == "carrot":
             thin, thick = 0.55, 1.0
             for spread in (-0.022, 0.0, 0.022):
-                canvas.tube([(start, y + radius, z), (start - towards * 0.045, y + radius + 0.02, z + spread)], 0.012, (70, 150, 60))
+                canvas.tube(
+                    [(start, y + radius, z), (start - towards * 0.045, y + radius + 0.02, z + spread)],
+                    0.012,
+                    (70, 150, 60),
+                )
         else:
             thin, thick = 0.9, 1.0
-        whole = [(0.5 * radius, 0.0), (thick * radius, 0.02), (thick * radius, 0.07), (thin * radius, 0.2), (0.25 * radius, length)]
+        whole = [
+            (0.5 * radius, 0.0),
+            (thick * radius, 0.02),
+            (thick * radius, 0.07),
+            (thin * radius, 0.2),
+            (0.25 * radius, length),
+        ]
         if not vegetable.amount:
             canvas.lathe((start, y + radius, z), whole, rgb, lying)
             return
-        canvas.lathe((start, y + radius, z), whole[:3] + [(thick * radius * 0.97, 0.095)], rgb, lying)
+        canvas.lathe((start, y + radius, z), [*whole[:3], (thick * radius * 0.97, 0.095)], rgb, lying)
         _slice(canvas, (start + towards * 0.095, y + radius, z), radius * 0.97, rgb, _FLESH[kind])
         for index in range(3):
             reach = 0.150 + 0.034 * index
@@ -162,7 +184,9 @@ def _draw_tomato(canvas: Canvas, tomato: Thing) -> None:
         crown = canvas.place([(x, y + 1.72 * radius, z)])[0]
         metre = canvas.metre_at((x, y, z))
         for turn in np.linspace(0, 2 * np.pi, 5, endpoint=False):
-            canvas.capsule(crown, crown + 0.034 * metre * np.array([np.cos(turn), 0.7 * np.sin(turn)]), 4.0, 1.5, (64, 132, 56))
+            canvas.capsule(
+                crown, crown + 0.034 * metre * np.array([np.cos(turn), 0.7 * np.sin(turn)]), 4.0, 1.5, (64, 132, 56)
+            )
         return
     towards = tomato.facing
     centre = (x - towards * 0.055, y + 0.06, z)
@@ -202,7 +226,12 @@ def draw_knife(canvas: Canvas, knife: Thing, look: Look) -> None:
             handle = [along(-0.3), along(0.2)]
         else:
             f = knife.facing
-            blade = [(x + f * 0.035, y, z + 0.022), (x - f * 0.11, y, z + 0.022), (x - f * 0.145, y, z - 0.01), (x + f * 0.035, y, z - 0.022)]
+            blade = [
+                (x + f * 0.035, y, z + 0.022),
+                (x - f * 0.11, y, z + 0.022),
+                (x - f * 0.145, y, z - 0.01),
+                (x + f * 0.035, y, z - 0.022),
+            ]
             handle = [(x + f * 0.035, y + 0.008, z), (x + f * 0.14, y + 0.008, z)]
         placed: Floats = canvas.place(blade)
         canvas.fill(placed, _STEEL)
@@ -215,7 +244,12 @@ def draw_cloth(canvas: Canvas, cloth: Thing, look: Look) -> None:
     """Paints a cloth with a spill behind it, or with the wiped wet streak in front of it."""
     x, y, z = cloth.position
     if cloth.amount:
-        streak = [(x - 0.085, 0.001, z - 0.22), (x + 0.085, 0.001, z - 0.22), (x + 0.085, 0.001, z), (x - 0.085, 0.001, z)]
+        streak = [
+            (x - 0.085, 0.001, z - 0.22),
+            (x + 0.085, 0.001, z - 0.22),
+            (x + 0.085, 0.001, z),
+            (x - 0.085, 0.001, z),
+        ]
         wet = scaled(look.worktop, 1.28) if sum(look.worktop) < 420 else scaled(look.worktop, 0.76)
         canvas.glaze(canvas.place(streak), wet, 0.85)
         shine = [(x - 0.05, 0.001, z - 0.21), (x - 0.02, 0.001, z - 0.21), (x - 0.02, 0.001, z), (x - 0.05, 0.001, z)]
@@ -223,15 +257,26 @@ def draw_cloth(canvas: Canvas, cloth: Thing, look: Look) -> None:
     else:
         angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
         wobble = 1.0 + 0.16 * np.sin(3 * angle + 1.0) + 0.08 * np.cos(5 * angle)
-        puddle = np.stack([x + 0.10 * wobble * np.cos(angle), np.full(28, 0.001), z + 0.22 + 0.075 * wobble * np.sin(angle)], 1)
+        puddle = np.stack(
+            [x + 0.10 * wobble * np.cos(angle), np.full(28, 0.001), z + 0.22 + 0.075 * wobble * np.sin(angle)], 1
+        )
         canvas.fill(canvas.place(puddle), (112, 66, 40))
-        shine = canvas.ring((x - 0.03, 0.002, z + 0.235), 0.028)
-        canvas.glaze(canvas.place(shine), (220, 190, 160), 0.5)
+        gleam = canvas.ring((x - 0.03, 0.002, z + 0.235), 0.028)
+        canvas.glaze(canvas.place(gleam), (220, 190, 160), 0.5)
     with canvas.named(cloth.key):
-        corners = np.array([(-0.105, -0.07), (0.0, -0.082), (0.105, -0.07), (0.112, 0.0), (0.1, 0.075), (0.0, 0.065), (-0.1, 0.078), (-0.11, 0.0)])
+        corners = np.array(
+            [(-0.105, -0.07), (0.0, -0.082), (0.105, -0.07), (0.112, 0.0), (0.1, 0.075), (0.0, 0.065), (-0.1, 0.078),
+             (-0.11, 0.0)]
+        )  # fmt: skip
         rim = np.stack([x + corners[:, 0], np.full(8, y + 0.004), z + corners[:, 1]], 1)
-        canvas.fill(canvas.place(rim - [0, 0.004, 0]), scaled(cloth.rgb, 0.6))
-        canvas.face(rim + [0, 0.012, 0], cloth.rgb, (0, 1, 0))
+        thickness = np.array([0, 0.012, 0])
+        canvas.fill(canvas.place(rim - thickness / 3), scaled(cloth.rgb, 0.6))
+        canvas.face(rim + thickness, cloth.rgb, (0, 1, 0))
         for dz in (-0.045, 0.045):
-            stripe = [(x - 0.1, y + 0.016, z + dz - 0.009), (x + 0.1, y + 0.016, z + dz - 0.009), (x + 0.1, y + 0.016, z + dz + 0.009), (x - 0.1, y + 0.016, z + dz + 0.009)]
+            stripe = [
+                (x - 0.1, y + 0.016, z + dz - 0.009),
+                (x + 0.1, y + 0.016, z + dz - 0.009),
+                (x + 0.1, y + 0.016, z + dz + 0.009),
+                (x - 0.1, y + 0.016, z + dz + 0.009),
+            ]
             canvas.fill(canvas.place(stripe), mixed(canvas.shade(cloth.rgb, (0, 1, 0)), (255, 255, 255), 0.65))

@@ -1,0 +1,114 @@
+"""Files of the toy kitchen: datasets, clips, and the commands that write them."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from lego_training.toy_kitchen import ACTIONS, render_clip, write_dataset
+from lego_training.toy_kitchen.commands import toy_kitchen
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kitchen")
+    write_dataset(root, train=len(ACTIONS), val=2)
+    return root
+
+
+def test_tables_have_the_released_layout(dataset: Path) -> None:
+    table = json.loads((dataset / "toykitchen_train.json").read_text())
+    assert len(table) == len(ACTIONS)
+    for clip, actions in table.items():
+        for action, record in actions.items():
+            assert set(record) == {"image_0", "image_1", "action", "llava_forecast_finetune"}
+            assert record["image_0"].split("/")[:2] == [clip, action]
+            assert (dataset / "EgoGen/toykitchen/train" / record["image_1"]).is_file()
+
+
+def test_input_frame_sorts_first(dataset: Path) -> None:
+    for actions in json.loads((dataset / "toykitchen_val.json").read_text()).values():
+        for record in actions.values():
+            folder = (dataset / "EgoGen/toykitchen/val" / record["image_0"]).parent
+            assert sorted(path.name for path in folder.iterdir()) == [
+                Path(record["image_0"]).name,
+                Path(record["image_1"]).name,
+            ]
+
+
+def test_metric_folder_holds_only_targets(dataset: Path) -> None:
+    found = {path.name for path in (dataset / "EgoGen/toykitchen/val_gt_for_metric").rglob("*.jpg")}
+    expected = {
+        Path(record["image_1"]).name
+        for actions in json.loads((dataset / "toykitchen_val.json").read_text()).values()
+        for record in actions.values()
+    }
+    assert found == expected
+
+
+def test_metadata_describes_every_clip(dataset: Path) -> None:
+    metadata = json.loads((dataset / "toykitchen_metadata.json").read_text())
+    assert len(metadata) == len(ACTIONS) + 2
+    for clip in metadata.values():
+        assert (clip["height"], clip["width"]) == (256, 256)
+        for action in clip["actions"].values():
+            assert set(action) == {"seed", "boxes", "slots", "facts", "changed_box", "caption"}
+
+
+def test_curation_pairs_a_query_with_its_description(dataset: Path) -> None:
+    records = json.loads((dataset / "curation_from_gpt/toykitchen_for_tuning_forecasting.json").read_text())
+    assert len(records) == len(ACTIONS)
+    for record in records:
+        human, gpt = record["conversations"]
+        assert human["from"] == "human" and human["value"].startswith("<image>\n")
+        assert gpt["from"] == "gpt" and gpt["value"].endswith(".")
+
+
+def test_an_interrupted_dataset_is_completed_without_rendering_again(tmp_path: Path) -> None:
+    write_dataset(tmp_path, train=2, val=0)
+    assert write_dataset(tmp_path, train=3, val=1).rendered == 2
+    whole = (tmp_path / "toykitchen_train.json").read_bytes()
+    next((tmp_path / "EgoGen/toykitchen/train/train_0000001").rglob("*.jpg")).unlink()
+    assert write_dataset(tmp_path, train=3, val=1).rendered == 1
+    assert (tmp_path / "toykitchen_train.json").read_bytes() == whole
+
+
+def test_two_workers_write_the_same_bytes_as_one(dataset: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path, train=3, val=0, workers=2)
+    for path in (tmp_path / "EgoGen").rglob("*.jpg"):
+        assert path.read_bytes() == (dataset / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_clip_plays_and_says_when_to_ask(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    queries = render_clip(3, path, seconds=2.0, fps=5, size=128)
+    video = cv2.VideoCapture(str(path))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 10
+    read, frame = video.read()
+    assert read and frame.shape == (128, 128, 3)
+    [(time, query)] = queries
+    assert 0 < time < 2.0
+    assert query.startswith("How do I close the ")
+
+
+def test_sheet_command_writes_a_picture(tmp_path: Path) -> None:
+    result = CliRunner().invoke(toy_kitchen, ["sheet", str(tmp_path / "sheet.png"), "--count", "2"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["clip", "out.mp4", "--seconds", "1"], "seconds=1"),
+        (["clip", "no/such/folder/out.mp4"], "no/such/folder"),
+        (["write", "root", "--train", "-1"], "-1"),
+    ],
+)
+def test_bad_options_are_told_in_a_line(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(toy_kitchen, arguments)
+    assert result.exit_code != 0
+    assert told in result.output
+    assert "Traceback" not in result.output
