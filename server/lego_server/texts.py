@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
-from lego_core.prompts import build_prompt, encode_prompt
+from lego_core.prompts import build_prompt, encode_description, encode_prompt
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -48,12 +48,11 @@ class Texts:
     def clip_ids(self, description: str) -> NDArray[np.int64]:
         """Returns the description's (N,) ids for the CLIP text encoder.
 
-        Beginning, tokens and end, padded to N; a longer description loses its tail, never the end token.
+        A longer description loses its tail, never the end token.
         """
-        length = self._manifest.lego.text_tokens
-        ids = self._text_tokenizer.encode(description, add_special_tokens=False).ids[: length - 2]
-        ids = [self._manifest.text_bos_token_id, *ids, self._manifest.text_eos_token_id]
-        return np.array(ids + [self._manifest.text_pad_token_id] * (length - len(ids)), np.int64)
+        m = self._manifest
+        special = (m.text_bos_token_id, m.text_eos_token_id, m.text_pad_token_id)
+        return np.array(encode_description(self._text_tokenizer, description, m.lego.text_tokens, special), np.int64)
 
     def prompt(self, query: str) -> PromptTokens:
         """Returns the whole prompt for a wearer's query.

@@ -1,0 +1,230 @@
+"""Whatever a client sends, it is told what was wrong, and the stream goes on."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import grpc
+import pytest
+from lego_proto.v1 import guidance_pb2 as pb
+
+from tests.server.fake_engine import FakeEngine
+from tests.server.harness import GuideClient, eventually, picture, running
+
+Code = pb.QueryError.Code
+DRAWER = "how do I open the drawer"
+
+
+def image_bomb() -> bytes:
+    """A PNG of a few bytes whose header claims 60000 x 60000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+async def assert_still_answers(client: GuideClient, query_id: int = 1000) -> None:
+    await client.frame(query_id)
+    await client.query(query_id)
+    assert (await client.result()).query_id == query_id
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ("", {}, "the query is empty"),
+        ("   \n", {}, "the query is empty"),
+        ("?!", {}, "names no action"),
+        ("open " * 200, {}, "the query has 1000 characters; the limit is 500"),
+        (DRAWER, {"steps": 0}, "options.steps is 0; it must lie between 1 and 1000"),
+        (DRAWER, {"steps": 4_000_000_000}, "options.steps is 4e+09; it must lie between 1 and 1000"),
+        (DRAWER, {"text_scale": 0.5}, "options.text_scale is 0.5; it must lie between 1 and 30"),
+        (DRAWER, {"text_scale": float("nan")}, "options.text_scale is nan"),
+        (DRAWER, {"image_scale": float("inf")}, "options.image_scale is inf; it must lie between 1 and 10"),
+        (DRAWER, {"sampler": 77}, "options.sampler is 77; choose one of euler_ancestral, euler, dpm_solver_pp"),
+        (DRAWER, {"preview_every": 1001}, "options.preview_every is 1001"),
+        (DRAWER, {"jpeg_quality": 0}, "options.jpeg_quality is 0; it must lie between 1 and 100"),
+        (DRAWER, {"description": "  "}, "options.description has 0 characters; give 1 to 1000"),
+        (DRAWER, {"description": "x" * 1001}, "options.description has 1001 characters"),
+    ],
+)
+async def test_a_bad_query_is_refused_by_name_value_and_range(text: str, options: dict[str, Any], told: str):
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, text, **options)
+        error = await client.error()
+        assert (error.query_id, error.code) == (1, Code.CODE_INVALID)
+        assert told in error.message
+        await assert_still_answers(client)
+
+        request = pb.GenerateRequest(image=picture(), text=text, options=pb.GuidanceOptions(**options))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.stub.Generate(request)
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert told in (refused.value.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (b"", "not a JPEG, PNG or WebP picture"),
+        (b"this is no picture", "the 18 bytes are not a JPEG, PNG or WebP picture"),
+        (image_bomb(), "the limit is 50000000 pixels"),
+        (b"x" * 3000, "the image is 3000 bytes; the limit is 2048"),
+    ],
+)
+async def test_a_bad_frame_is_refused_on_arrival(image: bytes, told: str):
+    async with running(FakeEngine(), max_image_bytes=2048) as server:
+        client = await server.open_session()
+        await client.frame(3, image)
+        error = await client.error()
+        assert (error.query_id, error.code) == (0, Code.CODE_INVALID)
+        assert error.message.startswith("frame 3: ") and told in error.message
+        await assert_still_answers(client)
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.stub.Generate(pb.GenerateRequest(image=image, text=DRAWER))
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert told in (refused.value.details() or "")
+
+
+async def test_a_frame_with_a_good_header_and_damaged_pixels_fails_its_query():
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.frame(1, picture()[:-40])
+        await client.query(1)
+        error = await client.error()
+        assert (error.query_id, error.code) == (1, Code.CODE_INVALID)
+        assert "cannot be decoded" in error.message
+        await assert_still_answers(client)
+
+
+async def test_a_message_above_grpcs_limit_ends_its_own_call_only():
+    async with running(FakeEngine(), max_image_bytes=2048, max_message_bytes=8192) as server:
+        bystander, client = await server.open_session(), await server.open_session()
+        await client.frame(1, b"x" * 10_000)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            while await client.call.read() is not grpc.aio.EOF:
+                pass
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        await assert_still_answers(bystander)
+
+
+async def test_a_query_before_any_frame_is_told_so():
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.query(1)
+        error = await client.error()
+        assert (error.query_id, error.code) == (1, Code.CODE_NO_FRAME)
+        assert "no frame yet" in error.message
+        await assert_still_answers(client)
+
+
+async def test_a_query_about_an_unknown_or_forgotten_frame_is_told_which_are_known():
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        for frame_id in range(1, 10):
+            await client.frame(frame_id)
+        for query_id, frame_id in ((1, 1), (2, 99)):
+            await client.query(query_id, frame_id=frame_id)
+            error = await client.error()
+            assert (error.query_id, error.code) == (query_id, Code.CODE_NO_FRAME)
+            assert f"frame {frame_id} is not here" in error.message and "2, 3, 4, 5, 6, 7, 8, 9" in error.message
+        await assert_still_answers(client)
+
+
+async def test_cancelling_an_unknown_or_answered_query_is_told_so():
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.cancel(5)
+        error = await client.error()
+        assert (error.query_id, error.code) == (5, Code.CODE_UNKNOWN_QUERY)
+        await assert_still_answers(client, 6)
+        await client.cancel(6)
+        assert (await client.error()).code == Code.CODE_UNKNOWN_QUERY
+
+
+async def test_an_empty_message_is_told_what_to_send():
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.call.write(pb.GuideRequest())
+        error = await client.error()
+        assert (error.query_id, error.code) == (0, Code.CODE_INVALID)
+        assert "no frame, query or cancel" in error.message
+        await assert_still_answers(client)
+
+
+async def test_ids_must_increase():
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.frame(4)
+        await client.frame(4)
+        assert "its id must be above 4" in (await client.error()).message
+        await client.query(0)
+        assert "query_id is 0; it must be above 0" in (await client.error()).message
+        await client.query(3)
+        await client.result()
+        await client.query(3)
+        assert "query_id is 3; it must be above 3" in (await client.error()).message
+
+
+async def test_a_bad_query_leaves_the_running_one_alone():
+    async with running(FakeEngine(delay=0.005)) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, steps=20)
+        await client.query(2, steps=0)
+        assert (await client.error()).query_id == 2
+        assert (await client.result()).query_id == 1
+
+
+async def test_one_query_too_many_is_refused_and_the_others_are_answered():
+    engine = FakeEngine()
+    async with running(engine, max_active=1, max_waiting=1) as server:
+        engine.gate.clear()
+        clients = [await server.open_session() for _ in range(3)]
+        for number, client in enumerate(clients):
+            await client.frame()
+            await client.query(1)
+            if number < 2:
+                await eventually(lambda taken=number + 1: server.server.live_queries == taken)
+        error = await clients[2].error()
+        assert error.code == Code.CODE_OVERLOADED
+        assert "busy with 2 queries" in error.message
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.stub.Generate(pb.GenerateRequest(image=picture(), text=DRAWER))
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        engine.gate.set()
+        for client in clients[:2]:
+            await client.result()
+
+
+async def test_one_session_too_many_is_refused():
+    async with running(FakeEngine(), max_sessions=1) as server:
+        first = await server.open_session()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.stub.Guide().read()
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        await assert_still_answers(first)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+async def test_an_engine_error_in_one_query_touches_no_other(max_batch: int):
+    engine = FakeEngine(delay=0.002)
+    engine.broken_words = {"pot"}
+    async with running(engine, max_batch=max_batch) as server:
+        good, bad = await server.open_session(), await server.open_session()
+        for client in (good, bad):
+            await client.frame()
+        await good.query(1, steps=20)
+        await bad.query(1, "how do I open the pot")
+        error = await bad.error()
+        assert error.code == Code.CODE_INTERNAL
+        assert "stumbled" not in error.message  # internals are for the log
+        assert (await good.result()).query_id == 1
+        await assert_still_answers(bad)
