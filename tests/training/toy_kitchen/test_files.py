@@ -5,10 +5,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from typer.testing import CliRunner
-
 from lego_training.toy_kitchen import ACTIONS, render_clip, write_dataset
 from lego_training.toy_kitchen.commands import toy_kitchen
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")

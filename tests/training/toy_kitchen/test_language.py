@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from lego_training.toy_kitchen.language import (
     ACTIONS,
     Fact,

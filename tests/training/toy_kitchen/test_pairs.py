@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-
 from lego_training.toy_kitchen import ACTIONS, KitchenPair, make_pair, parse_slots
 from lego_training.toy_kitchen.pair import BOUNDARY_GAP, SMALLEST
 from lego_training.toy_kitchen.scene import Split, compose

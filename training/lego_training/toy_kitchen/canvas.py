@@ -77,13 +77,13 @@ class Canvas:
     def _note(self, points: Floats) -> None:
         if not self._name:
             return
-        low, high = points.min(0) / self.pixels, points.max(0) / self.pixels
-        old = self.boxes.get(self._name, (np.inf, np.inf, -np.inf, -np.inf))
+        xs, ys = points[:, 0] / self.pixels, points[:, 1] / self.pixels
+        left, top, right, bottom = self.boxes.get(self._name, (np.inf, np.inf, -np.inf, -np.inf))
         self.boxes[self._name] = (
-            min(old[0], float(low[0])),
-            min(old[1], float(low[1])),
-            max(old[2], float(high[0])),
-            max(old[3], float(high[1])),
+            min(left, float(xs.min())),
+            min(top, float(ys.min())),
+            max(right, float(xs.max())),
+            max(bottom, float(ys.max())),
         )
 
     # Flat shapes on the canvas.
@@ -194,6 +194,7 @@ class Canvas:
         circle = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], 1)
         rings = [radius * circle + np.array([0.0, height, 0.0]) for radius, height in profile]
         placed = self.place(np.concatenate(rings) @ rotation.T + np.array(base)).reshape(len(rings), segments + 1, 2)
+        self._note(placed.reshape(-1, 2))
         middle = (angle[:-1] + angle[1:]) / 2
         for level in range(len(rings) - 1):
             slope_r = profile[level + 1][0] - profile[level][0]
@@ -215,7 +216,6 @@ class Canvas:
 
     def _facet(self, points: Floats, rgb: RGB) -> None:
         # Without line smoothing neighbouring facets meet without a seam.
-        self._note(points)
         fixed = np.rint(points * _SUBPIXELS).astype(np.int32)
         cv2.fillConvexPoly(self.image, fixed, rgb, cv2.LINE_8, _SUBPIXEL_BITS)
 

@@ -160,7 +160,7 @@ def draw_hand(canvas: Canvas, hand: Hand, look: Look) -> None:
         return wrist + length * offset
 
     palm = wrist + length * (_PALM @ frame)
-    shadow = spot((0.45, 0.0)) + [sign * -0.06 * length, 0.16 * length]
+    shadow = spot((0.45, 0.0)) + np.array([sign * -0.06, 0.16]) * length
     canvas.mist(shadow, (0.62 * length, 0.5 * length), (20, 16, 16), 0.42)
     _draw_forearm(canvas, elbow, wrist, length, look)
     _draw_fingers(canvas, hand, pose, palm, spot, length, look.skin)

@@ -9,7 +9,7 @@ from lego_training.toy_kitchen.scene import Thing
 
 UNIT_HALF_WIDTH = 0.148
 DRAWER_HALF_HEIGHT = 0.115
-DRAWER_TRAVEL = 0.19
+DRAWER_TRAVEL = 0.17
 DOOR_TOP, DOOR_BOTTOM = -0.065, -0.70
 DOOR_TURN = 50.0
 BOARD_HEIGHT = 0.02
@@ -110,7 +110,7 @@ def kettle_handle(kettle: Thing) -> Point:
 def kettle_over(kettle: Thing, cup: Thing) -> Thing:
     """The kettle tilted with its spout above the cup."""
     tilted = replace(kettle, amount=1.0, held=True)
-    mouth = np.array(cup.position) + [kettle.facing * 0.012, CUP_HEIGHT + 0.075, 0.02]
+    mouth = np.add(cup.position, (kettle.facing * 0.012, CUP_HEIGHT + 0.075, 0.02))
     return replace(tilted, position=_point(mouth + kettle.position - np.array(kettle_spout(tilted))))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -94,6 +95,7 @@ def _shadows(thing: Thing, look: Look) -> list[tuple[Floats, float]]:
     return [(ground, strength), (cast, strength * 0.7)]
 
 
+@lru_cache(maxsize=4)  # both frames of a pair, and all of a clip, share theirs
 def exposure(look: Look, size: int) -> NDArray[np.float32]:
     """Light falling over the picture: level, warmth, gradient, vignette and faint mottling, (size, size, 3)."""
     axis = np.linspace(-1.0, 1.0, size, dtype=np.float32)

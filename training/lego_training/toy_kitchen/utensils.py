@@ -169,9 +169,7 @@ def draw_vegetable(canvas: Canvas, vegetable: Thing, look: Look) -> None:
         canvas.lathe((start, y + radius, z), [*whole[:3], (thick * radius * 0.97, 0.095)], rgb, lying)
         _slice(canvas, (start + towards * 0.095, y + radius, z), radius * 0.97, rgb, _FLESH[kind])
         for index in range(3):
-            reach = 0.150 + 0.034 * index
-            centre = (start + towards * reach, y + 0.012, z - 0.018 - 0.022 * index)
-            _slice_flat(canvas, centre, radius * (1.0 - 0.05 * index), rgb, _FLESH[kind])
+            _slice_flat(canvas, _slice_place(vegetable, index), radius, rgb, _FLESH[kind])
 
 
 def _draw_tomato(canvas: Canvas, tomato: Thing) -> None:
@@ -194,8 +192,13 @@ def _draw_tomato(canvas: Canvas, tomato: Thing) -> None:
     canvas.lathe(centre, half, tomato.rgb, rotation_about_z(-78.0 * towards))
     _slice(canvas, centre, radius, tomato.rgb, _FLESH["tomato"], 78.0)
     for index in range(3):
-        spot = (x + towards * (0.045 + 0.036 * index), y + 0.012, z - 0.035 * index + 0.015)
-        _slice_flat(canvas, spot, 0.05, tomato.rgb, _FLESH["tomato"])
+        _slice_flat(canvas, _slice_place(tomato, index), 0.045, tomato.rgb, _FLESH["tomato"])
+
+
+def _slice_place(vegetable: Thing, index: int) -> Point:
+    """Slices lie in a row at the front of the board, where the hand with the knife does not hide them."""
+    x, y, z = vegetable.position
+    return x - vegetable.facing * (0.095 - 0.06 * index), y + 0.012, z - 0.125
 
 
 def _slice(canvas: Canvas, centre: Point, radius: float, skin: RGB, flesh: RGB, tilt: float = 90.0) -> None:
