@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from lego_client.sources.video import VideoFile
 
 _FIRST_FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
+_INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 _DEFAULT_STEPS = 100  # of the original LEGO; only where a server states none
 
 app = typer.Typer(
@@ -237,9 +239,13 @@ def _print_written(console: Console, paths: Sequence[Path]) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 (server), 2 (the user can put it right) or 130 (Ctrl-C)."""
+    # gRPC's own log lines would stand beside our one sentence on stderr; a user's own setting wins.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(args=arguments or ["--help"], prog_name="lego-client", standalone_mode=False)
+        if code == _INTERRUPTED:  # typer's own handling of Ctrl-C; the session has cancelled the query by then
+            print("stopped", file=sys.stderr)
         return code if isinstance(code, int) else 0
     except LegoError as error:
         return _fail(str(error), 2)
@@ -247,8 +253,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), 2)
     except ServerError as error:
         return _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; the query was cancelled", 130)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ PIECES = ("The left hand ", "pulls the drawer ", "open.")
 
 @dataclass
 class Script:
-    """How the server behaves, and what it has received.
+    """How the server behaves, and what it has received and done.
 
     Attributes:
         info: Its answer to GetServerInfo.
@@ -33,7 +33,8 @@ class Script:
 
     info: pb.ServerInfo = field(
         default_factory=lambda: pb.ServerInfo(
-            model_name="scripted", model_version="scripted-0123456789ab", engine="script", resolution=256, max_steps=100,
+            model_name="scripted", model_version="scripted-0123456789ab", engine="script", resolution=256,
+            max_steps=100,
             max_image_bytes=1_000_000, max_image_pixels=2_000_000, max_query_characters=200,
             defaults=pb.GuidanceOptions(
                 steps=4, text_scale=7.5, image_scale=1.5, sampler=pb.SAMPLER_EULER_ANCESTRAL, jpeg_quality=90
@@ -52,6 +53,7 @@ class Script:
     queries: list[pb.Query] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
     steps_done: int = 0
+    working: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ScriptedGuidance(pb_grpc.GuidanceServicer):
@@ -60,10 +62,10 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: object) -> pb.ServerInfo:  # noqa: N802
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: object) -> pb.ServerInfo:
         return self.script.info
 
-    async def Guide(  # noqa: N802
+    async def Guide(
         self, requests: AsyncIterator[pb.GuideRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GuideResponse]:
         if not self.script.answers:
@@ -139,6 +141,7 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
             if step == script.dies_at_step:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the power went")
             script.steps_done += 1
+            script.working.set()
             wanted = options.preview_every and step % options.preview_every == 0 and step < steps
             preview = jpeg(ImageOps.posterize(frame, min(8, 1 + step))) if wanted else b""
             progress = pb.Progress(query_id=query.query_id, step=step, steps=steps, preview=preview)
@@ -149,7 +152,7 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
             image=b"not a picture" if script.garbage_picture else jpeg(ImageOps.invert(frame)),
             width=frame.width, height=frame.height, seed=options.seed or 1234, steps=steps, text_scale=7.5,
             image_scale=1.5, sampler=pb.SAMPLER_EULER, model_version="scripted-0123456789ab",
-            timings=pb.Timings(queue_ms=1, encode_ms=2, describe_ms=3, condition_ms=4, denoise_ms=5, decode_ms=6, total_ms=21),
+            timings=pb.Timings(queue_ms=1, encode_ms=2, describe_ms=3, condition_ms=4, denoise_ms=5, total_ms=21),
         )  # fmt: skip
         out.put_nowait(pb.GuideResponse(result=result))
 

@@ -8,7 +8,7 @@ import pytest
 from lego_client.encoding import encode_frame
 from lego_core.errors import LegoError
 
-from conftest import scene
+from tests.client.scenes import scene
 
 
 def noise(width: int, height: int) -> np.ndarray:

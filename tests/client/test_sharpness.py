@@ -11,7 +11,7 @@ from lego_client.sources import CapturedFrame
 from lego_client.sources.images import read_image
 from numpy.typing import NDArray
 
-from conftest import scene
+from tests.client.scenes import scene
 
 
 def frames_of(*pictures: NDArray[np.uint8]) -> list[CapturedFrame]:

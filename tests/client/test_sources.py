@@ -19,7 +19,7 @@ from lego_core.errors import LegoError
 from numpy.typing import NDArray
 from PIL import Image
 
-from conftest import CLIP_FPS, CLIP_FRAMES, scene, shade_of
+from tests.client.scenes import CLIP_FPS, CLIP_FRAMES, scene, shade_of
 
 
 class CountingSource(FrameSource):
@@ -218,7 +218,7 @@ def test_a_missing_file_is_answered_with_the_nearest_name(picture: Path) -> None
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LegoError, match="the folder '.*nowhere' does not exist"):
+    with pytest.raises(LegoError, match=r"the folder '.*nowhere' does not exist"):
         open_source(str(tmp_path / "nowhere" / "a.jpg"))
 
 
