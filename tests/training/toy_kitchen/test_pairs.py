@@ -63,6 +63,18 @@ def test_acting_hand_is_raised_further_than_the_other() -> None:
         assert acting[1] < other[1] - 0.02, (pair.seed, pair.action)
 
 
+def test_reaching_hand_is_nearest_to_the_acted_one_of_several() -> None:
+    for pair in pairs():
+        kind = "cloth" if pair.slots.object == "counter" else pair.slots.object
+        x1, _, x2, _ = pair.boxes[f"{pair.slots.hand} hand"]
+        away = {
+            name: abs((x1 + x2) / 2 - (box[0] + box[2]) / 2)
+            for name, box in pair.boxes.items()
+            if name.split(" ", 1)[1] == kind
+        }
+        assert min(away, key=lambda name: away[name]) == f"{pair.slots.side} {kind}", (pair.seed, pair.action)
+
+
 def test_acted_object_is_large_and_clear_of_the_side_boundaries() -> None:
     for pair in pairs():
         kind = "cloth" if pair.slots.object == "counter" else pair.slots.object

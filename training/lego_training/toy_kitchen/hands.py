@@ -138,7 +138,9 @@ def draw_hand(canvas: Canvas, hand: Hand, look: Look) -> None:
     touch, length = corner, HAND_LENGTH * 1.18 * canvas.metre_at((0.0, -0.1, -0.1))
     if hand.target is not None:
         goal = canvas.place([hand.target])[0]
-        touch = corner + hand.reach * (goal - corner)
+        # Sideways first, so that a hand half way there is already below what it goes for and nothing else.
+        sideways = 1.0 - (1.0 - hand.reach) ** 2
+        touch = corner + np.array([sideways, hand.reach]) * (goal - corner)
         length += hand.reach * (HAND_LENGTH * canvas.metre_at(hand.target) - length)
     # The elbow stays outside the bottom edge, further out than the hand, so the arm does not cover what is acted on.
     middle = canvas.pixels / 2

@@ -147,7 +147,20 @@ def _mostly_inside(box: Box) -> bool:
 
 
 def _is_plain(situation: Situation, rendering: Rendering) -> bool:
-    """Whether every visible thing is clearly on its side, and the acted one is where its words say and large enough."""
+    """Whether the input frame decides what its words say.
+
+    Every visible thing is clearly on its side; the acted one is on the side of its words, large enough, and the acting
+    hand is nearer to it than to any other of its kind.
+    """
+    acted = situation.before.things[situation.target]
+    hand = _centre_x(rendering.boxes[f"{situation.slots.hand} hand"])
+    away = {
+        thing.key: abs(_centre_x(rendering.boxes[thing.key]) - hand)
+        for thing in situation.before.things
+        if thing.kind == acted.kind and thing.key in rendering.boxes
+    }
+    if acted.key not in away or min(away, key=lambda key: away[key]) != acted.key:
+        return False
     for index, thing in enumerate(situation.before.things):
         box = rendering.boxes.get(thing.key)
         if box is None or not _mostly_inside(box):

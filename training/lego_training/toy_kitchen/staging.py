@@ -71,6 +71,9 @@ def stage(
 
     pose, point = _touch(action, {things[i].kind: things[i] for i in near}, sign)
     holding = things[target].held
+    if not holding:
+        # On its way the hand heads for the thing as a whole, so that it is not taken to go for a neighbour.
+        point = (0.4 * point[0] + 0.6 * things[target].position[0], point[1], point[2])
     reach = 1.0 if holding else float(rng.uniform(0.5, 0.66))
     rest_x = 0.5 + sign * float(rng.uniform(0.30, 0.40))
     acting = Hand(hand, pose if holding else "open", point, reach, (rest_x, 1.02), -0.13 if inwards else 0.27)
