@@ -35,6 +35,11 @@ _CONNECT_S = 10.0
 _INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 _DEFAULT_STEPS = 100  # of the original LEGO; only where a server states none
 
+# Newer typer carries its own copy of click; this base class of its errors is found in either.
+_UsageError: type[typer.BadParameter] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
+)
+
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="See how to do it: ask about what you see."
 )
@@ -232,7 +237,10 @@ def _print_notice(console: Console, client: GuidanceClient) -> None:
 
 def _print_written(console: Console, paths: Sequence[Path]) -> None:
     directory = paths[0].parent
-    names = ", ".join(path.name for path in paths)
+    previews = sum(path.name.startswith("preview_") for path in paths)
+    names = ", ".join(path.name for path in paths if not path.name.startswith("preview_"))
+    if previews:
+        names += f" and {previews} preview{'s' if previews > 1 else ''}"
     # Plain printing: rich would break a long path over lines, and nobody could copy it.
     console.print(Text(f"wrote {directory}: {names}"), soft_wrap=True)
 
@@ -243,16 +251,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app(args=arguments or ["--help"], prog_name="lego-client", standalone_mode=False)
-        if code == _INTERRUPTED:  # typer's own handling of Ctrl-C; the session has cancelled the query by then
-            print("stopped", file=sys.stderr)
-        return code if isinstance(code, int) else 0
+        result = app(args=arguments or ["--help"], prog_name="lego-client", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except LegoError as error:
         return _fail(str(error), 2)
     except _UsageError as error:
         return _fail(error.format_message(), 2)
     except ServerError as error:
         return _fail(str(error), 1)
+    if code == _INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves
+        print("stopped", file=sys.stderr)
+    return code
 
 
 def main() -> None:
@@ -263,12 +274,6 @@ def main() -> None:
 def _fail(message: str, code: int) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-# typer has carried its own copy of click since 0.27; this base class of its errors is the same in either.
-_UsageError: type[typer.BadParameter] = next(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
-)
 
 
 if __name__ == "__main__":

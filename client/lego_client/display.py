@@ -38,6 +38,8 @@ class AnswerDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+        if not self._live.console.is_terminal:  # rich leaves a redirected output in the middle of a line
+            self._live.console.print()
 
     def show(self, event: Event) -> None:
         """Takes the next event of the query."""
@@ -49,24 +51,25 @@ class AnswerDisplay:
 
 
 def timings_table(answer: Answer) -> Table:
-    """Returns where the time of an answer went: the server's stages, then what the wearer waited."""
+    """Returns where the milliseconds of an answer went: the server's stages, then what the wearer waited for."""
     timings = answer.guidance.timings
-    table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
-    columns = [
-        ("waiting", timings.queue_ms),
-        ("encode", timings.encode_ms),
-        ("describe", timings.describe_ms),
-        ("condition", timings.condition_ms),
-        ("denoise", timings.denoise_ms),
-        ("decode", timings.decode_ms),
-        ("server in all", timings.total_ms),
-    ]
+    columns = {
+        "queue": timings.queue_ms,
+        "encode": timings.encode_ms,
+        "describe": timings.describe_ms,
+        "condition": timings.condition_ms,
+        "denoise": timings.denoise_ms,
+        "decode": timings.decode_ms,
+        "server": timings.total_ms,
+    }
     if answer.first_words_seconds is not None:
-        columns.append(("seen: first words", answer.first_words_seconds * 1000))
-    columns.append(("seen: picture", answer.seconds * 1000))
-    for name, _ in columns:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{milliseconds:.0f} ms" for _, milliseconds in columns))
+        columns["words"] = answer.first_words_seconds * 1000
+    columns["picture"] = answer.seconds * 1000
+    title = "milliseconds: stages on the server, then until the words and the picture were here"
+    table = Table(box=None, pad_edge=False, header_style="bold", title=Text(title, style="dim"), title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row(*(f"{milliseconds:.0f}" for milliseconds in columns.values()))
     return table
 
 
