@@ -65,7 +65,7 @@ def timings_table(answer: Answer) -> Table:
     if answer.first_words_seconds is not None:
         columns["words"] = answer.first_words_seconds * 1000
     columns["picture"] = answer.seconds * 1000
-    title = "milliseconds: stages on the server, then until the words and the picture were here"
+    title = "milliseconds on the server, then until seen here"
     table = Table(box=None, pad_edge=False, header_style="bold", title=Text(title, style="dim"), title_justify="left")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
