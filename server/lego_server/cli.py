@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -98,6 +99,8 @@ def _announce(line: str) -> None:
 
 def main() -> None:
     """Runs the command line; an error a person can act on is one line on stderr and exit code 2."""
+    # gRPC's own log lines would stand beside that one line; a user's own setting wins.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
     except LegoError as error:

@@ -15,7 +15,7 @@ class ServerConfig:
         host: Address to listen on. The default answers this machine only: there is no authentication.
         port: TCP port; 0 takes any free one.
         max_image_bytes: Largest encoded frame.
-        max_image_pixels: Largest decoded frame.
+        max_image_pixels: Largest decoded frame; Pillow itself opens none above 178 million.
         max_message_bytes: Largest gRPC message; a larger one ends its call, so it leaves room above `max_image_bytes`.
         max_query_characters: Longest query.
         max_description_characters: Longest description a client may give.
@@ -48,7 +48,7 @@ class ServerConfig:
         if not self.host:
             raise LegoError("host is empty; give an address such as 127.0.0.1")
         for name, low, high in (
-            ("port", 0, 65535), ("max_image_bytes", 1024, 2**30), ("max_image_pixels", 64, 500_000_000),
+            ("port", 0, 65535), ("max_image_bytes", 1024, 2**30), ("max_image_pixels", 64, 178_000_000),
             ("max_message_bytes", 4096, 2**31 - 1), ("max_query_characters", 1, 100_000),
             ("max_description_characters", 1, 100_000), ("max_steps", 1, 1000), ("max_active", 1, 256),
             ("max_waiting", 0, 100_000), ("max_batch", 1, 256), ("max_sessions", 1, 100_000),

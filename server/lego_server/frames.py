@@ -51,7 +51,7 @@ def check_frame(data: bytes, config: ServerConfig) -> None:
             width, height = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")).size
     except Image.DecompressionBombError as error:
         raise RequestError(
-            Reason.INVALID, f"the image is far above the limit of {config.max_image_pixels} pixels: send a smaller one"
+            Reason.INVALID, f"the image is enormous; the limit is {config.max_image_pixels} pixels: send a smaller one"
         ) from error
     except Exception as error:  # Pillow raises many types on damaged headers
         raise RequestError(Reason.INVALID, f"the {len(data)} bytes are not a JPEG, PNG or WebP picture") from error

@@ -30,7 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 class GuidanceServer:
-    """A gRPC server of one engine. `start` it, `warm_up`, and `stop` it."""
+    """A gRPC server of one engine. `start` it, `warm_up`, and `stop` it.
+
+    Attributes:
+        port: The TCP port listened on, once started.
+        address: HOST:PORT listened on, once started.
+    """
 
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         """Builds the server; nothing listens yet. Called on the event loop that will run it."""
@@ -44,6 +49,7 @@ class GuidanceServer:
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = 0
+        self.address = ""
 
     @property
     def live_queries(self) -> int:
@@ -57,7 +63,8 @@ class GuidanceServer:
             LegoError: The address cannot be listened on.
         """
         await self._set_health(_NOT_SERVING)
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        host = self._config.host
+        host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
             self.port = self._server.add_insecure_port(f"{host}:{self._config.port}")
         except RuntimeError as error:
@@ -66,6 +73,7 @@ class GuidanceServer:
                 f"cannot listen on {host}:{self._config.port}: the port is taken or the address is not this "
                 "machine's; choose another --port (0 takes any free one) or --host"
             ) from error
+        self.address = f"{host}:{self.port}"
         await self._server.start()
 
     async def warm_up(self) -> None:
@@ -107,7 +115,7 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
         if not _is_loopback(config.host):
             announce(f"warning: {config.host} is reachable from other machines, and there is no authentication")
         await server.warm_up()
-        announce(f"listening on {config.host}:{server.port}")
+        announce(f"listening on {server.address}")
         await stopping.wait()
         _log.info("stopping: queries in flight have %.0f s", config.shutdown_seconds)
     finally:

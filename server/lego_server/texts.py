@@ -65,9 +65,9 @@ class Texts:
         return PromptTokens(before, after)
 
     def description_ids(self, description: str) -> list[int]:
-        """Returns a given description's ids for the VLLM, no more than the model itself would write."""
+        """Returns a given description's ids for the VLLM, no more than it would write itself before the end token."""
         ids = self._vllm_tokenizer.encode(description, add_special_tokens=False).ids
-        return ids[: self._manifest.lego.max_description_tokens]
+        return ids[: self._manifest.lego.max_description_tokens - 1]
 
     def description(self, ids: list[int]) -> str:
         """Returns the text of what the VLLM wrote, without special tokens, stripped."""

@@ -52,7 +52,7 @@ async def assert_still_answers(client: GuideClient, query_id: int = 1000) -> Non
         (DRAWER, {"description": "x" * 1001}, "options.description has 1001 characters"),
     ],
 )
-async def test_a_bad_query_is_refused_by_name_value_and_range(text: str, options: dict[str, Any], told: str):
+async def test_a_bad_query_is_refused_by_name_value_and_range(text: str, options: dict[str, Any], told: str) -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.frame()
@@ -78,7 +78,7 @@ async def test_a_bad_query_is_refused_by_name_value_and_range(text: str, options
         (b"x" * 3000, "the image is 3000 bytes; the limit is 2048"),
     ],
 )
-async def test_a_bad_frame_is_refused_on_arrival(image: bytes, told: str):
+async def test_a_bad_frame_is_refused_on_arrival(image: bytes, told: str) -> None:
     async with running(FakeEngine(), max_image_bytes=2048) as server:
         client = await server.open_session()
         await client.frame(3, image)
@@ -93,7 +93,7 @@ async def test_a_bad_frame_is_refused_on_arrival(image: bytes, told: str):
         assert told in (refused.value.details() or "")
 
 
-async def test_a_frame_with_a_good_header_and_damaged_pixels_fails_its_query():
+async def test_a_frame_with_a_good_header_and_damaged_pixels_fails_its_query() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.frame(1, picture()[:-40])
@@ -104,7 +104,7 @@ async def test_a_frame_with_a_good_header_and_damaged_pixels_fails_its_query():
         await assert_still_answers(client)
 
 
-async def test_a_message_above_grpcs_limit_ends_its_own_call_only():
+async def test_a_message_above_grpcs_limit_ends_its_own_call_only() -> None:
     async with running(FakeEngine(), max_image_bytes=2048, max_message_bytes=8192) as server:
         bystander, client = await server.open_session(), await server.open_session()
         await client.frame(1, b"x" * 10_000)
@@ -115,7 +115,7 @@ async def test_a_message_above_grpcs_limit_ends_its_own_call_only():
         await assert_still_answers(bystander)
 
 
-async def test_a_query_before_any_frame_is_told_so():
+async def test_a_query_before_any_frame_is_told_so() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.query(1)
@@ -125,7 +125,7 @@ async def test_a_query_before_any_frame_is_told_so():
         await assert_still_answers(client)
 
 
-async def test_a_query_about_an_unknown_or_forgotten_frame_is_told_which_are_known():
+async def test_a_query_about_an_unknown_or_forgotten_frame_is_told_which_are_known() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         for frame_id in range(1, 10):
@@ -138,7 +138,7 @@ async def test_a_query_about_an_unknown_or_forgotten_frame_is_told_which_are_kno
         await assert_still_answers(client)
 
 
-async def test_cancelling_an_unknown_or_answered_query_is_told_so():
+async def test_cancelling_an_unknown_or_answered_query_is_told_so() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.cancel(5)
@@ -149,7 +149,7 @@ async def test_cancelling_an_unknown_or_answered_query_is_told_so():
         assert (await client.error()).code == Code.CODE_UNKNOWN_QUERY
 
 
-async def test_an_empty_message_is_told_what_to_send():
+async def test_an_empty_message_is_told_what_to_send() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.call.write(pb.GuideRequest())
@@ -159,7 +159,7 @@ async def test_an_empty_message_is_told_what_to_send():
         await assert_still_answers(client)
 
 
-async def test_ids_must_increase():
+async def test_ids_must_increase() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.frame(4)
@@ -173,7 +173,7 @@ async def test_ids_must_increase():
         assert "query_id is 3; it must be above 3" in (await client.error()).message
 
 
-async def test_a_bad_query_leaves_the_running_one_alone():
+async def test_a_bad_query_leaves_the_running_one_alone() -> None:
     async with running(FakeEngine(delay=0.005)) as server:
         client = await server.open_session()
         await client.frame()
@@ -183,16 +183,17 @@ async def test_a_bad_query_leaves_the_running_one_alone():
         assert (await client.result()).query_id == 1
 
 
-async def test_one_query_too_many_is_refused_and_the_others_are_answered():
+async def test_one_query_too_many_is_refused_and_the_others_are_answered() -> None:
     engine = FakeEngine()
     async with running(engine, max_active=1, max_waiting=1) as server:
         engine.gate.clear()
         clients = [await server.open_session() for _ in range(3)]
-        for number, client in enumerate(clients):
+        asked = []
+        for client in clients:
             await client.frame()
             await client.query(1)
-            if number < 2:
-                await eventually(lambda taken=number + 1: server.server.live_queries == taken)
+            asked.append(client)
+            await eventually(lambda: server.server.live_queries == min(2, len(asked)))
         error = await clients[2].error()
         assert error.code == Code.CODE_OVERLOADED
         assert "busy with 2 queries" in error.message
@@ -204,7 +205,7 @@ async def test_one_query_too_many_is_refused_and_the_others_are_answered():
             await client.result()
 
 
-async def test_one_session_too_many_is_refused():
+async def test_one_session_too_many_is_refused() -> None:
     async with running(FakeEngine(), max_sessions=1) as server:
         first = await server.open_session()
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -214,7 +215,7 @@ async def test_one_session_too_many_is_refused():
 
 
 @pytest.mark.parametrize("max_batch", [1, 4])
-async def test_an_engine_error_in_one_query_touches_no_other(max_batch: int):
+async def test_an_engine_error_in_one_query_touches_no_other(max_batch: int) -> None:
     engine = FakeEngine(delay=0.002)
     engine.broken_words = {"pot"}
     async with running(engine, max_batch=max_batch) as server:

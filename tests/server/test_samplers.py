@@ -35,7 +35,7 @@ def sample(sampler: str, sigmas: np.ndarray, seed: int = 1) -> Latent:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 30])
-def test_euler_agrees_with_diffusers(steps: int):
+def test_euler_agrees_with_diffusers(steps: int) -> None:
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     scheduler = diffusers.EulerDiscreteScheduler(**BETAS, prediction_type="sample", timestep_spacing="linspace")
     scheduler.set_timesteps(steps)
@@ -50,7 +50,7 @@ def test_euler_agrees_with_diffusers(steps: int):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 30])
-def test_euler_ancestral_agrees_with_diffusers(steps: int, monkeypatch: pytest.MonkeyPatch):
+def test_euler_ancestral_agrees_with_diffusers(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     module = pytest.importorskip("diffusers.schedulers.scheduling_euler_ancestral_discrete")
     scheduler = diffusers.EulerAncestralDiscreteScheduler(**BETAS, timestep_spacing="linspace")
@@ -69,7 +69,7 @@ def test_euler_ancestral_agrees_with_diffusers(steps: int, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 10, 30])
-def test_dpm_solver_agrees_with_diffusers(steps: int):
+def test_dpm_solver_agrees_with_diffusers(steps: int) -> None:
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     scheduler = diffusers.DPMSolverMultistepScheduler(
         **BETAS, prediction_type="sample", algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint",
@@ -87,7 +87,7 @@ def test_dpm_solver_agrees_with_diffusers(steps: int):
     np.testing.assert_allclose(sample("dpm_solver_pp", sigmas), latent.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_two_dpm_steps_beat_two_euler_steps():
+def test_two_dpm_steps_beat_two_euler_steps() -> None:
     fine = sample("euler", SigmaSchedule(NoiseSchedule()).sigmas(1000))
     sigmas = SigmaSchedule(NoiseSchedule()).sigmas(12)
 
@@ -98,7 +98,7 @@ def test_two_dpm_steps_beat_two_euler_steps():
 
 
 @pytest.mark.skipif(not GOLDEN.is_file(), reason="the golden values of the original code are not here")
-def test_ancestral_sampling_starts_and_ends_as_the_original():
+def test_ancestral_sampling_starts_and_ends_as_the_original() -> None:
     """Between start and end lies the network; at the last step sigma falls to 0, so there it is known without one."""
     with np.load(GOLDEN) as golden:
         states, final, sigmas = golden["sampler.x_before_each_step"], golden["sampler.final"][0], golden["sigmas.10"]
@@ -123,7 +123,7 @@ def original_noises() -> dict[int, Latent]:
     return {step: formula.tensor(f"input.sampler.{name}", (1, *SHAPE))[0] for step, name in enumerate(names)}
 
 
-def test_guidance_is_the_papers_formula():
+def test_guidance_is_the_papers_formula() -> None:
     conditional, image_only, null = predictions = np.random.default_rng(0).standard_normal((3, *SHAPE), np.float32)
 
     guided = guide(predictions, branch_weights(text_scale=7.5, image_scale=1.5))
@@ -141,7 +141,7 @@ def test_guidance_is_the_papers_formula():
         (1.0, 1.0, ["conditional"]),
     ],
 )
-def test_branches_without_weight_are_not_computed(text_scale: float, image_scale: float, branches: list[str]):
+def test_branches_without_weight_are_not_computed(text_scale: float, image_scale: float, branches: list[str]) -> None:
     weights = branch_weights(text_scale, image_scale)
 
     assert list(weights) == branches
@@ -149,7 +149,7 @@ def test_branches_without_weight_are_not_computed(text_scale: float, image_scale
 
 
 @pytest.mark.parametrize("sigma", [0.03, 1.0, 14.6])
-def test_both_prediction_types_recover_the_clean_latent(sigma: float):
+def test_both_prediction_types_recover_the_clean_latent(sigma: float) -> None:
     generator = np.random.default_rng(0)
     clean, noise = generator.standard_normal(SHAPE, np.float32), generator.standard_normal(SHAPE, np.float32)
     latent = clean + np.float32(sigma) * noise

@@ -15,7 +15,7 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.harness import eventually, picture, running
 
 
-async def test_a_session_begins_with_what_the_server_runs_and_allows():
+async def test_a_session_begins_with_what_the_server_runs_and_allows() -> None:
     async with running(FakeEngine()) as server:
         response = await server.stub.Guide().read()
         info = response.session_started.server
@@ -28,7 +28,7 @@ async def test_a_session_begins_with_what_the_server_runs_and_allows():
         assert all(info.defaults.HasField(f) for f in ("text_scale", "image_scale", "preview_every", "jpeg_quality"))
 
 
-async def test_an_answer_comes_as_description_then_progress_then_picture():
+async def test_an_answer_comes_as_description_then_progress_then_picture() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         await client.frame(5)
@@ -51,7 +51,7 @@ async def test_an_answer_comes_as_description_then_progress_then_picture():
     assert t.total_ms == pytest.approx(stages, rel=1e-3)
 
 
-async def test_previews_come_when_asked_for():
+async def test_previews_come_when_asked_for() -> None:
     async with running(FakeEngine(delay=0.005)) as server:
         client = await server.open_session()
         await client.frame()
@@ -66,7 +66,7 @@ async def test_previews_come_when_asked_for():
     assert not any(r.progress.preview for r in without)
 
 
-async def test_two_wearers_get_their_own_answers():
+async def test_two_wearers_get_their_own_answers() -> None:
     async with running(FakeEngine(delay=0.001)) as server:
         first, second = await server.open_session(), await server.open_session()
         await first.frame(10, picture((255, 0, 0)))
@@ -81,7 +81,7 @@ async def test_two_wearers_get_their_own_answers():
 
 
 @pytest.mark.parametrize("max_batch", [1, 3])
-async def test_the_same_seed_gives_the_same_picture_alone_and_beside_others(max_batch: int):
+async def test_the_same_seed_gives_the_same_picture_alone_and_beside_others(max_batch: int) -> None:
     engine = FakeEngine(delay=0.001)
     async with running(engine, max_batch=max_batch) as server:
         clients = [await server.open_session() for _ in range(3)]
@@ -98,7 +98,7 @@ async def test_the_same_seed_gives_the_same_picture_alone_and_beside_others(max_
     assert max(size for _, size in engine.batches) == max_batch
 
 
-async def test_another_seed_gives_another_picture_and_a_drawn_seed_is_told():
+async def test_another_seed_gives_another_picture_and_a_drawn_seed_is_told() -> None:
     async with running(FakeEngine()) as server:
         request = pb.GenerateRequest(image=picture(), text="how do I open the drawer")
         first = await server.stub.Generate(request)
@@ -110,7 +110,7 @@ async def test_another_seed_gives_another_picture_and_a_drawn_seed_is_told():
     assert again.image == first.image
 
 
-async def test_a_given_description_is_painted_instead_of_the_models_own():
+async def test_a_given_description_is_painted_instead_of_the_models_own() -> None:
     engine = FakeEngine()
     async with running(engine) as server:
         client = await server.open_session()
@@ -125,7 +125,7 @@ async def test_a_given_description_is_painted_instead_of_the_models_own():
     assert engine.calls["extend"] == written_before + 1  # read in one go, for its hidden states
 
 
-async def test_the_models_own_description_given_back_paints_the_same_picture():
+async def test_the_models_own_description_given_back_paints_the_same_picture() -> None:
     async with running(FakeEngine()) as server:
         request = pb.GenerateRequest(image=picture(), text="how do I open the drawer")
         request.options.seed = 3
@@ -136,7 +136,7 @@ async def test_the_models_own_description_given_back_paints_the_same_picture():
     assert given.image == written.image
 
 
-async def test_a_query_without_a_frame_id_is_about_the_newest_frame():
+async def test_a_query_without_a_frame_id_is_about_the_newest_frame() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()
         for frame_id in range(1, 12):
@@ -147,7 +147,7 @@ async def test_a_query_without_a_frame_id_is_about_the_newest_frame():
         assert (await client.result()).frame_id == 4
 
 
-async def test_a_frame_is_encoded_once_however_many_queries_are_about_it():
+async def test_a_frame_is_encoded_once_however_many_queries_are_about_it() -> None:
     engine = FakeEngine()
     async with running(engine, warm=False) as server:
         client = await server.open_session()
@@ -160,7 +160,7 @@ async def test_a_frame_is_encoded_once_however_many_queries_are_about_it():
     assert engine.calls["encode_frames"] == 1
 
 
-async def test_cancel_stops_within_one_step():
+async def test_cancel_stops_within_one_step() -> None:
     engine = FakeEngine(delay=0.01)
     async with running(engine) as server:
         client = await server.open_session()
@@ -179,7 +179,7 @@ async def test_cancel_stops_within_one_step():
         assert (await client.result()).query_id == 2
 
 
-async def test_a_newer_query_supersedes_and_nothing_of_the_older_follows():
+async def test_a_newer_query_supersedes_and_nothing_of_the_older_follows() -> None:
     engine = FakeEngine(delay=0.005)
     async with running(engine) as server:
         client = await server.open_session()
@@ -195,7 +195,7 @@ async def test_a_newer_query_supersedes_and_nothing_of_the_older_follows():
     assert ids == {2}
 
 
-async def test_a_client_that_disconnects_frees_its_work_and_memory():
+async def test_a_client_that_disconnects_frees_its_work_and_memory() -> None:
     engine = FakeEngine(delay=0.01)
     async with running(engine) as server:
         await eventually(lambda: engine.live_handles == 0)
@@ -213,7 +213,7 @@ async def test_a_client_that_disconnects_frees_its_work_and_memory():
         await eventually(lambda: engine.live_handles == 0)
 
 
-async def test_a_client_that_has_said_all_still_gets_its_answer():
+async def test_a_client_that_has_said_all_still_gets_its_answer() -> None:
     async with running(FakeEngine(delay=0.002)) as server:
         client = await server.open_session()
         await client.frame()
@@ -224,7 +224,7 @@ async def test_a_client_that_has_said_all_still_gets_its_answer():
         assert await client.call.code() == grpc.StatusCode.OK
 
 
-async def test_a_client_that_does_not_read_gets_the_newest_progress_not_all_of_it():
+async def test_a_client_that_does_not_read_gets_the_newest_progress_not_all_of_it() -> None:
     engine = FakeEngine()
     async with running(engine) as server:
         client = await server.open_session()
@@ -237,7 +237,7 @@ async def test_a_client_that_does_not_read_gets_the_newest_progress_not_all_of_i
     assert steps == sorted(steps) and steps[-1] == 1000
 
 
-async def test_generate_answers_one_frame_and_one_query():
+async def test_generate_answers_one_frame_and_one_query() -> None:
     async with running(FakeEngine()) as server:
         result = await server.stub.Generate(pb.GenerateRequest(image=picture(), text="how do I open the drawer"))
 
@@ -245,7 +245,7 @@ async def test_generate_answers_one_frame_and_one_query():
     assert result.description
 
 
-async def test_generate_stops_at_its_deadline():
+async def test_generate_stops_at_its_deadline() -> None:
     engine = FakeEngine(delay=0.01)
     async with running(engine) as server:
         request = pb.GenerateRequest(image=picture(), text="how do I open the drawer")
@@ -259,7 +259,7 @@ async def test_generate_stops_at_its_deadline():
         assert engine.calls["denoise"] == calls
 
 
-async def test_health_says_serving_only_once_warm():
+async def test_health_says_serving_only_once_warm() -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     engine = FakeEngine()
@@ -275,7 +275,7 @@ async def test_health_says_serving_only_once_warm():
         assert engine.calls["decode_latents"] == 1
 
 
-async def test_reflection_lists_the_service():
+async def test_reflection_lists_the_service() -> None:
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
     async with running(FakeEngine()) as server:

@@ -1,0 +1,212 @@
+"""The onnxruntime engine on real, hand-written graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lego_core.errors import LegoError
+from lego_core.manifest import Manifest
+from lego_server.engines import load_engine
+from lego_server.engines.base import DecoderCache, Engine, FrameFeatures
+from lego_server.sampling.guidance import Branch
+from lego_server.texts import PromptTokens
+
+pytest.importorskip("onnx")
+
+from tests.server.harness import picture, running
+from tests.server.tiny_engine import write_tiny_engine
+
+PROMPT = PromptTokens(before=[1, 4], after=[7, 9, 10])
+ALL_BRANCHES: tuple[Branch, ...] = ("conditional", "image_only", "null")
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engines")
+    write_tiny_engine(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(directory: Path) -> Engine:
+    return load_engine(directory, "cpu", threads=1)
+
+
+def random(*shape: int) -> np.ndarray:
+    return GENERATOR.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def frame(engine: Engine) -> FrameFeatures:
+    return engine.encode_frames([random(3, 64, 64)], [random(3, 32, 32)])[0]
+
+
+def test_reading_tokens_one_by_one_or_at_once_is_the_same(engine: Engine, frame: FrameFeatures) -> None:
+    tokens = [5, 8, 3, 11]
+    at_once = engine.extend([engine.prefill(frame, PROMPT).cache], [tokens])[0]
+    step, states = engine.prefill(frame, PROMPT), []
+    for token in tokens:
+        step = engine.extend([step.cache], [[token]])[0]
+        states.append(step.hidden_states)
+
+    np.testing.assert_allclose(np.concatenate(states), at_once.hidden_states, atol=1e-5)
+    assert step.token_id == at_once.token_id
+
+
+def test_a_prompt_and_a_longer_prompt_agree_on_what_they_share(engine: Engine, frame: FrameFeatures) -> None:
+    extended = engine.extend([engine.prefill(frame, PROMPT).cache], [[5]])[0]
+    longer = engine.prefill(frame, PromptTokens(PROMPT.before, [*PROMPT.after, 5]))
+
+    np.testing.assert_allclose(longer.hidden_states, extended.hidden_states, atol=1e-5)
+    assert longer.hidden_states.shape == (1, 16)
+
+
+def test_caches_of_unlike_lengths_are_extended_together_as_alone(engine: Engine, frame: FrameFeatures) -> None:
+    def caches() -> list[DecoderCache]:
+        long = engine.extend([engine.prefill(frame, PROMPT).cache], [[5, 6, 7]])[0]
+        return [engine.prefill(frame, PROMPT).cache, long.cache]
+
+    alone = [engine.extend([cache], [[token]])[0] for cache, token in zip(caches(), (3, 12), strict=True)]
+    together = engine.extend(caches(), [[3], [12]])
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other.hidden_states, one.hidden_states, atol=1e-5)
+        after_one = engine.extend([one.cache], [[4]])[0]
+        after_other = engine.extend([other.cache], [[4]])[0]
+        np.testing.assert_allclose(after_other.hidden_states, after_one.hidden_states, atol=1e-5)
+
+
+def test_branches_see_what_guidance_says_they_see(engine: Engine, frame: FrameFeatures) -> None:
+    condition = engine.condition(frame, engine.texts.clip_ids("left hand"), random(3, 16))
+    latent = random(4, 8, 8)
+    all_three = engine.denoise([latent], [500.0], [condition], ALL_BRANCHES)[0]
+    one = engine.denoise([latent], [500.0], [condition], ("conditional",))[0]
+
+    assert all_three.shape == (3, 4, 8, 8)
+    np.testing.assert_allclose(all_three[0], one[0], atol=1e-6)
+    np.testing.assert_allclose(all_three[2], np.tanh(latent * 0.5), atol=1e-6)  # the null branch has no image latent
+    assert len({branch.tobytes() for branch in all_three}) == 3
+
+
+def test_requests_are_denoised_together_as_alone_each_at_its_timestep(engine: Engine, frame: FrameFeatures) -> None:
+    conditions = [engine.condition(frame, engine.texts.clip_ids(text), random(3, 16)) for text in ("left", "right")]
+    latents, timesteps = [random(4, 8, 8), random(4, 8, 8)], [999.0, 3.25]
+    together = engine.denoise(latents, timesteps, conditions, ALL_BRANCHES)
+
+    for index in range(2):
+        alone = engine.denoise([latents[index]], [timesteps[index]], [conditions[index]], ALL_BRANCHES)[0]
+        np.testing.assert_allclose(together[index], alone, atol=1e-6)
+
+
+def test_more_hidden_states_than_rows_are_cut_and_fewer_filled_with_zeros(engine: Engine, frame: FrameFeatures) -> None:
+    clip_ids, rows = engine.texts.clip_ids("left"), random(20, 16)
+    latent = random(4, 8, 8)
+
+    def predict(text_states: np.ndarray) -> np.ndarray:
+        return engine.denoise([latent], [500.0], [engine.condition(frame, clip_ids, text_states)], ("conditional",))[0]
+
+    padded = np.concatenate([rows[:2], np.zeros((10, 16), np.float32)])
+    np.testing.assert_array_equal(predict(rows), predict(rows[:12]))
+    np.testing.assert_array_equal(predict(rows[:2]), predict(padded))
+
+
+def test_latents_are_divided_by_the_scaling_factor(engine: Engine) -> None:
+    latent = random(4, 8, 8)
+    pixels = engine.decode_latents([latent])[0]
+
+    assert pixels.shape == (3, 64, 64)
+    np.testing.assert_allclose(pixels[:, ::8, ::8], np.tanh(latent[:3] / 0.2), atol=1e-5)
+
+
+async def test_the_whole_server_answers_with_it(engine: Engine) -> None:
+    from lego_proto.v1 import guidance_pb2 as pb
+
+    async with running(engine) as server:
+        request = pb.GenerateRequest(image=picture(), text="open the drawer", options=pb.GuidanceOptions(seed=1))
+        first = await server.stub.Generate(request)
+        request.options.description = first.description
+        given = await server.stub.Generate(request)
+        info = await server.stub.GetServerInfo(pb.GetServerInfoRequest())
+
+    assert info.engine == "onnx-cpu"
+    assert first.steps == 3 and first.width == 114
+    assert len(first.description.split()) == 10
+    assert given.description == first.description
+
+
+def edit_manifest(directory: Path, edit: Callable[[dict], None]) -> None:
+    path = directory / "manifest.json"
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+def test_an_altered_graph_file_is_refused(tmp_path: Path) -> None:
+    write_tiny_engine(tmp_path)
+    with (tmp_path / "unet.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    with pytest.raises(LegoError, match=r"unet\.onnx is not the file its manifest describes"):
+        load_engine(tmp_path)
+
+
+def test_a_manifest_that_implies_other_shapes_is_refused(tmp_path: Path) -> None:
+    write_tiny_engine(tmp_path)
+    edit_manifest(tmp_path, lambda values: values["lego"].update(text_tokens=13))
+
+    with pytest.raises(LegoError, match=r"graph text_encoder has input input_ids of shape .*, the manifest implies"):
+        load_engine(tmp_path)
+
+
+def test_a_graph_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    write_tiny_engine(tmp_path)
+    edit_manifest(tmp_path, lambda values: values["decoder"].update(layers=2))
+
+    with pytest.raises(LegoError, match=r"graph decoder lacks input past_key\.1: rebuild it with lego-export build"):
+        load_engine(tmp_path)
+
+
+def test_a_graph_other_than_its_description_is_refused(tmp_path: Path) -> None:
+    manifest = write_tiny_engine(tmp_path)
+    # The conditioner's file in the place of the U-Net's, with a hash to match.
+    unet = dataclasses.replace(
+        manifest.graphs["unet"], file="conditioner.onnx", sha256=manifest.graphs["conditioner"].sha256
+    )
+    dataclasses.replace(manifest, graphs={**manifest.graphs, "unet": unet}).save(tmp_path)
+
+    with pytest.raises(LegoError, match="graph unet"):
+        load_engine(tmp_path)
+
+
+def test_a_missing_or_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    write_tiny_engine(tmp_path)
+    (tmp_path / "vllm_tokenizer.json").write_text("{}")
+    with pytest.raises(LegoError, match=r"vllm_tokenizer\.json is no tokenizer"):
+        load_engine(tmp_path)
+    (tmp_path / "vllm_tokenizer.json").unlink()
+    with pytest.raises(LegoError, match=r"lacks vllm_tokenizer\.json"):
+        load_engine(tmp_path)
+
+
+def test_a_missing_provider_is_an_error_never_a_silent_cpu(directory: Path) -> None:
+    import onnxruntime
+
+    if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has OpenVINO")
+    with pytest.raises(LegoError, match=r"needs onnxruntime's OpenVINOExecutionProvider.*install onnxruntime-openvino"):
+        load_engine(directory, "openvino")
+
+
+@pytest.mark.parametrize(("device", "threads", "told"), [("tpu", 0, "device is 'tpu'"), ("cpu", -1, "threads is -1")])
+def test_a_bad_device_or_thread_count_is_refused(directory: Path, device: str, threads: int, told: str) -> None:
+    with pytest.raises(LegoError, match=told):
+        load_engine(directory, device, threads)
+
+
+def test_the_manifest_survives_a_round_trip(directory: Path) -> None:
+    assert Manifest.load(directory).graphs["unet"].inputs[0].name == "sample"

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import pytest
+from lego_core.errors import LegoError
+from lego_proto.v1 import guidance_pb2 as pb
+from lego_server.config import ServerConfig
+from lego_server.server import GuidanceServer
+
+from tests.server.fake_engine import FakeEngine
+from tests.server.harness import eventually, picture, running
+
+
+async def test_a_query_in_flight_is_finished_and_its_stream_ended() -> None:
+    async with running(FakeEngine(delay=0.005), shutdown_seconds=5) as server:
+        busy, idle = await server.open_session(), await server.open_session()
+        await busy.frame()
+        await busy.query(1, steps=20)
+        await busy.read_until("progress")
+        stopping = asyncio.create_task(server.server.stop())
+        assert (await busy.result()).query_id == 1
+        for client in (busy, idle):
+            assert await client.call.read() is grpc.aio.EOF
+            assert await client.call.code() == grpc.StatusCode.OK
+        began = time.perf_counter()
+        await stopping
+        assert time.perf_counter() - began < 2
+
+
+async def test_a_query_that_takes_too_long_is_dropped() -> None:
+    engine = FakeEngine(delay=0.01)
+    async with running(engine, shutdown_seconds=0.2) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, steps=1000)
+        await client.read_until("progress")
+        began = time.perf_counter()
+        await server.server.stop()
+        assert time.perf_counter() - began < 2
+        assert server.server.live_queries == 0
+
+
+async def test_no_new_query_is_taken_while_stopping() -> None:
+    engine = FakeEngine(delay=0.005)
+    async with running(engine, shutdown_seconds=5) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, steps=50)
+        await client.read_until("progress")
+        stopping = asyncio.create_task(server.server.stop())
+        await asyncio.sleep(0.02)
+        await client.query(2)
+        error = await client.error()
+        assert (error.query_id, error.code) == (2, pb.QueryError.CODE_OVERLOADED)
+        assert "shutting down" in error.message
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.stub.Generate(pb.GenerateRequest(image=picture(), text="open the drawer"))
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert (await client.result()).query_id == 1
+        await stopping
+
+
+async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
+    async with running(FakeEngine()) as server:
+        second = GuidanceServer(FakeEngine(), ServerConfig(port=server.server.port))
+        with pytest.raises(LegoError, match=f"cannot listen on 127.0.0.1:{server.server.port}.*--port"):
+            await second.start()
+
+
+async def test_a_model_whose_defaults_exceed_the_limits_is_refused() -> None:
+    with pytest.raises(LegoError, match="max_steps is 10, but this model's default is 50"):
+        GuidanceServer(FakeEngine(steps=50), ServerConfig(max_steps=10))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("port", 70000, "port is 70000; it must lie between 0 and 65535"),
+        ("max_active", 0, "max_active is 0"),
+        ("max_message_bytes", 2**20, "it must be above the 8388608"),
+        ("host", "", "host is empty"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name_and_range(field: str, value: object, told: str) -> None:
+    with pytest.raises(LegoError, match=told):
+        ServerConfig(**{field: value})  # type: ignore[arg-type]
+
+
+async def test_a_second_stop_does_no_harm() -> None:
+    async with running(FakeEngine()) as server:
+        await server.server.stop()
+        await eventually(lambda: server.server.live_queries == 0)
