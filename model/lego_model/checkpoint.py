@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -158,10 +159,17 @@ def save_part(model: torch.nn.Module, directory: Path, dtype: torch.dtype) -> No
     model.to(before).load_state_dict(original)
 
 
-def fingerprint(directory: Path) -> str:
-    """Returns a sha256 over a checkpoint's files: names, sizes and contents."""
+def fingerprint(directory: Path, parts: Sequence[str] | None = None) -> str:
+    """Returns a sha256 over a checkpoint's files: names, sizes and contents.
+
+    Args:
+        directory: The checkpoint.
+        parts: Only these subdirectories; None takes the whole checkpoint.
+    """
     digest = hashlib.sha256()
     for path in checkpoint_files(directory):
+        if parts is not None and path.relative_to(directory).parts[0] not in parts:
+            continue
         digest.update(f"{path.relative_to(directory)}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

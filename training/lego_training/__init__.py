@@ -1,0 +1,1 @@
+"""Makes LEGO weights: data, visual instruction tuning, diffusion tuning and evaluation."""

@@ -1,0 +1,214 @@
+"""`lego-train`: every training stage and the evaluation, one command each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from lego_core.errors import LegoError
+from rich.console import Console
+
+from lego_training.toy_kitchen.commands import toy_kitchen
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train and evaluate LEGO.")
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a checkpoint.")
+app.add_typer(toy_kitchen, name="toy-kitchen")
+app.add_typer(evaluate, name="evaluate")
+
+STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "unet")
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML of the run, such as lego_training/configs/nano.yaml.")]
+Data = Annotated[Path, typer.Option(help="Dataset directory.")]
+Checkpoint = Annotated[Path, typer.Option(help="Checkpoint directory, read and written.")]
+Run = Annotated[Path, typer.Option(help="Directory for states to resume from, losses and embeddings.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the YAML.")]
+
+
+@app.command()
+def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Overrides = None) -> None:
+    """Make a new checkpoint with random weights and a tokenizer of the dataset's words."""
+    from lego_model import create as creation
+
+    from lego_training.config import load_config
+    from lego_training.dataset import read_records
+    from lego_training.queries import corpus
+
+    run_config = load_config(config, overrides or ())
+    if (checkpoint / "lego.json").exists():
+        raise LegoError(f"{checkpoint} already holds a checkpoint; remove it or choose another directory")
+    shape = Path(run_config.architecture)
+    shape = shape if shape.is_file() else Path(creation.__file__).with_name(run_config.architecture)
+    if not shape.is_file():
+        raise LegoError(f"architecture {run_config.architecture!r} is neither a file nor one of lego_model's")
+    records = read_records(data, run_config.dataset, "train")
+    creation.create(shape, corpus(records), run_config.seed).save(checkpoint)
+    typer.echo(f"wrote {checkpoint}")
+
+
+@app.command("all")
+def train_all(
+    config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, overrides: Overrides = None
+) -> None:
+    """Run every stage in order, creating the checkpoint if absent; resumes where it stopped."""
+    if not (checkpoint / "lego.json").exists():
+        create(config, data, checkpoint, overrides)
+    for stage in STAGES:
+        train_stage(stage, config, data, checkpoint, run, overrides)
+
+
+def train_stage(
+    stage: str, config: Path, data: Path, checkpoint: Path, run: Path, overrides: list[str] | None = None
+) -> None:
+    """Runs one stage of a run."""
+    from lego_training.config import load_config
+    from lego_training.dataset import read_records
+
+    run_config = load_config(config, overrides or ())
+    records = read_records(data, run_config.dataset, "train")
+    if stage == "vae":
+        from lego_core.config import LegoConfig
+
+        from lego_training.stages.vae import train_vae
+
+        train_vae(checkpoint, records, run_config.vae, run, LegoConfig.load(checkpoint).resolution)
+    elif stage == "pretrain-vllm":
+        from lego_training.stages.vllm import pretrain_vllm
+
+        pretrain_vllm(checkpoint, records, run_config.pretrain_vllm, run)
+    elif stage == "tune-vllm":
+        _tune_vllm(checkpoint, records, run_config, run)
+    elif stage == "embed":
+        from lego_training.stages.embed import embed
+
+        embed(checkpoint, records, run / "embeddings")
+    else:
+        from lego_training.stages.embed import embed
+        from lego_training.stages.unet import train_unet
+
+        train_unet(checkpoint, embed(checkpoint, records, run / "embeddings"), run_config.unet, run_config.diffusion, run)
+    _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))
+
+
+def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path) -> None:
+    """Tunes, and notes in lego.json how well the untuned VLLM described, while it still exists."""
+    from lego_core.config import LegoConfig
+    from lego_model.checkpoint import LegoCheckpoint
+
+    from lego_training.evaluation.toy import FIRST_SEED, description_slots
+    from lego_training.stages.vllm import tune_vllm
+    from lego_training.toy_kitchen.pair import make_pair
+
+    lego = LegoConfig.load(checkpoint)
+    if run_config.dataset == "toykitchen" and not (run / "tune_vllm.pt").exists():
+        scenes = 300
+        pairs = (make_pair(FIRST_SEED + index, "val") for index in range(scenes))
+        before = {"description_slots": description_slots(LegoCheckpoint.load(checkpoint), pairs), "scenes": scenes}
+        replace(lego, provenance={**lego.provenance, "vllm_before_tuning": before}).save(checkpoint)
+    tune_vllm(checkpoint, records, run_config.tune_vllm, run)
+
+
+def _record_provenance(
+    checkpoint: Path, stage: str, run_config: Any, config: Path, overrides: list[str], samples: int
+) -> None:
+    from dataclasses import asdict
+
+    from lego_core.config import LegoConfig
+
+    lego = LegoConfig.load(checkpoint)
+    made = {
+        "command": " ".join(["lego-train", stage, config.name, *overrides]),
+        "config": asdict(run_config).get(stage.replace("-", "_"), {}),
+        "samples": samples,
+        "git_commit": _git_commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    stages = {**lego.provenance.get("stages", {}), stage: made}
+    replace(lego, provenance={**lego.provenance, "stages": stages}).save(checkpoint)
+
+
+def _git_commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)  # noqa: S607
+    return found.stdout.strip() or "unknown"
+
+
+def _add_stage_command(stage: str, help_text: str) -> None:
+    def command(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, overrides: Overrides = None) -> None:
+        train_stage(stage, config, data, checkpoint, run, overrides)
+
+    app.command(stage, help=help_text)(command)
+
+
+_add_stage_command("vae", "Train the frame autoencoder (small models; real ones keep Stable Diffusion's).")
+_add_stage_command("pretrain-vllm", "Teach a small VLLM to caption scenes, the footing LLaVA starts from.")
+_add_stage_command("tune-vllm", "Visual instruction tuning on enriched action descriptions.")
+_add_stage_command("embed", "Embed a dataset for diffusion tuning.")
+_add_stage_command("unet", "Diffusion tuning of the U-Net with the VLLM's embeddings.")
+
+
+@evaluate.command("toy")
+def evaluate_toy(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint directory.")],
+    scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes to judge.")] = 300,
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go; a plot is put beside it.")] = Path(
+        "evaluation.json"
+    ),
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own if unset.")] = None,
+    untuned: Annotated[
+        Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, to measure it again here.")
+    ] = None,
+) -> None:
+    """Judge descriptions and pictures on unseen toy-kitchen scenes against the renderer's truth."""
+    from lego_core.config import LegoConfig
+    from lego_model.checkpoint import LegoCheckpoint
+
+    from lego_training.evaluation import report, toy
+    from lego_training.toy_kitchen.pair import make_pair
+
+    config = LegoConfig.load(checkpoint)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    journal = json_file.with_suffix(".partial.jsonl")
+    figures = report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps))
+    if untuned is not None:
+        pairs = (make_pair(toy.FIRST_SEED + index, "val") for index in range(scenes))
+        before = {"description_slots": toy.description_slots(LegoCheckpoint.load(untuned), pairs), "scenes": scenes}
+    else:
+        before = config.provenance.get("vllm_before_tuning", {})
+    figures["description_slots_untuned"] = before.get("description_slots")
+    figures["description_slots_untuned_source"] = (
+        f"measured now on {scenes} scenes" if untuned is not None
+        else f"measured on {before.get('scenes')} of these scenes when the VLLM was tuned" if before else "not measured"
+    )  # fmt: skip
+    # Three guidance branches a step, each one evaluation of the U-Net.
+    figures["unet_evaluations_per_frame"] = 3 * (steps or config.guidance.steps)
+    report.write(figures, json_file)
+    journal.unlink(missing_ok=True)
+    console = Console()
+    console.print(report.table(figures))
+    console.print(
+        f"description slots {figures['description_slots']:.3f} (untuned {_show(figures['description_slots_untuned'])}), "
+        f"action success {figures['action_success']:.3f}, outside PSNR {figures['outside_psnr_db']:.1f} dB, "
+        f"{figures['unet_evaluations_per_frame']} U-Net evaluations a frame; figures in {json_file}"
+    )
+
+
+def _show(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    """Runs the command line; what a person can put right is one line on stderr."""
+    try:
+        app()
+    except LegoError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"stopped: {stop}" if str(stop) else "stopped", err=True)
+        sys.exit(130)
+
+

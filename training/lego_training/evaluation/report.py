@@ -1,0 +1,88 @@
+"""A toy-kitchen evaluation as numbers, a table and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from rich.table import Table
+
+from lego_training.evaluation.toy import SceneResult
+from lego_training.toy_kitchen.language import ACTIONS, VEGETABLES
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+
+
+def summary(results: list[SceneResult]) -> dict[str, Any]:
+    """Returns the figures of all scenes and of each action; fractions in 0 to 1, PSNR in decibels."""
+    names = [action_name(result.action) for result in results]
+    return {
+        "scenes": len(results),
+        **_figures(results),
+        "per_action": {
+            name: {"scenes": names.count(name), **_figures([r for r, n in zip(results, names, strict=True) if n == name])}
+            for name in (action.name for action in ACTIONS)
+            if name in names
+        },
+    }
+
+
+def _figures(results: list[SceneResult]) -> dict[str, float]:
+    mean = {
+        name: float(np.mean([getattr(result, attribute) for result in results]))
+        for name, attribute in (
+            ("description_slots", "slots"), ("hand", "hand"), ("verb", "verb"), ("object", "object"), ("side", "side"),
+            ("action_success", "success"), ("outside_psnr_db", "outside_psnr_db"),
+        )
+    }  # fmt: skip
+    inside = float(np.mean([result.inside_target_mse for result in results]))
+    return {**mean, "inside_target_psnr_db": float(-10 * np.log10(max(inside, 1e-10)))}
+
+
+def action_name(label: str) -> str:
+    """The action of a label, whatever its side or vegetable: "cut left carrot" gives "cut vegetable"."""
+    words = ["vegetable" if word in VEGETABLES else word for word in label.split() if word not in ("left", "middle", "right")]
+    return " ".join(words)
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """Returns the figures as a table for the screen."""
+    shown = Table(title=f"Toy kitchen, {figures['scenes']} unseen scenes")
+    for column in ("action", "scenes", "slots", "hand", "side", "success", "outside PSNR", "inside PSNR"):
+        shown.add_column(column, justify="left" if column == "action" else "right")
+    for name, row in [*figures["per_action"].items(), ("all", figures)]:
+        shown.add_row(
+            name, str(row["scenes"]), *(f"{row[key]:.2f}" for key in ("description_slots", "hand", "side", "action_success")),
+            *(f"{row[key]:.1f} dB" for key in ("outside_psnr_db", "inside_target_psnr_db")),
+            style="bold" if name == "all" else None,
+        )  # fmt: skip
+    return shown
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Draws description slots and action success of each action."""
+    names = list(figures["per_action"])
+    rows = [figures["per_action"][name] for name in names]
+    position = np.arange(len(names))
+    figure, axis = plt.subplots(figsize=(10, 4))
+    axis.bar(position - 0.2, [row["description_slots"] for row in rows], 0.4, label="description slots")
+    axis.bar(position + 0.2, [row["action_success"] for row in rows], 0.4, label="action success")
+    axis.axhline(figures["description_slots"], color="C0", linestyle=":", linewidth=1)
+    axis.axhline(figures["action_success"], color="C1", linestyle=":", linewidth=1)
+    axis.set(ylim=(0, 1.05), ylabel="share of scenes", xticks=position)
+    axis.set_xticklabels(names, rotation=40, ha="right")
+    axis.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write(figures: dict[str, Any], path: Path) -> None:
+    """Writes the figures as JSON and their plot beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    plot(figures, path.with_suffix(".png"))

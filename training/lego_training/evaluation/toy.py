@@ -1,0 +1,137 @@
+"""Truth metrics on unseen toy-kitchen scenes: the renderer knows what should have happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from lego_core.errors import LegoError
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import Progress
+
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_model.describe import describe
+from lego_model.pipeline import LegoPipeline
+from lego_training.toy_kitchen.language import Slots, parse_slots, question
+from lego_training.toy_kitchen.pair import KitchenPair, make_pair
+
+# Far from the seeds datasets are written with; compositions of the val split never occur in training.
+FIRST_SEED = 1_000_000
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """One scene's outcome.
+
+    Attributes:
+        seed: Of the scene, in the val split.
+        action: Its label.
+        description: What the VLLM wrote.
+        hand: Whether the description names the right hand, and so the three below.
+        verb: See above.
+        object: See above.
+        side: See above.
+        success: Inside the region that truly changes, the output is closer to the target than to the input.
+        inside_target_mse: Mean squared error to the target there, of values in [0, 1].
+        inside_input_mse: To the input there.
+        outside_psnr_db: PSNR to the input outside the region, in decibels.
+    """
+
+    seed: int
+    action: str
+    description: str
+    hand: bool
+    verb: bool
+    object: bool
+    side: bool
+    success: bool
+    inside_target_mse: float
+    inside_input_mse: float
+    outside_psnr_db: float
+
+    @property
+    def slots(self) -> bool:
+        """Whether all four slots are right."""
+        return self.hand and self.verb and self.object and self.side
+
+
+def evaluate_scenes(checkpoint: Path, scenes: int, journal: Path, steps: int | None = None) -> list[SceneResult]:
+    """Describes and paints `scenes` unseen scenes; goes on where an interrupted call stopped.
+
+    Args:
+        checkpoint: Directory.
+        scenes: How many.
+        journal: One JSON line a scene; removed by the caller once the report is written.
+        steps: Denoising steps; None takes the model's default.
+
+    Raises:
+        LegoError: The journal is of another checkpoint or other settings.
+    """
+    key = f"{fingerprint(checkpoint)[:16]} steps={steps}"
+    results = _read_journal(journal, key)
+    pipe = LegoPipeline.from_pretrained(checkpoint)
+    with Progress() as progress, journal.open("a") as log:
+        task = progress.add_task("evaluating", total=scenes, completed=min(len(results), scenes))
+        if not results:
+            log.write(json.dumps(key) + "\n")
+        while len(results) < scenes:
+            first = FIRST_SEED + len(results)
+            pairs = [make_pair(first + i, "val") for i in range(min(_BATCH, scenes - len(results)))]
+            for pair, output, description in zip(pairs, *answer(pipe, pairs, steps), strict=True):
+                results.append(judge(pair, output, description))
+                log.write(json.dumps(asdict(results[-1])) + "\n")
+            log.flush()
+            progress.update(task, completed=len(results))
+    return results[:scenes]
+
+
+def answer(pipe: LegoPipeline, pairs: list[KitchenPair], steps: int | None) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Asks each pair's question of its input frame; returns the guidance frames (R, R, 3) and the descriptions."""
+    frames = [Image.fromarray(pair.input_frame) for pair in pairs]
+    words = [describe(pipe.checkpoint, pipe.embed(frame), question(pair.action)) for frame, pair in zip(frames, pairs, strict=True)]
+    pixels = pipe.paint(pipe.encode_frames(frames), pipe.context(words), [pair.seed for pair in pairs], steps=steps)
+    outputs = ((pixels.float().cpu().permute(0, 2, 3, 1) + 1) * 127.5).clamp(0, 255).round().byte().numpy()
+    return list(outputs), [each.text for each in words]
+
+
+def judge(pair: KitchenPair, output: NDArray[np.uint8], description: str) -> SceneResult:
+    """Compares one output (H, W, 3) and its description with the truth."""
+    said = parse_slots(description)
+    values, before, after = (image.astype(np.float64) / 255 for image in (output, pair.input_frame, pair.target_frame))
+    inside = pair.changed
+    to_target = float(np.square(values - after)[inside].mean())
+    to_input = float(np.square(values - before)[inside].mean())
+    outside = float(np.square(values - before)[~inside].mean())
+    return SceneResult(
+        seed=pair.seed,
+        action=pair.action,
+        description=description,
+        **{name: getattr(said, name) == getattr(pair.slots, name) for name in Slots.__dataclass_fields__},
+        success=to_target < to_input,
+        inside_target_mse=to_target,
+        inside_input_mse=to_input,
+        outside_psnr_db=float(-10 * np.log10(max(outside, 1e-10))),
+    )
+
+
+def description_slots(checkpoint: LegoCheckpoint, pairs: Iterator[KitchenPair] | list[KitchenPair]) -> float:
+    """Returns the share of pairs whose description has every slot right; paints nothing."""
+    pipe, right = LegoPipeline(checkpoint), []
+    for pair in pairs:
+        words = describe(checkpoint, pipe.embed(Image.fromarray(pair.input_frame)), question(pair.action))
+        right.append(parse_slots(words.text) == pair.slots)
+    return float(np.mean(right))
+
+
+def _read_journal(journal: Path, key: str) -> list[SceneResult]:
+    if not journal.is_file() or not journal.stat().st_size:
+        return []
+    lines = journal.read_text().splitlines()
+    if json.loads(lines[0]) != key:
+        raise LegoError(f"{journal} is of another checkpoint or other settings; remove it to start anew")
+    return [SceneResult(**json.loads(line)) for line in lines[1:]]

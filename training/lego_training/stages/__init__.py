@@ -1,0 +1,1 @@
+"""One module per training stage; each reads a checkpoint directory and writes its part back."""

@@ -1,0 +1,70 @@
+"""Trains the frame autoencoder from random weights, on crops of frames.
+
+Real LEGO checkpoints take Stable Diffusion's autoencoder and skip this stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from lego_model.checkpoint import load_part, save_part
+from lego_training.dataset import Record, read_squares
+from lego_training.loop import LoopConfig, batch_indices, train
+
+CROP = 128
+KL_WEIGHT = 1e-6
+
+
+def train_vae(checkpoint: Path, records: list[Record], config: LoopConfig, run: Path, resolution: int) -> None:
+    """Trains `checkpoint/vae` and sets its scaling factor so that latents have unit standard deviation.
+
+    Crops train as well as whole frames (the network is convolutional) at a quarter of the cost.
+    """
+    vae = load_part(AutoencoderKL, checkpoint / "vae", torch.float32).to(memory_format=torch.channels_last)
+    paths = [path for record in records for path in (record.input_path, record.target_path)]
+    frames = read_squares(paths, resolution, "frames")
+
+    def loss_of_step(step: int) -> Tensor:
+        rng = np.random.default_rng((config.seed, step))
+        crops = []
+        for index in batch_indices(step, config.batch_size, len(frames), config.seed):
+            top, left = rng.integers(0, resolution - CROP + 1, 2)
+            crop = frames[index, top : top + CROP, left : left + CROP]
+            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = pixels.to(vae.device, memory_format=torch.channels_last)
+        posterior = vae.encode(pixels).latent_dist
+        reconstruction = vae.decode(posterior.sample()).sample.float()
+        return (
+            F.l1_loss(reconstruction, pixels)
+            + F.mse_loss(reconstruction, pixels)
+            + edge_loss(reconstruction, pixels)
+            + KL_WEIGHT * posterior.kl().float().mean()
+        )
+
+    def save_result() -> None:
+        vae.register_to_config(scaling_factor=latent_scale(vae, frames, config.seed))
+        save_part(vae, checkpoint / "vae", torch.float16)
+
+    train("vae", {"vae": vae}, loss_of_step, config, run, save_result)
+
+
+def edge_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 between horizontal and vertical differences of neighbouring pixels: keeps outlines sharp."""
+    horizontal = F.l1_loss(output.diff(dim=-1), target.diff(dim=-1))
+    return horizontal + F.l1_loss(output.diff(dim=-2), target.diff(dim=-2))
+
+
+@torch.inference_mode()
+def latent_scale(vae: AutoencoderKL, frames: np.ndarray, seed: int, count: int = 64) -> float:
+    """Returns 1 / standard deviation of the latents of some frames (n, R, R, 3) uint8."""
+    chosen = np.random.default_rng(seed).choice(len(frames), min(count, len(frames)), replace=False)
+    pixels = torch.from_numpy(frames[np.sort(chosen)]).permute(0, 3, 1, 2).float().to(vae.device) / 127.5 - 1
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(8)])
+    return float(1 / latents.std())

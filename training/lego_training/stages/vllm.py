@@ -1,0 +1,153 @@
+"""Trains the VLLM: scene captions first (small models only), then visual instruction tuning on actions (paper 3.2).
+
+The loss is on the answer's tokens and its end only, as in the original (lego-reference C8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+from lego_core.prompts import encode_prompt
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+
+from lego_model.checkpoint import load_part, save_part
+from lego_training.dataset import Record, read_squares
+from lego_training.loop import LoopConfig, batch_indices, train
+from lego_training.queries import CAPTION_QUERY, QUERY_TEMPLATES, label_variant, scene_caption
+from lego_training.toy_kitchen.language import mirror_text
+
+
+# From a record, whether it is mirrored, and a random generator: the query and the answer.
+TextOf = Callable[[Record, bool, np.random.Generator], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation of one turn, as token ids.
+
+    Attributes:
+        before: Prompt ids before the image tokens.
+        after: Prompt ids after them.
+        answer: Answer ids, the end token last.
+    """
+
+    before: list[int]
+    after: list[int]
+    answer: list[int]
+
+
+def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, run: Path) -> None:
+    """Teaches tower, projector and language model to name what is in a frame and where.
+
+    A model of LLaVA's size starts from pretrained weights instead; this stage gives a small one the same footing.
+
+    Raises:
+        LegoError: The dataset's metadata has no captions.
+    """
+    if not all("facts" in record.facts for record in records):
+        raise LegoError("this dataset has no scene captions in its metadata; pretrain on the toy kitchen")
+
+    def text_of(record: Record, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
+        return CAPTION_QUERY, scene_caption(record.facts, mirrored)
+
+    _train(checkpoint, records, config, run, "pretrain_vllm", text_of, freeze_tower=False)
+
+
+def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, run: Path) -> None:
+    """Visual instruction tuning: frame and question in, enriched action description out; the tower is frozen."""
+    if not all(record.description for record in records):
+        raise LegoError("some records have no description; curate the dataset first")
+
+    def text_of(record: Record, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
+        template = QUERY_TEMPLATES[rng.integers(len(QUERY_TEMPLATES))]
+        query = template.replace("{action}", label_variant(record.action, rng))
+        return (mirror_text(query), mirror_text(record.description)) if mirrored else (query, record.description)
+
+    _train(checkpoint, records, config, run, "tune_vllm", text_of, freeze_tower=True)
+
+
+def _train(
+    checkpoint: Path,
+    records: list[Record],
+    config: LoopConfig,
+    run: Path,
+    name: str,
+    text_of: TextOf,
+    freeze_tower: bool,
+) -> None:
+    lego = LegoConfig.load(checkpoint)
+    vllm = load_part(LlavaForConditionalGeneration, checkpoint / "vllm", torch.float32)
+    tokenizer = Tokenizer.from_file(str(checkpoint / "vllm" / "tokenizer.json"))
+    vllm.model.vision_tower.requires_grad_(not freeze_tower)
+    frames = read_squares([record.input_path for record in records], lego.vision.size, "input frames")
+
+    def loss_of_step(step: int) -> Tensor:
+        rng = np.random.default_rng((config.seed, step))
+        examples, pictures = [], []
+        for index in batch_indices(step, config.batch_size, len(records), config.seed):
+            # A mirrored kitchen is a kitchen, if the words are mirrored too.
+            mirrored = bool(rng.random() < 0.5)
+            query, answer = text_of(records[index], mirrored, rng)
+            frame = frames[index][:, ::-1] if mirrored else frames[index]
+            examples.append(encode_example(lego, tokenizer, vllm, query, answer))
+            pictures.append(frame)
+        return answer_loss(vllm, normalise(np.stack(pictures), lego).to(vllm.device), examples)
+
+    def save_result() -> None:
+        save_part(vllm, checkpoint / "vllm", torch.float16)
+        tokenizer.save(str(checkpoint / "vllm" / "tokenizer.json"))
+
+    train(name, {"vllm": vllm}, loss_of_step, config, run, save_result)
+
+
+def encode_example(
+    lego: LegoConfig, tokenizer: Tokenizer, vllm: LlavaForConditionalGeneration, query: str, answer: str
+) -> Example:
+    """Encodes one turn with the model's prompt template."""
+    text = vllm.config.text_config
+    before, after = encode_prompt(tokenizer, lego.prompt_template.replace("{query}", query), text.bos_token_id)
+    return Example(before, after, [*tokenizer.encode(answer, add_special_tokens=False).ids, text.eos_token_id])
+
+
+def normalise(frames: NDArray[np.uint8], lego: LegoConfig) -> Tensor:
+    """Turns squares (B, V, V, 3) uint8 into the tower's input (B, 3, V, V)."""
+    pixels = torch.from_numpy(frames).float() / 255
+    return ((pixels - torch.tensor(lego.vision.mean)) / torch.tensor(lego.vision.std)).permute(0, 3, 1, 2)
+
+
+def answer_loss(vllm: LlavaForConditionalGeneration, pixels: Tensor, examples: Sequence[Example]) -> Tensor:
+    """Cross-entropy of the answer tokens, each counted once.
+
+    Args:
+        vllm: The model.
+        pixels: (B, 3, V, V).
+        examples: B of them.
+    """
+    image = torch.stack(list(vllm.model.get_image_features(pixel_values=pixels).pooler_output))
+    embed = vllm.get_input_embeddings()
+    rows, labels = [], []
+    for embeddings, example in zip(image, examples, strict=True):
+        ids = torch.tensor([*example.before, *example.after, *example.answer], device=pixels.device)
+        words = embed(ids)
+        split = len(example.before)
+        rows.append(torch.cat([words[:split], embeddings.to(words.dtype), words[split:]]))
+        prompt = torch.full((split + len(embeddings) + len(example.after),), -100, device=pixels.device)
+        labels.append(torch.cat([prompt, ids[split + len(example.after) :]]))
+    # Padding on the right needs no mask: causal attention never looks at it, and it carries no label.
+    inputs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    targets = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
+    hidden = vllm.model.language_model(inputs_embeds=inputs).last_hidden_state
+    counted = targets[:, 1:] != -100
+    return F.cross_entropy(vllm.lm_head(hidden[:, :-1][counted]).float(), targets[:, 1:][counted])
+
+
