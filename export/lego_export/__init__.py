@@ -1,0 +1,1 @@
+"""From a LEGO checkpoint to the engines that lego-server runs."""

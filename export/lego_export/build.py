@@ -1,0 +1,185 @@
+"""From a checkpoint directory to an engine directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+from lego_core.errors import LegoError
+from lego_core.manifest import GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
+
+from lego_export.convert import OPSET, convert
+from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
+from lego_export.parity import GRAPH_TOLERANCE, Parity, check_graph, open_session
+from lego_export.samples import Samples, synthetic_frame
+from lego_export.weights import (
+    Precision,
+    WeightIndex,
+    round_weights,
+    share_weights,
+    stage_weights,
+    stored_precision,
+    weight_files,
+)
+
+# The engine directory's copies of the tokenizers: where the server looks for them.
+TOKENIZERS = {"text_tokenizer.json": "tokenizer/tokenizer.json", "vllm_tokenizer.json": "vllm/tokenizer.json"}
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers")
+_CHECKED_BATCH = 3  # never traced: a size baked into a graph shows at once
+
+Announce = Callable[[str], None]
+
+
+def build_engines(
+    checkpoint: Path,
+    output: Path,
+    *,
+    weights: Precision | None = None,
+    link: bool = False,
+    announce: Announce = lambda graph: None,
+) -> Manifest:
+    """Exports every graph, checks each against torch, and puts the whole into an engine directory.
+
+    Everything is made in a temporary folder first, so an error or an interruption leaves older engines as they were.
+
+    Args:
+        checkpoint: Directory in the layout of `lego_model.checkpoint`.
+        output: The engine directory. If it is the checkpoint itself, the graphs refer to the checkpoint's own weights
+            and nothing is stored twice; otherwise the weight files are copied along.
+        weights: Stored precision; None keeps the checkpoint's. Computation is in float32.
+        link: Hard-link the weight files, where the file system can, instead of copying them.
+        announce: Called with each graph's name before its export.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        LegoError: The checkpoint is damaged, `output` is something else, or a graph differs from torch.
+    """
+    checkpoint, output = Path(checkpoint), Path(output)
+    modules = LegoCheckpoint.load(checkpoint)
+    _check_schedule(modules)
+    in_place = output.is_dir() and output.samefile(checkpoint)
+    stored = stored_precision(checkpoint)
+    converts = weights is not None and stored != weights
+    if in_place and converts:
+        raise LegoError(
+            f"{output} is the checkpoint itself, stored as {stored}: choose another directory for {weights} weights"
+        )
+    if not in_place:
+        _check_output(output)
+    if converts:
+        assert weights is not None
+        round_weights(modules, weights)
+    is_new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        # Inside the output, so that moving the files into place is a rename on one file system.
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as folder:
+            directory = Path(folder)
+            # An in-place build has the weights beside its graphs only while it checks them.
+            stage_weights(checkpoint, directory, weights, link or in_place)
+            for name, source in TOKENIZERS.items():
+                shutil.copyfile(checkpoint / source, directory / name)
+            graphs, parity = _export_graphs(modules, directory, announce)
+            manifest = _describe(checkpoint, modules, directory, graphs, parity)
+            manifest.save(directory)
+            moved = [] if in_place else weight_files(directory)
+            # The manifest last: with its checksums it is valid only when everything else is there.
+            moved += [Path(f"{graph}.onnx") for graph in GRAPHS] + [Path(name) for name in TOKENIZERS]
+            for file in (*moved, Path("manifest.json")):
+                (output / file).parent.mkdir(exist_ok=True)
+                os.replace(directory / file, output / file)
+    finally:
+        if is_new and not any(output.iterdir()):
+            output.rmdir()
+    return manifest
+
+
+def _export_graphs(
+    modules: LegoCheckpoint, directory: Path, announce: Announce
+) -> tuple[dict[str, GraphSpec], dict[str, dict[str, float]]]:
+    """Writes and checks every graph; returns what the manifest says of them, and their parity."""
+    definitions = define_graphs(modules)
+    index = WeightIndex(directory)
+    samples = Samples(modules, definitions, [synthetic_frame(seed) for seed in range(2)])
+    specs, parity = {}, {}
+    for name in GRAPHS:
+        announce(name)
+        definition = definitions[name]
+        model = convert(definition)
+        share_weights(model, index, definition.parts)
+        path = directory / f"{name}.onnx"
+        content = ir.to_proto(model).SerializeToString(deterministic=True)
+        path.write_bytes(content)
+        specs[name] = GraphSpec(path.name, hashlib.sha256(content).hexdigest(), definition.inputs, definition.outputs)
+        parity[name] = _check(name, path, definition, samples).rounded()
+    return specs, parity
+
+
+def _describe(
+    checkpoint: Path, modules: LegoCheckpoint, directory: Path,
+    graphs: dict[str, GraphSpec], parity: dict[str, dict[str, float]],
+) -> Manifest:  # fmt: skip
+    language, scheduler, vae = modules.vllm.config.text_config, modules.scheduler.config, modules.vae.config
+    beginning, end, padding = modules.special_text_tokens
+    return Manifest(
+        lego=modules.config,
+        schedule=NoiseSchedule(
+            scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end, scheduler.prediction_type
+        ),
+        decoder=DecoderSpec(
+            layers=language.num_hidden_layers,
+            key_value_heads=language.num_key_value_heads,
+            head_dim=head_dim(modules),
+            hidden_size=language.hidden_size,
+            bos_token_id=language.bos_token_id,
+            eos_token_id=language.eos_token_id,
+        ),
+        latent=LatentSpec(vae.latent_channels, latent_factor(modules), vae.scaling_factor),
+        context_width=modules.conditioner.config.context_width,
+        text_pad_token_id=padding,
+        text_bos_token_id=beginning,
+        text_eos_token_id=end,
+        precision=f"{stored_precision(directory)} weights, fp32 activations",
+        opset=OPSET,
+        checkpoint_fingerprint=fingerprint(checkpoint),
+        graphs=graphs,
+        tool_versions={tool: version(tool) for tool in _TOOLS},
+        parity=parity,
+    )
+
+
+def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples) -> Parity:
+    parity = check_graph(open_session(path, threads=0), definition, samples.feeds(name, _CHECKED_BATCH))
+    if parity.relative > GRAPH_TOLERANCE:
+        raise LegoError(
+            f"graph {name} differs from torch by {parity.relative:.1e} of its largest value, more than "
+            f"{GRAPH_TOLERANCE:g}; build with other versions of torch and onnxruntime ({version('torch')} and "
+            f"{version('onnxruntime')} here)"
+        )
+    return parity
+
+
+def _check_schedule(modules: LegoCheckpoint) -> None:
+    schedule = modules.scheduler.config.beta_schedule
+    if schedule != "scaled_linear":
+        raise LegoError(f"the scheduler has beta_schedule {schedule!r}; the server samples with scaled_linear only")
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise LegoError(f"{output} is a file; give a directory for the engines")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if (output / "lego.json").exists():
+        raise LegoError(f"{output} is another checkpoint, whose weights would be overwritten; choose another directory")
+    if not (output / "manifest.json").exists():
+        raise LegoError(f"{output} holds files that are no engines; choose a new or an empty directory")

@@ -1,0 +1,176 @@
+"""`lego-export`: make engines of a checkpoint, check them, or say what they are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from lego_core.errors import LegoError
+from lego_core.manifest import GRAPHS, Manifest
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from lego_export.verify import Verification
+
+app = typer.Typer(
+    help="Builds engines of a LEGO checkpoint for lego-server.", no_args_is_help=True, pretty_exceptions_enable=False,
+    add_completion=False,
+)  # fmt: skip
+
+
+Engines = Annotated[Path, typer.Argument(help="Engine directory.")]
+
+
+@app.command()
+def build(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    engines: Annotated[Path, typer.Argument(help="Engine directory; the checkpoint itself to store no weight twice.")],
+    weights: Annotated[
+        Literal["fp16", "fp32"] | None, typer.Option(help="Stored precision of the weights; default: the checkpoint's.")
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard-link the weight files, where possible, instead of copying them.")
+    ] = False,
+) -> None:
+    """Builds an engine directory of a checkpoint and checks every graph against torch."""
+    # Imported here, so that --help and a mistyped option answer at once.
+    from lego_export.build import build_engines
+
+    _quieten()
+    with _progress() as progress:
+        task = progress.add_task("reading the checkpoint", total=len(GRAPHS))
+
+        def announce(graph: str) -> None:
+            progress.update(task, description=graph, completed=GRAPHS.index(graph))
+
+        manifest = build_engines(checkpoint, engines, weights=weights, link=link, announce=announce)
+        progress.update(task, description="done", completed=len(GRAPHS))
+    worst = max(manifest.parity, key=lambda graph: manifest.parity[graph]["max_abs_error"])
+    print(
+        f"{engines}: {manifest.model_version}, {manifest.precision}, opset {manifest.opset}; "
+        f"largest error against torch {manifest.parity[worst]['max_abs_error']:.1e} ({worst})"
+    )
+
+
+@app.command()
+def verify(
+    engines: Engines,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The checkpoint they were built from; default: the engine directory itself.")
+    ] = None,
+    frame: Annotated[
+        list[Path] | None, typer.Option(help="A picture to ask about, may be repeated; default: two synthetic ones.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
+) -> None:
+    """Compares engines with the torch pipeline; exit code 1 if they differ by more than the stated tolerances."""
+    manifest = Manifest.load(engines)
+    if checkpoint is None and not (engines / "lego.json").is_file():
+        raise LegoError(f"{engines} is not its own checkpoint; name the one it was built from with --checkpoint")
+    from lego_core.images import decode_image
+
+    from lego_export.samples import synthetic_frame
+    from lego_export.verify import compared_samplers, verify_engines
+
+    _quieten()
+    frames = [decode_image(_read(path)) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
+    stages = [*GRAPHS, *compared_samplers(manifest)]
+    with _progress() as progress:
+        task = progress.add_task("reading the checkpoint", total=len(stages))
+
+        def announce(stage: str) -> None:
+            progress.update(task, description=stage, completed=stages.index(stage))
+
+        verification = verify_engines(
+            engines, checkpoint or engines, frames, steps=steps, threads=threads, announce=announce
+        )  # fmt: skip
+        progress.update(task, description="done", completed=len(stages))
+    _show(verification)
+    if json is not None:
+        verification.save(json)
+    for failure in verification.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if verification.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(engines: Engines) -> None:
+    """Says what an engine directory holds."""
+    manifest = Manifest.load(engines)
+    lego = manifest.lego
+    table = Table("", "", show_header=False, box=None)
+    for name, value in (
+        ("model", manifest.model_version),
+        ("notice", lego.notice or "none"),
+        ("licence", lego.licence),
+        ("precision", f"{manifest.precision}, opset {manifest.opset}"),
+        ("built with", ", ".join(f"{tool} {number}" for tool, number in manifest.tool_versions.items())),
+    ):
+        table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    graphs = Table("graph", "file", "bytes", "max error", "max value", title="Graphs and their distance from torch")
+    for name, graph in manifest.graphs.items():
+        parity = manifest.parity.get(name)
+        figures = ("", "") if parity is None else (f"{parity['max_abs_error']:.1e}", f"{parity['max_abs_value']:.3g}")
+        graphs.add_row(name, graph.file, str((engines / graph.file).stat().st_size), *figures)
+    console.print(graphs)
+
+
+def main() -> None:
+    """Runs the command line; an error a person can act on is one line on stderr and exit code 2."""
+    try:
+        app()
+    except (LegoError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise LegoError(f"{path} is no file; give a JPEG, PNG or WebP picture")
+    return path.read_bytes()
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+
+
+def _quieten() -> None:
+    """Keeps transformers' own progress bars and remarks off the screen."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+
+
+def _show(verification: Verification) -> None:
+    console = Console()
+    graphs = Table("graph", "batch", "max error", "mean error", "max value", "", title=verification.model_version)
+    for result in verification.graphs:
+        parity = result.parity
+        graphs.add_row(
+            result.graph, str(result.batch), f"{parity.max_abs_error:.1e}", f"{parity.mean_abs_error:.1e}",
+            f"{parity.max_abs_value:.3g}", "failed" if result.failure else "ok",
+        )  # fmt: skip
+    console.print(graphs)
+    frames = Table("frame", "sampler", "steps", "description", "PSNR", "", title="End to end")
+    for each in verification.frames:
+        words = "equal" if each.description == each.reference else "differs"
+        frames.add_row(
+            str(each.frame), each.sampler, str(each.steps), words, f"{each.psnr:.1f} dB",
+            "failed" if each.failures else "ok",
+        )  # fmt: skip
+    console.print(frames)

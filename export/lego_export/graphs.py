@@ -1,0 +1,227 @@
+"""The graphs of an engine directory: what each computes, and the tensors that go in and out.
+
+Letters as everywhere: B batch, R resolution, r latent side, V vision size, N text tokens, M image tokens, D VLLM width,
+C context width, T new tokens, P tokens in the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lego_core.manifest import TensorSpec
+from lego_model.checkpoint import LegoCheckpoint
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+# Names of the dynamic dimensions; "total" is P + T.
+BATCH, TOKENS, PAST, TOTAL = "batch", "tokens", "past", "total"
+
+
+@dataclass(frozen=True)
+class GraphDefinition:
+    """One graph before its export.
+
+    Attributes:
+        module: Takes `inputs` in order, gives `outputs` in order.
+        inputs: Specs; a dimension that is a name may have any size.
+        outputs: Likewise.
+        parts: Checkpoint folders whose weights it holds.
+    """
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parts: tuple[str, ...]
+
+
+class TextEncoder(nn.Module):
+    """CLIP's last hidden state of a padded description."""
+
+    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+        super().__init__()
+        self.text_encoder = checkpoint.text_encoder
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, N, C)."""
+        return self.text_encoder(input_ids).last_hidden_state
+
+
+class FrameEncoder(nn.Module):
+    """Everything that depends on the frame alone: its latent, and the image tokens the VLLM reads."""
+
+    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+        super().__init__()
+        self.vae = checkpoint.vae
+        self.vision_tower = checkpoint.vllm.model.vision_tower
+        self.projector = checkpoint.vllm.model.multi_modal_projector
+        layer = checkpoint.vllm.config.vision_feature_layer
+        self.layers = [layer] if isinstance(layer, int) else list(layer)
+        self.drops_class_token = checkpoint.vllm.config.vision_feature_select_strategy == "default"
+
+    def forward(self, pixels: Tensor, vision_pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, R, R), (B, 3, V, V) -> the posterior's mode, not scaled, (B, 4, r, r), and (B, M, D)."""
+        states = self.vision_tower(vision_pixels, output_hidden_states=True).hidden_states
+        # transformers' get_image_features does the same, but returns a list over the batch, which fixes its size.
+        features = torch.cat([states[layer] for layer in self.layers], dim=-1)
+        if self.drops_class_token:
+            features = features[:, 1:]
+        return self.vae.encode(pixels).latent_dist.mode(), self.projector(features)
+
+
+class TokenEmbedding(nn.Module):
+    """The VLLM's input embedding."""
+
+    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+        super().__init__()
+        self.embedding = checkpoint.vllm.get_input_embeddings()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, T, D)."""
+        return self.embedding(input_ids)
+
+
+class Decoder(nn.Module):
+    """The VLLM's language model over a key-value cache handed in and out as plain tensors."""
+
+    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+        super().__init__()
+        self.language_model = checkpoint.vllm.model.language_model
+        self.lm_head = checkpoint.vllm.lm_head
+
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, *past: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Reads T more tokens.
+
+        Args:
+            inputs_embeds: (B, T, D).
+            attention_mask: (B, 1, T, P + T), added to the attention scores: 0 keeps, a large negative number drops.
+            position_ids: (B, T) int64.
+            past: Key and value of each layer in turn, each (B, H, P, d); P may be 0.
+
+        Returns:
+            Logits (B, T, vocabulary), states after the final norm (B, T, D), and the grown keys and values.
+        """
+        cache = DynamicCache(tuple(zip(past[::2], past[1::2], strict=True)))
+        # A mask of four dimensions goes straight through to the attention (transformers' create_causal_mask).
+        states = self.language_model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, cache=cache,
+            use_cache=True,
+        ).last_hidden_state  # fmt: skip
+        present = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        return self.lm_head(states), states, *present
+
+
+class Unet(nn.Module):
+    """One evaluation of the denoiser."""
+
+    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+        super().__init__()
+        self.unet = checkpoint.unet
+
+    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        """(B, 8, r, r), (B,), (B, 2N + M, C) -> the raw prediction (B, 4, r, r)."""
+        return self.unet(sample, timestep, context).sample
+
+
+class VaeDecoder(nn.Module):
+    """From a latent, already divided by the scaling factor, to the picture."""
+
+    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+        super().__init__()
+        self.vae = checkpoint.vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, 4, r, r) -> (B, 3, R, R), about [-1, 1]."""
+        return self.vae.decode(latent).sample
+
+
+def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
+    """Returns every graph of `lego_core.manifest.GRAPHS`, in that order."""
+    lego, language = checkpoint.config, checkpoint.vllm.config.text_config
+    resolution, vision = lego.resolution, lego.vision.size
+    side = resolution // latent_factor(checkpoint)
+    channels, width, hidden = checkpoint.vae.config.latent_channels, checkpoint.conditioner.config.context_width, (
+        language.hidden_size
+    )  # fmt: skip
+    text, image = lego.text_tokens, lego.image_tokens
+    latent = (BATCH, channels, side, side)
+    pixels = TensorSpec("pixels", "float32", (BATCH, 3, resolution, resolution))
+    text_hidden_states = TensorSpec("text_hidden_states", "float32", (BATCH, text, width))
+    image_embeddings = TensorSpec("image_embeddings", "float32", (BATCH, image, hidden))
+    context = TensorSpec("context", "float32", (BATCH, 2 * text + image, width))
+    inputs_embeds = TensorSpec("inputs_embeds", "float32", (BATCH, TOKENS, hidden))
+
+    def cache(kind: str, length: str) -> tuple[TensorSpec, ...]:
+        shape = (BATCH, language.num_key_value_heads, length, head_dim(checkpoint))
+        return tuple(
+            TensorSpec(f"{kind}_{tensor}.{layer}", "float32", shape)
+            for layer in range(language.num_hidden_layers) for tensor in ("key", "value")
+        )  # fmt: skip
+
+    return {
+        "text_encoder": GraphDefinition(
+            TextEncoder(checkpoint),
+            (TensorSpec("input_ids", "int64", (BATCH, text)),),
+            (text_hidden_states,),
+            ("text_encoder",),
+        ),
+        "frame_encoder": GraphDefinition(
+            FrameEncoder(checkpoint),
+            (pixels, TensorSpec("vision_pixels", "float32", (BATCH, 3, vision, vision))),
+            (TensorSpec("image_latent", "float32", latent), image_embeddings),
+            ("vae", "vllm"),
+        ),
+        "token_embedding": GraphDefinition(
+            TokenEmbedding(checkpoint),
+            (TensorSpec("input_ids", "int64", (BATCH, TOKENS)),),
+            (inputs_embeds,),
+            ("vllm",),
+        ),
+        "decoder": GraphDefinition(
+            Decoder(checkpoint),
+            (
+                inputs_embeds,
+                TensorSpec("attention_mask", "float32", (BATCH, 1, TOKENS, TOTAL)),
+                TensorSpec("position_ids", "int64", (BATCH, TOKENS)),
+                *cache("past", PAST),
+            ),
+            (
+                TensorSpec("logits", "float32", (BATCH, TOKENS, language.vocab_size)),
+                TensorSpec("hidden_states", "float32", (BATCH, TOKENS, hidden)),
+                *cache("present", TOTAL),
+            ),
+            ("vllm",),
+        ),
+        "conditioner": GraphDefinition(
+            checkpoint.conditioner,
+            (text_hidden_states, image_embeddings, TensorSpec("text_states", "float32", (BATCH, text, hidden))),
+            (context,),
+            ("conditioner",),
+        ),
+        "unet": GraphDefinition(
+            Unet(checkpoint),
+            (
+                TensorSpec("sample", "float32", (BATCH, 2 * channels, side, side)),
+                TensorSpec("timestep", "float32", (BATCH,)),
+                context,
+            ),
+            (TensorSpec("prediction", "float32", latent),),
+            ("unet",),
+        ),
+        "vae_decoder": GraphDefinition(
+            VaeDecoder(checkpoint), (TensorSpec("latent", "float32", latent),), (pixels,), ("vae",)
+        ),
+    }  # fmt: skip
+
+
+def latent_factor(checkpoint: LegoCheckpoint) -> int:
+    """Returns how many pixels one side of a latent cell covers."""
+    return 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
+
+
+def head_dim(checkpoint: LegoCheckpoint) -> int:
+    """Returns the width of one attention head of the VLLM's language model."""
+    language = checkpoint.vllm.config.text_config
+    return getattr(language, "head_dim", None) or language.hidden_size // language.num_attention_heads

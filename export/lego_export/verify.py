@@ -1,0 +1,236 @@
+"""Engines against the torch reference: graph by graph, word by word, and picture by picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lego_core.config import Sampler
+from lego_core.errors import LegoError
+from lego_core.images import frame_to_pixels, frame_to_vision_pixels
+from lego_core.manifest import GRAPHS, Manifest
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_model.describe import Description, describe
+from lego_model.pipeline import LegoPipeline
+from lego_server import work
+from lego_server.assistant import Answer, Assistant, Question
+from lego_server.engines import load_engine
+from lego_server.engines.base import Engine
+from lego_server.frames import PreparedFrame
+from lego_server.options import SamplingOptions
+from PIL import Image
+
+from lego_export.graphs import define_graphs
+from lego_export.parity import GRAPH_TOLERANCE, Parity, check_graph, open_session
+from lego_export.samples import QUERIES, Samples
+
+# Least agreement of guidance frames, peak signal to noise in decibels. 40 dB is below what an eye can see.
+PSNR_TOLERANCE = 40.0
+BATCHES = (1, 3, 5)
+_PEAK = 2.0  # pixels lie in [-1, 1]
+_SEED = 7
+
+
+@dataclass(frozen=True)
+class GraphResult:
+    """One graph at one batch size."""
+
+    graph: str
+    batch: int
+    parity: Parity
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong, or None."""
+        if self.parity.relative <= GRAPH_TOLERANCE:
+            return None
+        return (
+            f"graph {self.graph} at batch {self.batch} is off by {self.parity.relative:.1e} of its largest value, "
+            f"more than {GRAPH_TOLERANCE:g}"
+        )
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One query about one frame, answered by both sides.
+
+    Attributes:
+        frame: Index of the frame.
+        query: What was asked.
+        sampler: What painted.
+        steps: Denoising steps.
+        reference: Description by the torch pipeline.
+        description: Description by the engines.
+        psnr: Of the guidance frame against the torch pipeline's, in decibels.
+    """
+
+    frame: int
+    query: str
+    sampler: str
+    steps: int
+    reference: str
+    description: str
+    psnr: float
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, if anything."""
+        place = f"frame {self.frame}, sampler {self.sampler}"
+        failures = []
+        if self.description != self.reference:
+            failures.append(f"{place}: the engines write {self.description!r}, torch writes {self.reference!r}")
+        if not self.psnr >= PSNR_TOLERANCE:
+            failures.append(f"{place}: PSNR {self.psnr:.1f} dB, less than {PSNR_TOLERANCE:g} dB")
+        return failures
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Everything `verify_engines` found."""
+
+    model_version: str
+    graphs: tuple[GraphResult, ...]
+    frames: tuple[FrameResult, ...]
+
+    @property
+    def failures(self) -> list[str]:
+        """Every exceeded tolerance, in words; empty if the engines are good."""
+        graphs = [result.failure for result in self.graphs if result.failure is not None]
+        return graphs + [failure for result in self.frames for failure in result.failures]
+
+    def save(self, path: Path) -> None:
+        """Writes a JSON report."""
+        report: dict[str, Any] = {
+            "model_version": self.model_version,
+            "tolerances": {"graph_relative_error": GRAPH_TOLERANCE, "psnr_db": PSNR_TOLERANCE},
+            "graphs": [
+                {"graph": each.graph, "batch": each.batch, **each.parity.rounded()} for each in self.graphs
+            ],
+            "end_to_end": [
+                {
+                    "frame": each.frame, "query": each.query, "sampler": each.sampler, "steps": each.steps,
+                    "description": each.description, "descriptions_equal": each.description == each.reference,
+                    "psnr_db": round(each.psnr, 2),
+                }
+                for each in self.frames
+            ],
+            "failures": self.failures,
+        }  # fmt: skip
+        path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def verify_engines(
+    engines: Path,
+    checkpoint: Path,
+    frames: Sequence[Image.Image],
+    *,
+    batches: Sequence[int] = BATCHES,
+    steps: int | None = None,
+    threads: int = 0,
+    announce: Callable[[str], None] = lambda stage: None,
+) -> Verification:
+    """Compares an engine directory with the checkpoint it was built from.
+
+    Args:
+        engines: The engine directory.
+        checkpoint: Its checkpoint.
+        frames: RGB pictures to ask about.
+        batches: Batch sizes each graph is tried at.
+        steps: Denoising steps; None takes the model's own.
+        threads: Of onnxruntime; 0 lets it choose.
+        announce: Called with the name of each graph and then of each sampler, before its turn.
+
+    Raises:
+        LegoError: A directory is not what it should be, or the engines come from another checkpoint.
+    """
+    manifest = Manifest.load(engines)
+    modules = LegoCheckpoint.load(checkpoint)
+    found = fingerprint(Path(checkpoint))
+    if found != manifest.checkpoint_fingerprint:
+        raise LegoError(
+            f"{engines} was built from another checkpoint ({manifest.checkpoint_fingerprint[:12]}) than {checkpoint} "
+            f"({found[:12]}): rebuild it with lego-export build, or name the right --checkpoint"
+        )
+    engine = load_engine(engines, threads=threads)
+    definitions = define_graphs(modules)
+    samples = Samples(modules, definitions, frames)
+    graphs = []
+    for name in GRAPHS:
+        announce(name)
+        session = open_session(engines / manifest.graphs[name].file, threads)
+        graphs += [
+            GraphResult(name, batch, check_graph(session, definitions[name], samples.feeds(name, batch)))
+            for batch in batches
+        ]
+    pipeline = LegoPipeline(modules)
+    words = [_describe(pipeline, frame, QUERIES[i % len(QUERIES)]) for i, frame in enumerate(frames)]
+    results = []
+    for sampler in compared_samplers(manifest):
+        announce(sampler)
+        for index, frame in enumerate(frames):
+            results.append(_answer_both(pipeline, engine, frame, words[index], index, sampler, steps))
+    return Verification(manifest.model_version, tuple(graphs), tuple(results))
+
+
+def compared_samplers(manifest: Manifest) -> list[Sampler]:
+    """Returns Euler and the model's own sampler, unless that is ancestral: there torch draws noise of its own."""
+    own = manifest.lego.guidance.sampler
+    return ["euler"] if own in ("euler", "euler_ancestral") else ["euler", own]
+
+
+def psnr(reference: np.ndarray, found: np.ndarray) -> float:
+    """Returns the peak signal-to-noise ratio in decibels of pixels in [-1, 1]; infinite if they are equal."""
+    error = float(np.mean((reference.clip(-1, 1) - found.clip(-1, 1)) ** 2))
+    return float("inf") if error == 0 else 10 * float(np.log10(_PEAK**2 / error))
+
+
+def _describe(pipeline: LegoPipeline, frame: Image.Image, query: str) -> Description:
+    return describe(pipeline.checkpoint, pipeline.embed(frame), query)
+
+
+def _answer_both(
+    pipeline: LegoPipeline, engine: Engine, frame: Image.Image, words: Description, index: int, sampler: Sampler,
+    steps: int | None,
+) -> FrameResult:  # fmt: skip
+    query, guidance = QUERIES[index % len(QUERIES)], pipeline.config.guidance
+    options = SamplingOptions(
+        _SEED + index, steps or guidance.steps, guidance.text_scale, guidance.image_scale, sampler
+    )  # fmt: skip
+    reference = pipeline.paint(
+        pipeline.encode_frames([frame]), pipeline.context([words]), [options.seed], steps=options.steps, sampler=sampler
+    )
+    description, pixels = answer_with_engine(engine, frame, query, options)
+    return FrameResult(
+        index, query, sampler, options.steps, words.text, description, psnr(reference[0].numpy(), pixels)
+    )  # fmt: skip
+
+
+def answer_with_engine(
+    engine: Engine, frame: Image.Image, query: str, options: SamplingOptions
+) -> tuple[str, np.ndarray]:
+    """Answers a query as the server does: its assistant asks for the engine calls, its `work` makes them.
+
+    Returns:
+        The description, and the guidance frame's pixels (3, R, R) before they become a JPEG.
+    """
+    lego = engine.manifest.lego
+    prepared = PreparedFrame(
+        frame_to_pixels(frame, lego.resolution), frame_to_vision_pixels(frame, lego.vision), frame.width, frame.height
+    )
+    question = Question(prepared, engine.texts.prompt(query), options, arrived=0.0, prepared=0.0)
+    steps = Assistant(engine.manifest, engine.texts).answer(question)
+    result: Any = None
+    pixels = np.empty(0, np.float32)
+    while True:
+        item = steps.send(result)
+        result = None
+        if isinstance(item, Answer):
+            return item.description, pixels
+        if isinstance(item, work.Work):
+            result = work.run(engine, [item])[0]
+            if isinstance(item, work.DecodeLatent):
+                pixels = result

@@ -1,0 +1,119 @@
+"""An engine directory is whole, reproducible, and never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from lego_core.errors import LegoError
+from lego_core.manifest import GRAPHS, Manifest
+from lego_export.build import build_engines
+from lego_export.parity import GRAPH_TOLERANCE
+from lego_model.checkpoint import checkpoint_files, fingerprint
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_manifest_describes_the_files(built) -> None:
+    manifest = Manifest.load(built.engines)
+    assert manifest == built.manifest
+    for name in GRAPHS:
+        content = (built.engines / manifest.graphs[name].file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == manifest.graphs[name].sha256
+
+
+def test_manifest_names_the_checkpoint_and_how_it_was_built(built) -> None:
+    assert built.manifest.checkpoint_fingerprint == fingerprint(built.checkpoint)
+    assert built.manifest.precision == "fp16 weights, fp32 activations"
+    assert built.manifest.schedule.prediction_type == "v_prediction"
+    assert set(built.manifest.tool_versions) >= {"torch", "onnx", "onnxruntime"}
+    for name in GRAPHS:
+        figures = built.manifest.parity[name]
+        assert figures["max_abs_error"] <= GRAPH_TOLERANCE * figures["max_abs_value"]
+
+
+def test_graphs_are_small(built) -> None:
+    assert sum((built.engines / f"{name}.onnx").stat().st_size for name in GRAPHS) < 300_000
+
+
+def test_graphs_carry_no_stack_traces_or_paths(built) -> None:
+    for name in GRAPHS:
+        content = (built.engines / f"{name}.onnx").read_bytes()
+        assert b".py" not in content and b"site-packages" not in content
+
+
+def test_building_again_gives_the_same_bytes(built, in_place: Path) -> None:
+    for name in ("manifest.json", *(f"{graph}.onnx" for graph in GRAPHS)):
+        assert (in_place / name).read_bytes() == (built.engines / name).read_bytes()
+
+
+def test_building_in_place_stores_no_weight_twice(built, in_place: Path) -> None:
+    added = set(contents(in_place)) - set(contents(built.checkpoint))
+    assert added == {
+        "manifest.json", "text_tokenizer.json", "vllm_tokenizer.json", *(f"{graph}.onnx" for graph in GRAPHS),
+    }  # fmt: skip
+
+
+def test_building_in_place_leaves_the_checkpoint_as_it_was(built, in_place: Path) -> None:
+    assert fingerprint(in_place) == fingerprint(built.checkpoint)
+    for file in checkpoint_files(built.checkpoint):
+        assert (in_place / file.relative_to(built.checkpoint)).read_bytes() == file.read_bytes()
+
+
+def test_an_interrupted_build_leaves_the_old_engines(built, tmp_path: Path) -> None:
+    engines = tmp_path / "engines"
+    shutil.copytree(built.engines, engines)
+    before = contents(engines)
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(built.checkpoint, engines, announce=_interrupt)
+    assert contents(engines) == before
+    assert sorted(os.listdir(engines)) == sorted(os.listdir(built.engines))
+
+
+def test_an_interrupted_first_build_leaves_nothing(built, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(built.checkpoint, tmp_path / "engines", announce=_interrupt)
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_directory_without_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LegoError, match="not a LEGO checkpoint directory"):
+        build_engines(tmp_path, tmp_path / "engines")
+
+
+def test_a_directory_with_other_files_is_refused(built, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(LegoError, match="files that are no engines"):
+        build_engines(built.checkpoint, tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_another_checkpoint_is_never_overwritten(built, tmp_path: Path) -> None:
+    shutil.copytree(built.checkpoint, tmp_path / "other")
+    with pytest.raises(LegoError, match="another checkpoint"):
+        build_engines(built.checkpoint, tmp_path / "other")
+
+
+def test_another_precision_in_place_is_refused(built) -> None:
+    with pytest.raises(LegoError, match="choose another directory"):
+        build_engines(built.checkpoint, built.checkpoint, weights="fp32")
+
+
+def test_a_file_in_the_way_is_refused(built, tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("")
+    with pytest.raises(LegoError, match="is a file"):
+        build_engines(built.checkpoint, tmp_path / "engines")
+
+
+def _interrupt(graph: str) -> None:
+    if graph == GRAPHS[1]:
+        raise KeyboardInterrupt

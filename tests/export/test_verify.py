@@ -1,0 +1,111 @@
+"""Engines are compared with torch as the server drives them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lego_core.config import GuidanceDefaults
+from lego_core.errors import LegoError
+from lego_core.manifest import Manifest
+from lego_export.cli import main
+from lego_export.samples import synthetic_frame
+from lego_export.verify import compared_samplers, psnr, verify_engines
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["lego-export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+def test_engines_describe_and_paint_what_torch_does(built) -> None:
+    frames = [synthetic_frame(1), synthetic_frame(2, width=200, height=300)]
+    verification = verify_engines(built.engines, built.checkpoint, frames, batches=(1, 2), threads=1)
+    assert verification.failures == []
+    assert len(verification.graphs) == 14
+    for result in verification.frames:
+        assert result.description == result.reference
+        assert result.psnr > 60
+
+
+def test_engines_built_in_place_are_as_good(in_place: Path) -> None:
+    verification = verify_engines(in_place, in_place, [synthetic_frame(1)], batches=(1,), threads=1)
+    assert verification.failures == []
+
+
+def test_verify_writes_its_figures(built, tmp_path: Path, monkeypatch, capsys) -> None:
+    report = tmp_path / "report.json"
+    assert run(monkeypatch, "verify", built.engines, "--checkpoint", built.checkpoint, "--json", report) == 0
+    figures = json.loads(report.read_text())
+    assert figures["failures"] == []
+    assert {entry["graph"] for entry in figures["graphs"]} == set(built.manifest.graphs)
+    assert all(entry["descriptions_equal"] for entry in figures["end_to_end"])
+    assert "unet" in capsys.readouterr().out
+
+
+def test_verify_fails_and_says_which_graph_when_its_weights_are_wrong(
+    built, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    engines = tmp_path / "engines"
+    shutil.copytree(built.engines, engines)
+    weights = engines / "conditioner/diffusion_pytorch_model.safetensors"
+    content = weights.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    values = np.frombuffer(content[header:], np.float16) * np.float16(1.5)
+    weights.write_bytes(content[:header] + values.tobytes())
+    assert run(monkeypatch, "verify", engines, "--checkpoint", built.checkpoint, "--steps", 1) == 1
+    errors = capsys.readouterr().err
+    assert "failed: graph conditioner at batch 1" in errors
+    assert "graph unet" not in errors
+
+
+def test_engines_of_another_checkpoint_are_refused(built, tmp_path: Path) -> None:
+    shutil.copytree(built.checkpoint, tmp_path / "retrained")
+    config = tmp_path / "retrained/lego.json"
+    config.write_text(config.read_text().replace('"tiny"', '"retrained"'))
+    with pytest.raises(LegoError, match=r"another checkpoint .*: rebuild"):
+        verify_engines(built.engines, tmp_path / "retrained", [synthetic_frame(1)])
+
+
+def test_a_missing_checkpoint_argument_is_asked_for(built, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "verify", built.engines) == 2
+    assert "--checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_a_directory_without_engines_is_one_line_and_exit_code_2(
+    command: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    assert run(monkeypatch, command, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "no manifest.json" in error
+
+
+def test_build_of_no_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "build", tmp_path / "nothing", tmp_path / "engines") == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_info_shows_the_model_and_every_graph(built, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "info", built.engines) == 0
+    shown = capsys.readouterr().out
+    assert built.manifest.model_version in shown
+    assert all(f"{name}.onnx" in shown for name in built.manifest.graphs)
+
+
+def test_the_ancestral_sampler_is_not_compared_because_torch_draws_its_own_noise(built) -> None:
+    manifest: Manifest = replace(
+        built.manifest, lego=replace(built.manifest.lego, guidance=GuidanceDefaults(sampler="euler_ancestral"))
+    )
+    assert compared_samplers(manifest) == ["euler"]
+
+
+def test_psnr_of_a_known_error() -> None:
+    assert psnr(np.zeros((3, 4, 4)), np.full((3, 4, 4), 0.02)) == pytest.approx(40.0)
+    assert psnr(np.ones(3), np.ones(3)) == float("inf")
