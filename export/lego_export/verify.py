@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,19 +109,23 @@ class Verification:
             "model_version": self.model_version,
             "tolerances": {"graph_relative_error": GRAPH_TOLERANCE, "psnr_db": PSNR_TOLERANCE},
             "graphs": [
-                {"graph": each.graph, "batch": each.batch, **each.parity.rounded()} for each in self.graphs
+                {
+                    "graph": each.graph, "batch": each.batch,
+                    **{name: _json_number(value) for name, value in each.parity.rounded().items()},
+                }
+                for each in self.graphs
             ],
             "end_to_end": [
                 {
                     "frame": each.frame, "query": each.query, "sampler": each.sampler, "steps": each.steps,
                     "description": each.description, "descriptions_equal": each.description == each.reference,
-                    "psnr_db": round(each.psnr, 2),
+                    "psnr_db": _json_number(round(each.psnr, 2)),
                 }
                 for each in self.frames
             ],
             "failures": self.failures,
         }  # fmt: skip
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def verify_engines(
@@ -186,6 +191,11 @@ def psnr(reference: np.ndarray, found: np.ndarray) -> float:
     """Returns the peak signal-to-noise ratio in decibels of pixels in [-1, 1]; infinite if they are equal."""
     error = float(np.mean((reference.clip(-1, 1) - found.clip(-1, 1)) ** 2))
     return float("inf") if error == 0 else 10 * float(np.log10(_PEAK**2 / error))
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no infinity: equal pictures, or a broken graph, are written as null."""
+    return value if math.isfinite(value) else None
 
 
 def _describe(pipeline: LegoPipeline, frame: Image.Image, query: str) -> Description:

@@ -13,8 +13,9 @@ from lego_core.config import GuidanceDefaults
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_export.cli import main
+from lego_export.parity import Parity
 from lego_export.samples import synthetic_frame
-from lego_export.verify import compared_samplers, psnr, verify_engines
+from lego_export.verify import FrameResult, GraphResult, Verification, compared_samplers, psnr, verify_engines
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -47,6 +48,17 @@ def test_verify_writes_its_figures(built, tmp_path: Path, monkeypatch, capsys) -
     assert {entry["graph"] for entry in figures["graphs"]} == set(built.manifest.graphs)
     assert all(entry["descriptions_equal"] for entry in figures["end_to_end"])
     assert "unet" in capsys.readouterr().out
+
+
+def test_a_report_of_broken_graphs_and_equal_pictures_is_valid_json(tmp_path: Path) -> None:
+    broken = GraphResult("unet", 1, Parity(float("inf"), float("inf"), 1.0))
+    equal = FrameResult(0, "how?", "euler", 1, "so", "so", float("inf"))
+    verification = Verification("tiny", (broken,), (equal,))
+    verification.save(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert report["graphs"][0]["max_abs_error"] is None
+    assert report["end_to_end"][0]["psnr_db"] is None
+    assert len(report["failures"]) == 1 and "graph unet" in report["failures"][0]
 
 
 def test_verify_fails_and_says_which_graph_when_its_weights_are_wrong(
