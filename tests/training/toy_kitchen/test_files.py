@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from lego_training.toy_kitchen import ACTIONS, render_clip, write_dataset
+from lego_training.toy_kitchen import ACTIONS, TOUR_SEEDS, make_pair, render_clip, render_tour, write_dataset
 from lego_training.toy_kitchen.commands import toy_kitchen
 from typer.testing import CliRunner
 
@@ -92,6 +92,37 @@ def test_clip_plays_and_says_when_to_ask(tmp_path: Path) -> None:
     assert query.startswith("How do I close the ")
 
 
+def test_tour_shows_one_kitchen_after_another_and_asks_in_each(tmp_path: Path) -> None:
+    path = tmp_path / "tour.mp4"
+    queries = render_tour([0, 4], path, seconds=2.0, fps=5, size=128)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+    assert [time for time, _ in queries] == pytest.approx([1.4, 3.4])
+    assert "drawer" in queries[0][1] and "tap" in queries[1][1]
+
+
+def test_tour_rests_on_the_input_frames_when_queries_are_asked(tmp_path: Path) -> None:
+    path = tmp_path / "tour.mp4"
+    queries = render_tour([0, 4], path, seconds=2.0, fps=5, size=256)
+    video = cv2.VideoCapture(str(path))
+    frames = [video.read()[1] for _ in range(20)]
+    expected = [make_pair(seed, "val").input_frame[:, :, ::-1].astype(float) for seed in (0, 4)]
+    for number, (time, _) in enumerate(queries):
+        seen = frames[round(time * 5)]
+        error = [abs(seen - frame).mean() for frame in expected]
+        assert error[number] < 0.5 * error[1 - number]
+
+
+def test_tour_command_writes_the_queries_a_client_reads(tmp_path: Path) -> None:
+    path, queries = tmp_path / "tour.mp4", tmp_path / "queries.json"
+    options = ["--seconds", "2", "--fps", "2", "--size", "64", "--queries", str(queries)]
+    result = CliRunner().invoke(toy_kitchen, ["tour", str(path), *options])
+    assert result.exit_code == 0, result.output
+    asked = json.loads(queries.read_text())
+    assert [entry["time"] for entry in asked] == [1.4, 3.4, 5.4]
+    assert len({entry["query"] for entry in asked}) == len(TOUR_SEEDS)
+    assert all(entry["query"] in result.output for entry in asked)
+
+
 def test_sheet_command_writes_a_picture(tmp_path: Path) -> None:
     result = CliRunner().invoke(toy_kitchen, ["sheet", str(tmp_path / "sheet.png"), "--count", "2"])
     assert result.exit_code == 0, result.output
@@ -103,6 +134,7 @@ def test_sheet_command_writes_a_picture(tmp_path: Path) -> None:
     [
         (["clip", "out.mp4", "--seconds", "1"], "seconds=1"),
         (["clip", "no/such/folder/out.mp4"], "no/such/folder"),
+        (["tour", "out.mp4", "--seed", "-3"], "-3"),
         (["write", "root", "--train", "-1"], "-1"),
     ],
 )

@@ -4,7 +4,7 @@ It is the data source of the small model that ships. Pictures carry little textu
 eighth of the resolution can reproduce them; what matters for an action is always large and in view.
 """
 
-from lego_training.toy_kitchen.clip import render_clip
+from lego_training.toy_kitchen.clip import TOUR_SEEDS, render_clip, render_tour
 from lego_training.toy_kitchen.dataset import DatasetSummary, write_dataset
 from lego_training.toy_kitchen.language import (
     ACTIONS,
@@ -20,6 +20,7 @@ from lego_training.toy_kitchen.pair import KitchenPair, make_pair
 
 __all__ = [
     "ACTIONS",
+    "TOUR_SEEDS",
     "Action",
     "DatasetSummary",
     "Fact",
@@ -31,5 +32,6 @@ __all__ = [
     "parse_slots",
     "question",
     "render_clip",
+    "render_tour",
     "write_dataset",
 ]

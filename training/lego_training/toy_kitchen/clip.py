@@ -1,6 +1,8 @@
 """First-person videos of the toy kitchen, for trying a client without a camera."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +16,15 @@ from lego_training.toy_kitchen.language import question
 from lego_training.toy_kitchen.pair import make_situation
 from lego_training.toy_kitchen.render import motion_blurred, render
 from lego_training.toy_kitchen.scene import Split
+from lego_training.toy_kitchen.staging import Situation
 
 STEADY_SECONDS: Final = 1.2  # the look at the scene with which a clip ends
 SHORTEST_SECONDS: Final = 2.0
+TOUR_SEEDS: Final = (
+    2_000_040,
+    2_000_027,
+    2_000_044,
+)  # open a drawer, open a cupboard, turn on a tap; unseen in training
 _WORKTOP_MIDDLE = np.array([[0.0, 0.0, 0.2]])
 _SHUTTER = 0.5  # share of the frame time that the shutter is open
 _LEAST_BLUR = 1.2  # pixels
@@ -42,19 +50,58 @@ def render_clip(
         ValueError: If an argument is out of range.
         OSError: If the file cannot be written.
     """
+    return render_tour([seed], path, seconds, fps, size, split)
+
+
+def render_tour(
+    seeds: Sequence[int],
+    path: Path | str,
+    seconds: float = 4.0,
+    fps: int = 15,
+    size: int = 256,
+    split: Split = "val",
+) -> list[tuple[float, str]]:
+    """Writes an mp4 of several kitchens, one after another, each as in `render_clip`.
+
+    Args:
+        seeds: Seeds of the pairs, at least one.
+        path: File to write; its folder must exist.
+        seconds: Length of each kitchen's part, at least 2.
+        fps: Frames per second, at least 1.
+        size: Height and width in pixels, an even number from 64.
+        split: Split of the pairs.
+
+    Returns:
+        (time in seconds, query) pairs, one per seed: what the wearer would ask at the steady end of each part.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        OSError: If the file cannot be written.
+    """
+    if not seeds:
+        raise ValueError("there are no seeds; give at least one")
     if seconds < SHORTEST_SECONDS or fps < 1 or size < 64 or size % 2:
         raise ValueError(
             f"seconds={seconds}, fps={fps}, size={size}: "
             f"use at least {SHORTEST_SECONDS:g} s, 1 fps, and an even size from 64"
         )
-    if not Path(path).parent.is_dir():
-        raise OSError(f"cannot write {path}: its folder does not exist; make it first")
-    situation, _ = make_situation(seed, split)
-    rng = np.random.default_rng([seed, split == "val", 2])
+    situations = [make_situation(seed, split)[0] for seed in seeds]
+    parts = (
+        _frames(situation, np.random.default_rng([seed, split == "val", 2]), seconds, fps, size)
+        for seed, situation in zip(seeds, situations, strict=True)
+    )
+    _write_video(path, chain.from_iterable(parts), fps, size)
+    # Parts begin on whole frames, so their times are counted in frames.
+    part_seconds = round(seconds * fps) / fps
+    return [
+        (index * part_seconds + seconds - STEADY_SECONDS / 2, question(situation.label))
+        for index, situation in enumerate(situations)
+    ]
+
+
+def _frames(situation: Situation, rng: np.random.Generator, seconds: float, fps: int, size: int) -> Iterator[Picture]:
+    """The frames (size, size, 3) uint8 RGB of one look around that ends on the situation's input frame."""
     phases = rng.uniform(0, 2 * np.pi, (2, 6))
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size, size))
-    if not writer.isOpened():
-        raise OSError(f"cannot write the video {path}; name it .mp4 and check that its folder may be written")
     steady_from = seconds - STEADY_SECONDS
     before = None
     for index in range(round(seconds * fps)):
@@ -70,10 +117,20 @@ def render_clip(
             picture = _blurred(picture, (seen - before) * _SHUTTER)
         before = seen
         noise = rng.standard_normal(picture.shape, dtype=np.float32) * look.noise
-        noisy = np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
-        writer.write(cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return [(seconds - STEADY_SECONDS / 2, question(situation.label))]
+        yield np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
+
+
+def _write_video(path: Path | str, frames: Iterable[Picture], fps: int, size: int) -> None:
+    if not Path(path).parent.is_dir():
+        raise OSError(f"cannot write {path}: its folder does not exist; make it first")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size, size))
+    if not writer.isOpened():
+        raise OSError(f"cannot write the video {path}; name it .mp4 and check that its folder may be written")
+    try:
+        for frame in frames:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()
 
 
 def _swayed(camera: Camera, phases: np.ndarray, time: float, calm: float) -> Camera:

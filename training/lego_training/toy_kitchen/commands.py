@@ -1,5 +1,6 @@
-"""Commands of the toy kitchen: write a dataset, a clip, or a contact sheet."""
+"""Commands of the toy kitchen: write a dataset, a clip, a tour, or a contact sheet."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lego_training.toy_kitchen.clip import render_clip
+from lego_training.toy_kitchen.clip import TOUR_SEEDS, render_clip, render_tour
 from lego_training.toy_kitchen.dataset import write_dataset
 from lego_training.toy_kitchen.pair import make_pair
 from lego_training.toy_kitchen.scene import Split
@@ -21,6 +22,13 @@ toy_kitchen = typer.Typer(
 )
 
 Seed = Annotated[int, typer.Option(help="First seed.")]
+Seconds = Annotated[float, typer.Option(help="Length of each kitchen's part in seconds, at least 2.")]
+Fps = Annotated[int, typer.Option(help="Frames per second.")]
+Size = Annotated[int, typer.Option(help="Height and width in pixels, even.")]
+DrawnFrom = Annotated[Split, typer.Option(help="Which compositions to draw from.")]
+Queries = Annotated[
+    Path | None, typer.Option(help="JSON file to write the times and queries to, for lego-client play.")
+]
 
 
 @contextmanager
@@ -50,15 +58,40 @@ def write(
 def clip(
     path: Annotated[Path, typer.Argument(help="mp4 file to write.")],
     seed: Seed = 0,
-    seconds: Annotated[float, typer.Option(help="Length in seconds, at least 2.")] = 4.0,
-    fps: Annotated[int, typer.Option(help="Frames per second.")] = 15,
-    size: Annotated[int, typer.Option(help="Height and width in pixels, even.")] = 256,
-    split: Annotated[Split, typer.Option(help="Which compositions to draw from.")] = "val",
+    seconds: Seconds = 4.0,
+    fps: Fps = 15,
+    size: Size = 256,
+    split: DrawnFrom = "val",
+    queries: Queries = None,
 ) -> None:
     """Write a first-person video that ends on a pair's input frame, and print when to ask what."""
     with _one_line_errors():
-        for time, query in render_clip(seed, path, seconds, fps, size, split):
-            typer.echo(f"{time:.2f} s  {query}")
+        _tell(render_clip(seed, path, seconds, fps, size, split), queries)
+
+
+@toy_kitchen.command()
+def tour(
+    path: Annotated[Path, typer.Argument(help="mp4 file to write.")],
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Seed of a kitchen; may be repeated.")] = None,
+    seconds: Seconds = 4.0,
+    fps: Fps = 15,
+    size: Size = 256,
+    split: DrawnFrom = "val",
+    queries: Queries = None,
+) -> None:
+    """Write a first-person video of several kitchens, one after another, and print when to ask what."""
+    with _one_line_errors():
+        _tell(render_tour(seeds or TOUR_SEEDS, path, seconds, fps, size, split), queries)
+
+
+def _tell(timed: list[tuple[float, str]], path: Path | None) -> None:
+    """Prints when to ask what, and writes it to a file if one is named."""
+    for time, query in timed:
+        typer.echo(f"{time:.2f} s  {query}")
+    if path is not None:
+        path.write_text(
+            json.dumps([{"time": round(time, 3), "query": query} for time, query in timed], indent=2) + "\n"
+        )
 
 
 @toy_kitchen.command()

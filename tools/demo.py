@@ -1,0 +1,132 @@
+"""The whole product in a minute: a server, a first-person film of three toy kitchens, and a wearer who asks.
+
+Every step is a command that anyone can run; it is printed before it runs.
+
+    python tools/demo.py --model models/lego-nano --out out/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lego_core.errors import LegoError
+
+_START_SECONDS = 120.0  # loading and warming up take seconds; this is for a machine that is busy
+_STOP_SECONDS = 15.0  # the server itself gives queries in flight 10 s
+_QUERIES = "queries.json"
+# What people type, and the module behind it: modules run in this environment even if it is not activated.
+_COMMANDS = {"lego-server": "lego_server", "lego-train": "lego_training", "lego-client": "lego_client"}
+
+
+def main() -> int:
+    """Runs the demo; returns 0, the failed command's exit code, 2 for what the user can put right, or 130 (Ctrl-C)."""
+    parser = argparse.ArgumentParser(description="Show LEGO-AR at work.")
+    parser.add_argument("--model", type=Path, default=Path("models/lego-nano"), help="engine directory")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results; replaced")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each kitchen's part of the film")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server is stopped then too
+    began = time.monotonic()
+    try:
+        _prepare(options.model, options.out)
+        pictures = demonstrate(options.model, options.out, options.seconds)
+    except LegoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"\ndone in {time.monotonic() - began:.0f} s; look at")
+    for path in (options.out / "demo.mp4", *pictures):
+        print(f"  {path}")
+    return 0
+
+
+def demonstrate(model: Path, out: Path, seconds: float) -> list[Path]:
+    """Serves the model, renders the tour, plays it through the client; returns a picture per answer.
+
+    Raises:
+        LegoError: The server does not start.
+        SystemExit: A command failed; it has said why.
+    """
+    film, queries = out / "tour.mp4", out / _QUERIES
+    with _server(model, out / "server.log") as address:
+        _run(["lego-train", "toy-kitchen", "tour", str(film), "--seconds", f"{seconds:g}", "--queries", str(queries)])
+        _run(["lego-client", "play", "--server", address, "--clip", str(film), "--queries", str(queries),
+              "--out", str(out), "--seed", "1"])  # fmt: skip
+    return [_name_picture(record, out) for record in sorted(out.glob("*/record.json"))]
+
+
+def _prepare(model: Path, out: Path) -> None:
+    """Checks the model's place and empties the folder of an earlier demo; anything else in it is left alone."""
+    if not (model / "manifest.json").is_file():
+        raise LegoError(
+            f"{model} holds no engines; name an engine directory with make demo MODEL=..., "
+            "or build one: lego-export build CHECKPOINT DIRECTORY"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not (out / "server.log").is_file():
+            raise LegoError(f"{out} is not empty and holds no earlier demo; choose another folder for the results")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _server(model: Path, log: Path) -> Iterator[str]:
+    """Runs a server; yields its HOST:PORT once it answers, and stops it whatever happens."""
+    command = ["lego-server", "serve", "--engines", str(model), "--port", "0"]
+    print(f"$ {shlex.join(command)}", flush=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(_as_module(command), stdout=subprocess.PIPE, stderr=output, text=True)
+    try:
+        yield _wait_until_listening(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        finally:
+            process.kill()  # does nothing to a process that has ended
+
+
+def _wait_until_listening(process: subprocess.Popen[str], log: Path) -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+    line = process.stdout.readline() if ready else ""
+    if not line.startswith("listening on "):
+        told = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise LegoError(f"the server did not start: {told[-1]} (its whole log is {log})")
+    print(line.strip(), flush=True)
+    return line.removeprefix("listening on ").strip()
+
+
+def _name_picture(record: Path, out: Path) -> Path:
+    """Copies an answer's side_by_side.png to demo_THING.png, named after what was asked about."""
+    thing = json.loads(record.read_text())["query"].rstrip("?").split()[-1]
+    return Path(shutil.copyfile(record.with_name("side_by_side.png"), out / f"demo_{thing}.png"))
+
+
+def _run(command: Sequence[str]) -> None:
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    code = subprocess.run(_as_module(command), check=False).returncode
+    if code != 0:
+        print(f"error: {command[0]} failed", file=sys.stderr)
+        sys.exit(code)
+
+
+def _as_module(command: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", _COMMANDS[command[0]], *command[1:]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
