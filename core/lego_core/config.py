@@ -37,9 +37,9 @@ class GuidanceDefaults:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise LegoError(f"guidance.sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
-        _in_range("guidance.steps", self.steps, 1, 1000)
-        _in_range("guidance.text_scale", self.text_scale, 1.0, 30.0)
-        _in_range("guidance.image_scale", self.image_scale, 1.0, 10.0)
+        whole_number_in_range("guidance.steps", self.steps, 1, 1000)
+        number_in_range("guidance.text_scale", self.text_scale, 1, 30)
+        number_in_range("guidance.image_scale", self.image_scale, 1, 10)
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,16 @@ class VisionInput:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-        _in_range("vision.size", self.size, 16, 1024)
+        for name, low in (("mean", -1e3), ("std", 1e-6)):
+            values = tuple(getattr(self, name))
+            if len(values) != 3:
+                raise LegoError(f"vision.{name} is {values}; give one number per channel, red, green and blue")
+            for value in values:
+                number_in_range(f"vision.{name}", value, low, 1e3)
+            object.__setattr__(self, name, values)
+        whole_number_in_range("vision.size", self.size, 16, 1024)
         if self.fit not in ("centre_crop", "squash"):
             raise LegoError(f"vision.fit is {self.fit!r}; choose centre_crop or squash")
-        if min(self.std) <= 0:
-            raise LegoError(f"vision.std is {self.std}; every value must be above 0")
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,18 @@ class LegoConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("name", "query_template", "prompt_template", "notice", "licence"):
+            if not isinstance(getattr(self, name), str):
+                raise LegoError(f"{name} is {getattr(self, name)!r}; it must be text")
         if not self.name:
             raise LegoError("name is empty; give the model a name")
-        _in_range("resolution", self.resolution, 64, 4096)
+        whole_number_in_range("resolution", self.resolution, 64, 4096)
         if self.resolution % 64:
             raise LegoError(f"resolution is {self.resolution}; it must be a multiple of 64")
-        _in_range("text_tokens", self.text_tokens, 1, 4096)
-        _in_range("image_tokens", self.image_tokens, 1, 65536)
-        _in_range("max_description_tokens", self.max_description_tokens, 1, 4096)
+        # A description has a beginning and an end token at least.
+        whole_number_in_range("text_tokens", self.text_tokens, 2, 4096)
+        whole_number_in_range("image_tokens", self.image_tokens, 1, 65536)
+        whole_number_in_range("max_description_tokens", self.max_description_tokens, 1, 4096)
         if "{action}" not in self.query_template:
             raise LegoError(f"query_template {self.query_template!r} lacks {{action}}")
         if "{query}" not in self.prompt_template or self.prompt_template.count("<image>") != 1:
@@ -124,15 +131,19 @@ class LegoConfig:
         """Builds the config from JSON values.
 
         Raises:
-            LegoError: Unknown format version, unknown key or a value out of range.
+            LegoError: Unknown format version, unknown or missing key, or a value of the wrong type or range.
         """
-        values = dict(values)
+        values = dict(_mapping(values, "the configuration"))
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise LegoError(f"format_version is {version!r}; this software reads {FORMAT_VERSION}: convert the checkpoint")
+            raise LegoError(
+                f"format_version is {version!r}; this software reads {FORMAT_VERSION}: convert the checkpoint"
+            )
         guidance = _known_keys(GuidanceDefaults, values.pop("guidance", {}), "guidance")
         vision = _known_keys(VisionInput, values.pop("vision", {}), "vision")
         known = _known_keys(cls, values, "")
+        if "name" not in known:
+            raise LegoError("the key name is missing; give the model a name")
         return cls(**known, guidance=GuidanceDefaults(**guidance), vision=VisionInput(**vision))
 
     def save(self, directory: Path) -> None:
@@ -151,8 +162,8 @@ class LegoConfig:
         if not path.is_file():
             raise LegoError(f"{directory} is not a LEGO checkpoint directory: it has no lego.json")
         try:
-            values = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # not JSON, or not even text
             raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
         try:
             return cls.from_dict(values)
@@ -160,14 +171,39 @@ class LegoConfig:
             raise LegoError(f"{path}: {error}") from error
 
 
-def _in_range(name: str, value: float, low: float, high: float) -> None:
+def number_in_range(name: str, value: object, low: float, high: float) -> None:
+    """Checks a number of a configuration.
+
+    Raises:
+        LegoError: `value` is no number, or lies outside `low` to `high`; the message starts with `name`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise LegoError(f"{name} is {value!r}; it must be a number between {low:g} and {high:g}")
+    if not low <= value <= high:  # also refuses NaN
+        raise LegoError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+
+
+def whole_number_in_range(name: str, value: object, low: int, high: int) -> None:
+    """Checks a whole number of a configuration.
+
+    Raises:
+        LegoError: `value` is no whole number, or lies outside `low` to `high`; the message starts with `name`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise LegoError(f"{name} is {value!r}; it must be a whole number between {low} and {high}")
     if not low <= value <= high:
         raise LegoError(f"{name} is {value}; it must lie between {low} and {high}")
 
 
-def _known_keys(cls: type, values: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _mapping(values: Any, place: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise LegoError(f"{place} is {values!r}; it must be a mapping of keys")
+    return values
+
+
+def _known_keys(cls: type, values: Any, prefix: str) -> dict[str, Any]:
     names = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - names)
+    unknown = sorted(set(_mapping(values, prefix)) - names)
     if unknown:
         place = f"{prefix}." if prefix else ""
         raise LegoError(f"unknown key {place}{unknown[0]}; known keys are {', '.join(sorted(names))}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +26,21 @@ def decode_image(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
     if not data:
         raise LegoError("the image is empty (0 bytes); send a JPEG, PNG or WebP picture")
     try:
-        with warnings.catch_warnings():
-            # The size is judged below against our own limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
         if width * height > max_pixels:
-            raise LegoError(f"the image is {width}x{height} pixels; the limit is {max_pixels} pixels: send a smaller one")
+            raise LegoError(
+                f"the image is {width}x{height} pixels; the limit is {max_pixels} pixels: send a smaller one"
+            )
         if min(width, height) < 8 or max(width, height) > 32 * min(width, height):
             raise LegoError(f"the image is {width}x{height} pixels; both sides must be at least 8 and within 1:32")
         image.load()
     except LegoError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow has a limit of its own, which it applies before it tells the size.
+        raise LegoError(f"the image is too large ({error}); the limit is {max_pixels} pixels") from error
+    except UnidentifiedImageError as error:
         raise LegoError(f"the {len(data)} bytes are not a JPEG, PNG or WebP picture") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged data
         raise LegoError(f"the image cannot be decoded ({error}); send it again") from error
@@ -75,17 +76,29 @@ def frame_to_vision_pixels(image: Image.Image, vision: VisionInput) -> NDArray[n
     Returns:
         (3, size, size) float32, normalised with the tower's mean and standard deviation.
     """
+    return normalise_vision(np.asarray(vision_square(image, vision)), vision)
+
+
+def vision_square(image: Image.Image, vision: VisionInput) -> Image.Image:
+    """Returns the square picture, `vision.size` pixels a side, that the vision tower is shown."""
     width, height = image.size
     if vision.fit == "squash":
         picture = image.resize((vision.size, vision.size), Image.Resampling.BICUBIC)
     else:
-        scale = vision.size / min(width, height)
-        resized = (max(vision.size, int(width * scale)), max(vision.size, int(height * scale)))
+        # Whole numbers throughout: a side rounded the other way would shift the crop by a pixel.
+        shortest = min(width, height)
+        resized = vision.size * width // shortest, vision.size * height // shortest
         left, top = (resized[0] - vision.size) // 2, (resized[1] - vision.size) // 2
         picture = image.resize(resized, Image.Resampling.BICUBIC)
         picture = picture.crop((left, top, left + vision.size, top + vision.size))
-    values = np.asarray(picture, np.float32) / 255.0
-    return ((values - np.float32(vision.mean)) / np.float32(vision.std)).transpose(2, 0, 1).astype(np.float32)
+    return picture
+
+
+def normalise_vision(squares: NDArray[np.uint8], vision: VisionInput) -> NDArray[np.float32]:
+    """Turns vision squares (..., V, V, 3) uint8 into what the tower takes: (..., 3, V, V) float32."""
+    mean, std = np.array(vision.mean, np.float32), np.array(vision.std, np.float32)
+    normalised: NDArray[np.float32] = (squares.astype(np.float32) / np.float32(255) - mean) / std
+    return np.moveaxis(normalised, -1, -3)
 
 
 def pixels_to_frame(pixels: NDArray[np.float32], width: int, height: int) -> Image.Image:
@@ -101,7 +114,7 @@ def pixels_to_frame(pixels: NDArray[np.float32], width: int, height: int) -> Ima
     """
     resolution = pixels.shape[-1]
     values = np.clip((pixels.transpose(1, 2, 0) + 1.0) * 127.5, 0, 255)
-    square = Image.fromarray(np.rint(values).astype(np.uint8), "RGB")
+    square = Image.fromarray(np.rint(values).astype(np.uint8))
     return square.resize(output_size(resolution, width, height), Image.Resampling.BICUBIC)
 
 

@@ -148,15 +148,14 @@ class Manifest:
         directory = Path(directory)
         path = directory / "manifest.json"
         if not path.is_file():
-            hint = "a checkpoint: build engines of it with lego-export build" if (directory / "lego.json").is_file() else (
-                "not an engine directory: it has no manifest.json"
-            )  # fmt: skip
-            raise LegoError(f"{directory} is {hint}")
+            if (directory / "lego.json").is_file():
+                raise LegoError(f"{directory} is a checkpoint: build engines of it with lego-export build")
+            raise LegoError(f"{directory} is not an engine directory: it has no manifest.json")
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             version = values.pop("format_version", None)
             if version != FORMAT_VERSION:
-                raise LegoError(f"format_version is {version!r}, this software reads {FORMAT_VERSION}: rebuild the engines")
+                raise LegoError(f"format_version is {version!r}, this software reads {FORMAT_VERSION}")
             graphs = {
                 name: GraphSpec(
                     spec["file"], spec["sha256"],
@@ -172,12 +171,14 @@ class Manifest:
                 graphs=graphs,
                 **values,
             )
-        except (LegoError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except KeyError as error:
+            raise LegoError(f"{path} lacks the key {error}: rebuild it with lego-export build") from error
+        except (ValueError, TypeError, AttributeError) as error:  # ValueError: not JSON, not text, or a LegoError
             raise LegoError(f"{path} is not a valid manifest ({error}): rebuild it with lego-export build") from error
         for name in GRAPHS:
             if name not in graphs:
                 raise LegoError(f"{path} lists no graph {name}: rebuild it with lego-export build")
-            file = graphs[name].file
+            file = str(graphs[name].file)
             if Path(file).name != file or not (directory / file).is_file():
                 raise LegoError(f"{directory} lacks the graph file {file}: rebuild it with lego-export build")
         return manifest

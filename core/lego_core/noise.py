@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lego_core.errors import LegoError
+
 
 def gaussian_noise(seed: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Returns the standard normal noise of one step of one request.
@@ -19,7 +21,12 @@ def gaussian_noise(seed: int, step: int, shape: tuple[int, ...]) -> NDArray[np.f
 
     Returns:
         float32, unit variance.
+
+    Raises:
+        LegoError: The seed is out of range.
     """
+    if not 0 <= seed < 2**64:
+        raise LegoError(f"seed is {seed}; it must lie between 0 and 2**64 - 1")
     # The counter's low words advance while drawing; the step goes in the highest, so no two steps overlap.
     counter = np.array([0, 0, 0, step], np.uint64)
     key = np.array([seed, 0], np.uint64)

@@ -14,9 +14,9 @@ _QUESTION_OPENINGS = re.compile(
     r"^(?:(?:hey|hi|ok|okay|please|so|now|um|uh)[,\s]+)*"
     r"(?:(?:can|could|would) you (?:please )?)?"
     r"(?:(?:show|tell|teach|explain|help)(?: to)?(?: me| us)?(?:,)?\s+)?"
-    r"(?:(?:what(?:'s| is) the (?:right |proper |best |correct )?way to|how (?:do|does|can|should|would|could|must) "
-    r"(?:i|you|we|one|somebody|someone|the person)(?: properly)?|how to(?: properly)?|i (?:want|need|would like) to|i'd like to|"
-    r"what do i do to|where do i)\s+)?",
+    r"(?:(?:what(?:'s| is) the (?:right |proper |best |correct )?way to|"
+    r"how (?:do|does|can|should|would|could|must) (?:i|you|we|one|somebody|someone|the person)(?: properly)?|"
+    r"how to(?: properly)?|i (?:want|need|would like) to|i'd like to|what do i do to|where do i)\s+)?",
     re.IGNORECASE,
 )
 _DETERMINERS = re.compile(r"\b(?:the|this|that|these|those|my|a|an|some)\s+", re.IGNORECASE)
@@ -31,17 +31,24 @@ def action_from_query(query: str) -> str:
     Raises:
         LegoError: Nothing is left to look for.
     """
-    text = " ".join(query.split()).strip(" ?!.,;:\"'")
-    action = _DETERMINERS.sub("", _QUESTION_OPENINGS.sub("", text, count=1)).strip()
+    # Phones write typographic apostrophes.
+    text = " ".join(query.replace("’", "'").split()).strip(" ?!.,;:\"'")
+    # The space lets an opening, or an article, be recognised where nothing follows it.
+    action = _DETERMINERS.sub("", _QUESTION_OPENINGS.sub("", f"{text} ", count=1)).strip()
     if not action:
         raise LegoError(f"the query {query!r} names no action; ask for example 'how do I open the drawer?'")
     return action[0].lower() + action[1:]
 
 
 def build_prompt(config: LegoConfig, query: str) -> str:
-    """Returns the full prompt, with `<image>` where the image tokens go."""
-    question = config.query_template.replace("{action}", action_from_query(query))
-    return config.prompt_template.replace("{query}", question.replace("<image>", ""))
+    """Returns the full prompt, with `<image>` where the image tokens go, and nowhere else.
+
+    Raises:
+        LegoError: The query names no action.
+    """
+    # Without its brackets, what a wearer types cannot pass for a marker or a special token of the model's.
+    question = config.query_template.replace("{action}", action_from_query(re.sub("[<>]", " ", query)))
+    return config.prompt_template.replace("{query}", question)
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, bos_token_id: int) -> tuple[list[int], list[int]]:

@@ -1,0 +1,110 @@
+"""`manifest.json` of an engine directory: what does not fit is refused with what to do about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+from lego_core.manifest import GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule, TensorSpec
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    graph = {
+        name: GraphSpec(
+            f"{name}.onnx", "0" * 64,
+            (TensorSpec("input", "float32", ("batch", 3, 64)),), (TensorSpec("output", "float32", ("batch", 4)),),
+        )
+        for name in GRAPHS
+    }  # fmt: skip
+    return Manifest(
+        lego=LegoConfig(name="test"), schedule=NoiseSchedule(prediction_type="v_prediction"),
+        decoder=DecoderSpec(2, 4, 8, 32, 1, 2), latent=LatentSpec(4, 8, 0.18215), context_width=16,
+        text_pad_token_id=2, text_bos_token_id=1, text_eos_token_id=2, precision="fp32", opset=23,
+        checkpoint_fingerprint="abcdef0123456789", graphs=graph, tool_versions={"torch": "2"},
+        parity={"unet": {"max_abs_error": 1e-6}},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def directory(manifest: Manifest, tmp_path: Path) -> Path:
+    for name in GRAPHS:
+        (tmp_path / f"{name}.onnx").write_bytes(b"graph")
+    manifest.save(tmp_path)
+    return tmp_path
+
+
+def change(directory: Path, **values: Any) -> None:
+    path = directory / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_a_saved_manifest_comes_back_equal(directory: Path, manifest: Manifest) -> None:
+    assert Manifest.load(directory) == manifest
+
+
+def test_the_model_version_is_name_and_short_fingerprint(manifest: Manifest) -> None:
+    assert manifest.model_version == "test-abcdef012345"
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LegoError, match=r"not an engine directory: it has no manifest\.json"):
+        Manifest.load(tmp_path)
+
+
+def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:
+    LegoConfig(name="test").save(tmp_path)
+
+    with pytest.raises(LegoError, match="is a checkpoint: build engines of it with lego-export build"):
+        Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format_version": 2}, "format_version is 2, this software reads 1"),
+        ({"surprise": 1}, "surprise"),
+        ({"decoder": {"layers": 2}}, "not a valid manifest"),
+        ({"decoder": None}, "not a valid manifest"),
+        ({"lego": {"format_version": 1, "name": "x", "resolution": 1}}, "resolution is 1"),
+        ({"schedule": {"prediction_type": "sample"}}, "prediction_type is 'sample'; choose one of epsilon"),
+        ({"graphs": {}}, "lists no graph text_encoder"),
+        ({"graphs": {"unet": {"file": "unet.onnx"}}}, "lacks the key 'sha256'"),
+    ],
+)
+def test_what_is_wrong_is_named_and_the_cure_is_to_rebuild(
+    directory: Path, values: dict[str, Any], message: str
+) -> None:
+    change(directory, **values)
+
+    with pytest.raises(LegoError, match=f"(?s){message}.*rebuild"):
+        Manifest.load(directory)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"null"])
+def test_a_damaged_manifest_is_refused(directory: Path, content: bytes) -> None:
+    (directory / "manifest.json").write_bytes(content)
+
+    with pytest.raises(LegoError, match="rebuild it with lego-export build"):
+        Manifest.load(directory)
+
+
+def test_a_missing_graph_file_is_named(directory: Path) -> None:
+    (directory / "unet.onnx").unlink()
+
+    with pytest.raises(LegoError, match=r"lacks the graph file unet\.onnx: rebuild"):
+        Manifest.load(directory)
+
+
+@pytest.mark.parametrize("file", ["../unet.onnx", "/etc/hostname", ".."])
+def test_graph_files_lie_in_the_directory_itself(directory: Path, file: str) -> None:
+    graphs = json.loads((directory / "manifest.json").read_text())["graphs"]
+    graphs["unet"]["file"] = file
+    change(directory, graphs=graphs)
+
+    with pytest.raises(LegoError, match="lacks the graph file"):
+        Manifest.load(directory)
