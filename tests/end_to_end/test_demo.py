@@ -1,0 +1,89 @@
+"""`make demo`, as the script behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.end_to_end.processes import REPOSITORY
+
+DEMO = [sys.executable, str(REPOSITORY / "tools" / "demo.py")]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=180)
+
+
+def test_the_demo_leaves_pictures_and_a_film_and_can_be_repeated(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    for _ in range(2):
+        result = run("--model", str(model), "--out", str(out), "--seconds", "2")
+        assert result.returncode == 0, result.stderr
+    pictures = {f"demo_{thing}.png" for thing in ("drawer", "cupboard", "tap")}
+    assert {path.name for path in out.glob("*.png")} == pictures
+    assert all(str(out / name) in result.stdout for name in (*pictures, "demo.mp4"))
+    assert cv2.VideoCapture(str(out / "demo.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 30
+    assert sorted(path.name for path in out.glob("00*")) == ["001", "002", "003"]
+
+
+def test_a_model_without_engines_is_one_line(tmp_path: Path) -> None:
+    result = run("--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {tmp_path / 'none'} holds no engines; ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    result = run("--model", str(model), "--out", str(tmp_path))
+    assert result.returncode == 2
+    assert "choose another folder" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_server_that_cannot_start_is_told_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{}")
+    result = run("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: the server did not start: ") and "lego-export build" in line
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_demo_leaves_no_process_behind(model: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    demo = subprocess.Popen(
+        [*DEMO, "--model", str(model), "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert demo.stdout is not None
+        while not demo.stdout.readline().startswith("listening on "):
+            assert demo.poll() is None
+        if stop == signal.SIGINT:  # a terminal sends Ctrl-C to every process of the command
+            os.killpg(demo.pid, stop)
+        else:
+            demo.send_signal(stop)
+        assert demo.wait(30) == 128 + stop
+        deadline = time.monotonic() + 5
+        while _group_lives(demo.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _group_lives(demo.pid)
+    finally:
+        if _group_lives(demo.pid):
+            os.killpg(demo.pid, signal.SIGKILL)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
