@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -171,27 +172,27 @@ class LegoConfig:
             raise LegoError(f"{path}: {error}") from error
 
 
-def number_in_range(name: str, value: object, low: float, high: float) -> None:
+def number_in_range(name: str, value: Any, low: float, high: float) -> None:
     """Checks a number of a configuration.
 
     Raises:
         LegoError: `value` is no number, or lies outside `low` to `high`; the message starts with `name`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise LegoError(f"{name} is {value!r}; it must be a number between {low:g} and {high:g}")
-    if not low <= value <= high:  # also refuses NaN
+    if not low <= float(value) <= high:  # also refuses NaN
         raise LegoError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
 
 
-def whole_number_in_range(name: str, value: object, low: int, high: int) -> None:
+def whole_number_in_range(name: str, value: Any, low: int, high: int) -> None:
     """Checks a whole number of a configuration.
 
     Raises:
         LegoError: `value` is no whole number, or lies outside `low` to `high`; the message starts with `name`.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise LegoError(f"{name} is {value!r}; it must be a whole number between {low} and {high}")
-    if not low <= value <= high:
+    if not low <= int(value) <= high:
         raise LegoError(f"{name} is {value}; it must lie between {low} and {high}")
 
 

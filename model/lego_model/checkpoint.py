@@ -1,10 +1,11 @@
 """A LEGO checkpoint directory, all parts in Hugging Face layout, safetensors only.
 
-    lego.json  unet/  vae/  text_encoder/  tokenizer/  scheduler/  conditioner/  vllm/
+It holds lego.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/, conditioner/ and vllm/.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,12 +66,10 @@ class LegoCheckpoint:
         text_encoder = load_part(CLIPTextModel, directory / "text_encoder", dtype)
         conditioner = load_part(Conditioner, directory / "conditioner", dtype)
         vllm = load_part(LlavaForConditionalGeneration, directory / "vllm", dtype)
-        scheduler = EulerAncestralDiscreteScheduler.from_pretrained(directory / "scheduler", local_files_only=True)
-        tokenizer = _load_tokenizer(directory / "tokenizer")
-        vllm_tokenizer = _load_tokenizer(directory / "vllm")
-        checkpoint = cls(
-            config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, vllm_tokenizer
-        )  # fmt: skip
+        scheduler = _load_scheduler(directory / "scheduler")
+        tokenizer = load_tokenizer(directory / "tokenizer")
+        vllm_tokenizer = load_tokenizer(directory / "vllm")
+        checkpoint = cls(config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, vllm_tokenizer)
         checkpoint.check()
         return checkpoint
 
@@ -98,17 +97,22 @@ class LegoCheckpoint:
                 f"context widths disagree: unet {width}, conditioner {self.conditioner.config.context_width}, "
                 f"text_encoder {text_width}; the parts come from different models"
             )
+        if self.unet.config.in_channels != 2 * self.vae.config.latent_channels:
+            raise LegoError(
+                f"the unet takes {self.unet.config.in_channels} channels; it must take the noisy latent's and the "
+                f"frame's, {self.vae.config.latent_channels} each"
+            )
         if vllm_width != self.conditioner.config.vllm_width:
             raise LegoError(
-                f"the conditioner projects {self.conditioner.config.vllm_width}-wide VLLM states but the VLLM is {vllm_width} "
-                "wide; use the VLLM this model was trained with"
+                f"the conditioner projects {self.conditioner.config.vllm_width}-wide VLLM states but the VLLM is "
+                f"{vllm_width} wide; use the VLLM this model was trained with"
             )
         vision = self.vllm.config.vision_config
         tokens = (vision.image_size // vision.patch_size) ** 2
         if tokens != self.config.image_tokens or vision.image_size != self.config.vision.size:
             raise LegoError(
-                f"lego.json says {self.config.image_tokens} image tokens of a {self.config.vision.size}-pixel picture; the "
-                f"vision tower makes {tokens} of {vision.image_size} pixels"
+                f"lego.json says {self.config.image_tokens} image tokens of a {self.config.vision.size}-pixel picture; "
+                f"the vision tower makes {tokens} of {vision.image_size} pixels"
             )
         if self.text_encoder.config.max_position_embeddings < self.config.text_tokens:
             raise LegoError(
@@ -133,30 +137,26 @@ def load_part(part: type[Part], directory: Path, dtype: torch.dtype) -> Part:
     """Loads one diffusers or transformers model from safetensors only.
 
     Raises:
-        LegoError: Missing or damaged.
+        LegoError: Missing, damaged, or without some of its weights.
     """
     if not directory.is_dir():
         raise LegoError(f"{directory.parent} lacks {directory.name}/; restore the checkpoint")
-    is_transformers = hasattr(part, "base_model_prefix")
-    dtype_argument = {"dtype": dtype} if is_transformers else {"torch_dtype": dtype}
+    arguments = {"dtype" if hasattr(part, "base_model_prefix") else "torch_dtype": dtype}
     try:
-        model = part.from_pretrained(directory, use_safetensors=True, local_files_only=True, **dtype_argument)  # type: ignore[attr-defined]
+        model, found = part.from_pretrained(  # type: ignore[attr-defined]
+            directory, use_safetensors=True, local_files_only=True, output_loading_info=True, **arguments
+        )
     except Exception as error:  # each library raises many types on damaged files
         raise LegoError(f"{directory} cannot be loaded ({error}); restore the checkpoint") from error
+    if found["missing_keys"]:
+        # The libraries would go on with random weights in their place.
+        raise LegoError(f"{directory} lacks the weights {min(found['missing_keys'])}; restore the checkpoint")
     return model.eval()
 
 
 def save_part(model: torch.nn.Module, directory: Path, dtype: torch.dtype) -> None:
     """Saves one model with its weights in `dtype`, leaving the model as it is."""
-    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    if hasattr(model, "base_model_prefix"):
-        model.save_pretrained(directory, state_dict=state)  # type: ignore[operator]
-        return
-    # diffusers takes no state dict: convert, save, convert back.
-    original = {key: value.clone() for key, value in model.state_dict().items()}
-    before = next(model.parameters()).dtype
-    model.to(dtype).save_pretrained(directory)  # type: ignore[operator]
-    model.to(before).load_state_dict(original)
+    copy.deepcopy(model).to(dtype).save_pretrained(directory)  # type: ignore[operator]
 
 
 def fingerprint(directory: Path, parts: Sequence[str] | None = None) -> str:
@@ -180,11 +180,18 @@ def fingerprint(directory: Path, parts: Sequence[str] | None = None) -> str:
 def checkpoint_files(directory: Path) -> list[Path]:
     """The files that make up a checkpoint, in a fixed order; anything else in the directory is not part of it."""
     folders = [directory / name for name in (*PARTS, "tokenizer", "scheduler")]
-    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".safetensors")]
+    files = [
+        file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in (".json", ".safetensors")
+    ]
     return [directory / "lego.json", *files]
 
 
-def _load_tokenizer(directory: Path) -> Tokenizer:
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Loads a part's tokenizer; lengths are the caller's, so padding and truncation are off.
+
+    Raises:
+        LegoError: Missing or damaged.
+    """
     path = directory / "tokenizer.json"
     if not path.is_file():
         raise LegoError(f"{directory} has no tokenizer.json; restore the checkpoint")
@@ -195,3 +202,12 @@ def _load_tokenizer(directory: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def _load_scheduler(directory: Path) -> EulerAncestralDiscreteScheduler:
+    if not (directory / "scheduler_config.json").is_file():
+        raise LegoError(f"{directory} has no scheduler_config.json; restore the checkpoint")
+    try:
+        return EulerAncestralDiscreteScheduler.from_pretrained(directory, local_files_only=True)
+    except Exception as error:
+        raise LegoError(f"{directory} cannot be loaded ({error}); restore the checkpoint") from error

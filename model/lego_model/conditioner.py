@@ -36,7 +36,7 @@ class Conditioner(ModelMixin, ConfigMixin):
         self.image_projection = nn.Linear(vllm_width, context_width)
         self.text_projection = nn.Linear(vllm_width, context_width)
         layer = nn.TransformerEncoderLayer(
-            context_width, mixer_heads, mixer_feed_forward, dropout=0.1, activation="relu", batch_first=True, norm_first=True
+            context_width, mixer_heads, mixer_feed_forward, 0.1, activation="relu", batch_first=True, norm_first=True
         )
         self.text_mixer = nn.TransformerEncoder(layer, mixer_layers, enable_nested_tensor=False)
         # The paper initialises all three with Xavier; TransformerEncoder copies one layer, so each is drawn anew.

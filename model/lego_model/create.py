@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
+from lego_core.errors import LegoError
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -34,8 +35,18 @@ def create(architecture: Path, corpus: Iterable[str], seed: int = 0) -> LegoChec
         architecture: YAML with the keys of nano.yaml.
         corpus: Sentences the tokenizer is trained on.
         seed: Of the weights.
+
+    Raises:
+        LegoError: The YAML lacks a key, or a value is out of range.
     """
-    shape: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(architecture), resolve=True)  # type: ignore[assignment]
+    shape: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(architecture), resolve=True)
+    try:
+        return _build(shape, corpus, seed)
+    except KeyError as error:
+        raise LegoError(f"{architecture} lacks the key {error}; see lego_model/nano.yaml for all of them") from error
+
+
+def _build(shape: dict[str, Any], corpus: Iterable[str], seed: int) -> LegoCheckpoint:
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus, shape["vocabulary"])
     vocabulary = tokenizer.get_vocab_size()

@@ -63,7 +63,7 @@ def states_of(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str, 
     prompt = prompt_embeddings(checkpoint, image_embeddings, query)
     ids = checkpoint.vllm_tokenizer.encode(description, add_special_tokens=False).ids
     ids = ids[: checkpoint.config.max_description_tokens - 1]
-    answer = checkpoint.vllm.get_input_embeddings()(torch.tensor([ids], device=prompt.device))
+    answer = checkpoint.vllm.get_input_embeddings()(torch.tensor([ids], dtype=torch.long, device=prompt.device))
     hidden = checkpoint.vllm.model.language_model(inputs_embeds=torch.cat([prompt, answer], dim=1)).last_hidden_state[0]
     return Description(description, image_embeddings, hidden[prompt.shape[1] - 1 :])
 
@@ -73,9 +73,11 @@ def prompt_embeddings(checkpoint: LegoCheckpoint, image_embeddings: Tensor, quer
     bos = checkpoint.vllm.config.text_config.bos_token_id
     before, after = encode_prompt(checkpoint.vllm_tokenizer, build_prompt(checkpoint.config, query), bos)
     embed = checkpoint.vllm.get_input_embeddings()
-    device = image_embeddings.device
-    parts = [embed(torch.tensor(before, device=device)), image_embeddings, embed(torch.tensor(after, device=device))]
-    return torch.cat(parts)[None]
+    # The type is stated for the side that may be empty.
+    ids_before, ids_after = (
+        torch.tensor(ids, dtype=torch.long, device=image_embeddings.device) for ids in (before, after)
+    )
+    return torch.cat([embed(ids_before), image_embeddings, embed(ids_after)])[None]
 
 
 def _greedy(checkpoint: LegoCheckpoint, prompt: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -1,22 +1,22 @@
 """LegoPipeline: a frame and a query in, the guidance frame out. The readable torch reference of the whole method.
 
-    from lego_model.pipeline import LegoPipeline
+Example:
     pipe = LegoPipeline.from_pretrained("models/lego-nano")
     guidance = pipe(Image.open("kitchen.jpg"), "how do I open the drawer?")
-    guidance.image.save("guidance.png"); print(guidance.description)
+    print(guidance.description)
+    guidance.image.save("guidance.png")
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
-from lego_core.config import SAMPLERS, Sampler
+from lego_core.config import GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels, pixels_to_frame
 from lego_core.noise import gaussian_noise
@@ -27,8 +27,7 @@ from torch import Tensor
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import null_context, pad_text_states
 from lego_model.describe import Description, describe, embed_image, states_of
-
-Scheduler = DPMSolverMultistepScheduler | EulerAncestralDiscreteScheduler | EulerDiscreteScheduler
+from lego_model.sampling import SigmaSchedule, sample
 
 
 @dataclass(frozen=True)
@@ -95,18 +94,18 @@ class LegoPipeline:
             sampler: One of `lego_core.config.SAMPLERS`.
 
         Raises:
-            LegoError: The query names no action, or an option is out of range.
+            LegoError: The query names no action, the description is empty, or an option is out of range.
         """
+        options = self._options(steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler)
         image = image.convert("RGB")
         features = self.embed(image)
         if description is None:
             words = describe(self.checkpoint, features, query)
+        elif description.strip():
+            words = states_of(self.checkpoint, features, query, " ".join(description.split()))
         else:
-            words = states_of(self.checkpoint, features, query, description)
-        pixels = self.paint(
-            self.encode_frames([image]), self.context([words]), [seed],
-            steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
-        )  # fmt: skip
+            raise LegoError("the description is empty; leave it out to let the model write it")
+        pixels = self.paint(self.encode_frames([image]), self.context([words]), [seed], **asdict(options))
         frame = pixels_to_frame(pixels[0].float().cpu().numpy(), *image.size)
         return Guidance(frame, words.text, seed)
 
@@ -129,7 +128,8 @@ class LegoPipeline:
         """Returns CLIP's last hidden states of the descriptions, (B, N, C)."""
         special = self.checkpoint.special_text_tokens
         ids = [
-            encode_description(self.checkpoint.tokenizer, text, self.config.text_tokens, special) for text in descriptions
+            encode_description(self.checkpoint.tokenizer, text, self.config.text_tokens, special)
+            for text in descriptions
         ]
         return self.checkpoint.text_encoder(torch.tensor(ids, device=self.device)).last_hidden_state
 
@@ -174,47 +174,51 @@ class LegoPipeline:
 
         Returns:
             Pixels (B, 3, R, R), about [-1, 1].
+
+        Raises:
+            LegoError: An option or a seed is out of range, or the batch sizes disagree.
         """
-        defaults = self.config.guidance
-        text_scale = defaults.text_scale if text_scale is None else text_scale
-        image_scale = defaults.image_scale if image_scale is None else image_scale
-        scheduler = self._scheduler(sampler or defaults.sampler, steps or defaults.steps)
-        unet, dtype = self.checkpoint.unet, self.checkpoint.unet.dtype
-        batch = len(seeds)
-        shape = frame_latents.shape[1:]
-        noise = np.stack([gaussian_noise(seed, 0, tuple(shape)) for seed in seeds])
-        latents = torch.from_numpy(noise).to(self.device) * scheduler.init_noise_sigma
+        options = self._options(steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler)
+        batch, shape = len(seeds), tuple(frame_latents.shape[1:])
+        if not len(frame_latents) == len(contexts) == batch:
+            raise LegoError(
+                f"{len(frame_latents)} frames, {len(contexts)} contexts and {batch} seeds: give one of each"
+            )
+        unet, vae = self.checkpoint.unet, self.checkpoint.vae
+        predicts_velocity = self.checkpoint.scheduler.config.prediction_type == "v_prediction"
+        schedule = SigmaSchedule(self.checkpoint.scheduler)
+        sigmas = schedule.sigmas(options.steps)
         # The three branches of dual guidance share one call: condition, input frame only, nothing (lego-reference B).
         context = torch.cat([contexts, self.null.expand(2 * batch, -1, -1)])
         frames = torch.cat([frame_latents, frame_latents, torch.zeros_like(frame_latents)])
-        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        ancestral = {"generator": generators} if isinstance(scheduler, EulerAncestralDiscreteScheduler) else {}
-        for index, timestep in enumerate(scheduler.timesteps):
-            scaled = scheduler.scale_model_input(latents, timestep)
-            inputs = torch.cat([scaled.to(dtype).repeat(3, 1, 1, 1), frames], dim=1)
-            timesteps = timestep.float().to(self.device).expand(3 * batch)
-            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.float().chunk(3)
-            prediction = nothing + image_scale * (image_only - nothing) + text_scale * (conditioned - image_only)
-            latents = scheduler.step(prediction, timestep, latents, **ancestral).prev_sample
+
+        def noise(step: int) -> Tensor:
+            return torch.from_numpy(np.stack([gaussian_noise(seed, step, shape) for seed in seeds])).to(self.device)
+
+        def denoise(latents: Tensor, sigma: float) -> Tensor:
+            variance = sigma**2 + 1
+            noisy = (latents / variance**0.5).to(unet.dtype).repeat(3, 1, 1, 1)
+            timesteps = torch.full((3 * batch,), schedule.timestep(sigma), device=self.device)
+            prediction = unet(torch.cat([noisy, frames], dim=1), timesteps, context).sample.float()
+            conditioned, image_only, nothing = prediction.chunk(3)
+            guided = (
+                nothing
+                + options.image_scale * (image_only - nothing)
+                + options.text_scale * (conditioned - image_only)
+            )  # fmt: skip
             if on_step is not None:
-                on_step(index + 1, len(scheduler.timesteps))
-        vae = self.checkpoint.vae
+                on_step(sigmas.index(sigma) + 1, options.steps)
+            if predicts_velocity:
+                return latents / variance - guided * (sigma / variance**0.5)
+            return latents - sigma * guided
+
+        latents = sample(options.sampler, denoise, sigmas, noise)
         return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
 
-    def _scheduler(self, sampler: Sampler, steps: int) -> Scheduler:
-        if not 1 <= steps <= 1000:
-            raise LegoError(f"steps is {steps}; it must lie between 1 and 1000")
-        config = self.checkpoint.scheduler.config
-        scheduler: Scheduler
-        if sampler == "euler_ancestral":
-            scheduler = EulerAncestralDiscreteScheduler.from_config(config, timestep_spacing="linspace")
-        elif sampler == "euler":
-            scheduler = EulerDiscreteScheduler.from_config(config, timestep_spacing="linspace")
-        elif sampler == "dpm_solver_pp":
-            scheduler = DPMSolverMultistepScheduler.from_config(
-                config, timestep_spacing="linspace", algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
-            )
-        else:
-            raise LegoError(f"sampler is {sampler!r}; choose one of {', '.join(SAMPLERS)}")
-        scheduler.set_timesteps(steps, device=self.device)
-        return scheduler
+    def _options(self, **given: Any) -> GuidanceDefaults:
+        """The model's sampling defaults with what the caller gave in their place.
+
+        Raises:
+            LegoError: A value is out of range.
+        """
+        return replace(self.config.guidance, **{name: value for name, value in given.items() if value is not None})

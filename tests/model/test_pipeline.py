@@ -1,0 +1,144 @@
+"""A frame and a query in, the guidance frame out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lego_core.config import SAMPLERS, Sampler
+from lego_core.errors import LegoError
+from lego_model.describe import describe
+from lego_model.pipeline import LegoPipeline
+from PIL import Image
+
+QUERY = "How do I open the drawer?"
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).max())
+
+
+def test_the_same_seed_paints_the_same_picture_and_another_seed_another(
+    pipe: LegoPipeline, frames: list[Image.Image]
+) -> None:
+    first, again, other = (pipe(frames[0], QUERY, seed=seed, sampler="euler_ancestral") for seed in (1, 1, 2))
+
+    assert difference(first.image, again.image) == 0
+    assert difference(first.image, other.image) > 0
+    assert (first.seed, first.description) == (1, again.description)
+
+
+@pytest.mark.parametrize("size", [(160, 120), (120, 160), (64, 64), (320, 90)])
+def test_the_guidance_frame_has_the_input_frames_aspect_ratio(pipe: LegoPipeline, size: tuple[int, int]) -> None:
+    guidance = pipe(Image.new("RGB", size, (90, 120, 60)), QUERY, steps=1)
+
+    assert min(guidance.image.size) == 64
+    assert guidance.image.width / guidance.image.height == pytest.approx(size[0] / size[1], abs=0.02)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_any_colour_mode_is_taken(pipe: LegoPipeline, frames: list[Image.Image], mode: str) -> None:
+    assert pipe(frames[0].convert(mode), QUERY, steps=1).image.mode == "RGB"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@torch.inference_mode()
+def test_a_batch_paints_what_its_members_paint_alone(
+    pipe: LegoPipeline, frames: list[Image.Image], sampler: Sampler
+) -> None:
+    words = [describe(pipe.checkpoint, pipe.embed(frame), QUERY) for frame in frames]
+    latents, contexts = pipe.encode_frames(frames), pipe.context(words)
+
+    together = pipe.paint(latents, contexts, [1, 2], sampler=sampler)
+
+    for index, seed in enumerate((1, 2)):
+        alone = pipe.paint(latents[index : index + 1], contexts[index : index + 1], [seed], sampler=sampler)
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_scales_pull_the_picture(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    plain = pipe(frames[0], QUERY, text_scale=1.0, image_scale=1.0).image
+
+    assert difference(plain, pipe(frames[0], QUERY, text_scale=9.0, image_scale=1.0).image) > 0
+    assert difference(plain, pipe(frames[0], QUERY, text_scale=1.0, image_scale=5.0).image) > 0
+
+
+@torch.inference_mode()
+def test_scales_of_one_leave_the_conditional_branch_alone(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    latents = pipe.encode_frames(frames[:1])
+    context = pipe.context([describe(pipe.checkpoint, pipe.embed(frames[0]), QUERY)])
+    clean = LegoPipeline(pipe.checkpoint)
+    clean._null = torch.randn_like(pipe.null)
+
+    options: dict[str, Any] = {"text_scale": 1.0, "image_scale": 1.0}
+    torch.testing.assert_close(
+        pipe.paint(latents, context, [0], **options),
+        clean.paint(latents, context, [0], **options),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_a_given_description_is_painted_instead(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    own = pipe(frames[0], QUERY)
+    given = pipe(frames[0], QUERY, description="  The left hand\nturns the tap. ")
+
+    assert given.description == "The left hand turns the tap."
+    assert difference(own.image, given.image) > 0
+
+
+def test_progress_is_told_step_by_step(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    seen: list[tuple[int, int]] = []
+    context = pipe.null
+    pipe.paint(pipe.encode_frames(frames[:1]), context, [0], steps=3, on_step=lambda *step: seen.append(step))
+
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must lie between 1 and 1000"),
+        ({"steps": 1001}, "steps is 1001"),
+        ({"steps": 2.5}, "steps is 2.5; it must be a whole number"),
+        ({"text_scale": 0.5}, "text_scale is 0.5; it must lie between 1 and 30"),
+        ({"image_scale": 11}, "image_scale is 11; it must lie between 1 and 10"),
+        ({"sampler": "heun"}, "sampler is 'heun'; choose one of euler_ancestral, euler, dpm_solver_pp"),
+        ({"seed": -1}, "seed is -1; it must lie between 0"),
+        ({"description": "  "}, "the description is empty; leave it out"),
+    ],
+)
+def test_an_option_out_of_range_is_named(
+    pipe: LegoPipeline, frames: list[Image.Image], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LegoError, match=message):
+        pipe(frames[0], QUERY, **options)
+
+
+def test_a_query_without_an_action_is_refused(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    with pytest.raises(LegoError, match="names no action"):
+        pipe(frames[0], "how do I?")
+
+
+def test_batch_sizes_that_disagree_are_named(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    with pytest.raises(LegoError, match="2 frames, 1 contexts and 1 seeds"):
+        pipe.paint(pipe.encode_frames(frames), pipe.null, [0])
+
+
+def test_a_directory_becomes_a_pipeline(tiny_directory: Path, pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    loaded = LegoPipeline.from_pretrained(tiny_directory)
+
+    assert difference(loaded(frames[0], QUERY).image, pipe(frames[0], QUERY).image) == 0
+
+
+def test_half_precision_paints_nearly_the_same(
+    tiny_directory: Path, pipe: LegoPipeline, frames: list[Image.Image]
+) -> None:
+    half = LegoPipeline.from_pretrained(tiny_directory, torch.bfloat16)
+
+    picture = half(frames[0], QUERY, description="The left hand turns the tap.").image
+
+    assert difference(picture, pipe(frames[0], QUERY, description="The left hand turns the tap.").image) < 40
