@@ -1,0 +1,95 @@
+"""Writes an evaluation's figures and a checkpoint's training record into the model card; nothing is typed by hand.
+
+python tools/model_card.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+
+# Keys of `lego-train evaluate toy`, in the order of the table's columns.
+_COLUMNS = {
+    "scenes": ("scenes", "{:d}"),
+    "description_slots": ("description slots", "{:.2f}"),
+    "hand": ("hand", "{:.2f}"),
+    "side": ("side", "{:.2f}"),
+    "action_success": ("action success", "{:.2f}"),
+    "outside_psnr_db": ("outside PSNR, dB", "{:.1f}"),
+    "inside_target_psnr_db": ("inside PSNR, dB", "{:.1f}"),
+}
+
+
+def main() -> int:
+    """Runs the command line; returns 0, or 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(description="Put a model's figures into its card.")
+    parser.add_argument("--card", type=Path, default=Path("docs/lego-nano.md"))
+    parser.add_argument("--figures", type=Path, default=Path("docs/lego-nano.json"), help="of lego-train evaluate toy")
+    parser.add_argument("--checkpoint", type=Path, default=Path("models/lego-nano"))
+    options = parser.parse_args()
+    try:
+        if not options.figures.is_file():
+            raise LegoError(f"there is no {options.figures}; write it with lego-train evaluate toy --json")
+        card = options.card.read_text()
+        card = replace_block(card, "results", results_table(json.loads(options.figures.read_text())))
+        card = replace_block(card, "stages", stages_table(LegoConfig.load(options.checkpoint).provenance))
+    except (LegoError, OSError, json.JSONDecodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    options.card.write_text(card)
+    print(options.card)
+    return 0
+
+
+def results_table(figures: dict[str, Any]) -> str:
+    """Returns one row per action and one for all, then what the VLLM could do before it was tuned."""
+    rows = [["action", *(title for title, _ in _COLUMNS.values())], ["---", *["---:"] * len(_COLUMNS)]]
+    for name, values in [*figures["per_action"].items(), ("**all**", figures)]:
+        rows.append([name, *(shape.format(values[key]) for key, (_, shape) in _COLUMNS.items())])
+    lines = [_row(row) for row in rows]
+    untuned = figures["description_slots_untuned"]
+    if untuned is not None:
+        source = figures["description_slots_untuned_source"]
+        lines += ["", f"Description slots before instruction tuning: {untuned:.2f} ({source})."]
+    lines += ["", f"U-Net evaluations per guidance frame: {figures['unet_evaluations_per_frame']}."]
+    return "\n".join(lines)
+
+
+def stages_table(provenance: dict[str, Any]) -> str:
+    """Returns one row per training stage that `lego.json` records."""
+    stages = provenance.get("stages", {})
+    if not stages:
+        raise LegoError("lego.json records no training stage; train the model with lego-train")
+    rows = [["stage", "steps", "batch", "samples", "commit", "finished"], ["---", "---:", "---:", "---:", "---", "---"]]
+    for name, made in stages.items():
+        config = made["config"]
+        numbers = [str(config.get(key, "")) for key in ("steps", "batch_size")]
+        rows.append([name, *numbers, str(made["samples"]), made["git_commit"][:10], made["finished"]])
+    return "\n".join(_row(row) for row in rows)
+
+
+def replace_block(card: str, name: str, text: str) -> str:
+    """Replaces what stands between `<!-- name:begin -->` and `<!-- name:end -->`.
+
+    Raises:
+        LegoError: The card has no such place.
+    """
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    if begin not in card or end not in card:
+        raise LegoError(f"the card lacks the lines {begin.strip()} and {end}; put them where the table belongs")
+    before, rest = card.split(begin, 1)
+    return before + begin + text + "\n" + end + rest.split(end, 1)[1]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
