@@ -1,0 +1,1 @@
+"""The gRPC protocol between clients and the guidance server."""
