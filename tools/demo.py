@@ -19,24 +19,33 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lego_core.errors import LegoError
 
 _START_SECONDS = 120.0  # loading and warming up take seconds; this is for a machine that is busy
 _STOP_SECONDS = 15.0  # the server itself gives queries in flight 10 s
-_QUERIES = "queries.json"
+_POLL_SECONDS = 0.05
+_signals: list[int] = []  # received so far
 # What people type, and the module behind it: modules run in this environment even if it is not activated.
 _COMMANDS = {"lego-server": "lego_server", "lego-train": "lego_training", "lego-client": "lego_client"}
 
 
 def main() -> int:
-    """Runs the demo; returns 0, the failed command's exit code, 2 for what the user can put right, or 130 (Ctrl-C)."""
+    """Runs the demo; returns 0, or 2 for what the user can put right.
+
+    Raises:
+        SystemExit: A command failed, with its exit code; or 128 + the number of the signal that stopped the demo.
+    """
     parser = argparse.ArgumentParser(description="Show LEGO-AR at work.")
     parser.add_argument("--model", type=Path, default=Path("models/lego-nano"), help="engine directory")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results; replaced")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each kitchen's part of the film")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server is stopped then too
+    # Only noted here and acted on between two looks at a child: an exception out of a signal handler could strike while
+    # a child is being started, and would leave it behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: _signals.append(received))
     began = time.monotonic()
     try:
         _prepare(options.model, options.out)
@@ -44,9 +53,6 @@ def main() -> int:
     except LegoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
     print(f"\ndone in {time.monotonic() - began:.0f} s; look at")
     for path in (options.out / "demo.mp4", *pictures):
         print(f"  {path}")
@@ -58,9 +64,9 @@ def demonstrate(model: Path, out: Path, seconds: float) -> list[Path]:
 
     Raises:
         LegoError: The server does not start.
-        SystemExit: A command failed; it has said why.
+        SystemExit: A command failed; it has said why. Or a signal stopped the demo.
     """
-    film, queries = out / "tour.mp4", out / _QUERIES
+    film, queries = out / "tour.mp4", out / "queries.json"
     with _server(model, out / "server.log") as address:
         _run(["lego-train", "toy-kitchen", "tour", str(film), "--seconds", f"{seconds:g}", "--queries", str(queries)])
         _run(["lego-client", "play", "--server", address, "--clip", str(film), "--queries", str(queries),
@@ -86,46 +92,63 @@ def _prepare(model: Path, out: Path) -> None:
 def _server(model: Path, log: Path) -> Iterator[str]:
     """Runs a server; yields its HOST:PORT once it answers, and stops it whatever happens."""
     command = ["lego-server", "serve", "--engines", str(model), "--port", "0"]
-    print(f"$ {shlex.join(command)}", flush=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(_as_module(command), stdout=subprocess.PIPE, stderr=output, text=True)
-    try:
+    with log.open("wb") as output, _running(command, stdout=subprocess.PIPE, stderr=output) as process:
         yield _wait_until_listening(process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        finally:
-            process.kill()  # does nothing to a process that has ended
 
 
 def _wait_until_listening(process: subprocess.Popen[str], log: Path) -> str:
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
-    line = process.stdout.readline() if ready else ""
+    deadline = time.monotonic() + _START_SECONDS
+    line = ""
+    while not line and time.monotonic() < deadline:
+        _stop_if_asked()
+        if select.select([process.stdout], [], [], _POLL_SECONDS)[0]:
+            line = process.stdout.readline() or "it has ended"
     if not line.startswith("listening on "):
-        told = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        told = log.read_text(errors="replace").strip().splitlines() or [line or f"no sign in {_START_SECONDS:g} s"]
         raise LegoError(f"the server did not start: {told[-1]} (its whole log is {log})")
     print(line.strip(), flush=True)
     return line.removeprefix("listening on ").strip()
+
+
+def _run(command: Sequence[str]) -> None:
+    """Runs one command to its end."""
+    with _running(command) as process:
+        while process.poll() is None:
+            _stop_if_asked()
+            time.sleep(_POLL_SECONDS)
+    _stop_if_asked()
+    if process.returncode != 0:
+        print(f"error: {command[0]} failed", file=sys.stderr)
+        sys.exit(process.returncode)
+
+
+@contextmanager
+def _running(command: Sequence[str], **pipes: Any) -> Iterator[subprocess.Popen[str]]:
+    """Prints and starts a command; ends it with the block, if it has not ended by itself."""
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    process = subprocess.Popen([sys.executable, "-m", _COMMANDS[command[0]], *command[1:]], text=True, **pipes)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _stop_if_asked() -> None:
+    if _signals:
+        print("stopped", file=sys.stderr)
+        sys.exit(128 + _signals[0])
 
 
 def _name_picture(record: Path, out: Path) -> Path:
     """Copies an answer's side_by_side.png to demo_THING.png, named after what was asked about."""
     thing = json.loads(record.read_text())["query"].rstrip("?").split()[-1]
     return Path(shutil.copyfile(record.with_name("side_by_side.png"), out / f"demo_{thing}.png"))
-
-
-def _run(command: Sequence[str]) -> None:
-    print(f"\n$ {shlex.join(command)}", flush=True)
-    code = subprocess.run(_as_module(command), check=False).returncode
-    if code != 0:
-        print(f"error: {command[0]} failed", file=sys.stderr)
-        sys.exit(code)
-
-
-def _as_module(command: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", _COMMANDS[command[0]], *command[1:]]
 
 
 if __name__ == "__main__":

@@ -21,11 +21,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=180)
 
 
-def test_the_demo_leaves_pictures_and_a_film_and_can_be_repeated(model: Path, tmp_path: Path) -> None:
+def test_the_demo_leaves_pictures_and_a_film_in_place_of_an_earlier_demo(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    for _ in range(2):
-        result = run("--model", str(model), "--out", str(out), "--seconds", "2")
-        assert result.returncode == 0, result.stderr
+    (out / "009").mkdir(parents=True)
+    for earlier in ("server.log", "demo.mp4", "009/record.json"):
+        (out / earlier).touch()
+
+    result = run("--model", str(model), "--out", str(out), "--seconds", "2")
+
+    assert result.returncode == 0, result.stderr
     pictures = {f"demo_{thing}.png" for thing in ("drawer", "cupboard", "tap")}
     assert {path.name for path in out.glob("*.png")} == pictures
     assert all(str(out / name) in result.stdout for name in (*pictures, "demo.mp4"))
@@ -57,16 +61,17 @@ def test_a_server_that_cannot_start_is_told_with_its_reason(tmp_path: Path) -> N
     assert line.startswith("error: the server did not start: ") and "lego-export build" in line
 
 
+@pytest.mark.parametrize("until", ["$ lego-server", "listening on", "$ lego-train", "$ lego-client"])
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_demo_leaves_no_process_behind(model: Path, tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_stopped_demo_leaves_no_process_behind(model: Path, tmp_path: Path, stop: signal.Signals, until: str) -> None:
     demo = subprocess.Popen(
-        [*DEMO, "--model", str(model), "--out", str(tmp_path / "out")],
+        [*DEMO, "--model", str(model), "--out", str(tmp_path / "out"), "--seconds", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         assert demo.stdout is not None
-        while not demo.stdout.readline().startswith("listening on "):
-            assert demo.poll() is None
+        while not (line := demo.stdout.readline()).startswith(until):
+            assert line, "the demo ended by itself"
         if stop == signal.SIGINT:  # a terminal sends Ctrl-C to every process of the command
             os.killpg(demo.pid, stop)
         else:
