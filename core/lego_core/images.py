@@ -66,8 +66,12 @@ def frame_to_pixels(image: Image.Image, resolution: int) -> NDArray[np.float32]:
     Returns:
         (3, resolution, resolution) float32 in [-1, 1].
     """
-    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return (np.asarray(square, np.float32) / 127.5 - 1.0).transpose(2, 0, 1)
+    return (np.asarray(frame_square(image, resolution), np.float32) / 127.5 - 1.0).transpose(2, 0, 1)
+
+
+def frame_square(image: Image.Image, resolution: int) -> Image.Image:
+    """Returns the whole frame, squashed to `resolution` pixels a side."""
+    return image.resize((resolution, resolution), Image.Resampling.LANCZOS)
 
 
 def frame_to_vision_pixels(image: Image.Image, vision: VisionInput) -> NDArray[np.float32]:

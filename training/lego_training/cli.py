@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +32,16 @@ Run = Annotated[Path, typer.Option(help="Directory for states to resume from, lo
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the YAML.")]
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Says what a stopped command leaves behind; typer alone would end it without a word."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        typer.echo(f"stopped: {stop}" if str(stop) else "stopped", err=True)
+        raise typer.Exit(130) from None
+
+
 @app.command()
 def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Overrides = None) -> None:
     """Make a new checkpoint with random weights and a tokenizer of the dataset's words."""
@@ -51,9 +64,8 @@ def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Ov
 
 
 @app.command("all")
-def train_all(
-    config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, overrides: Overrides = None
-) -> None:
+@_stoppable()
+def train_all(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, overrides: Overrides = None) -> None:
     """Run every stage in order, creating the checkpoint if absent; resumes where it stopped."""
     if not (checkpoint / "lego.json").exists():
         create(config, data, checkpoint, overrides)
@@ -90,7 +102,8 @@ def train_stage(
         from lego_training.stages.embed import embed
         from lego_training.stages.unet import train_unet
 
-        train_unet(checkpoint, embed(checkpoint, records, run / "embeddings"), run_config.unet, run_config.diffusion, run)
+        embeddings = embed(checkpoint, records, run / "embeddings")
+        train_unet(checkpoint, embeddings, run_config.unet, run_config.diffusion, run)
     _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))
 
 
@@ -132,11 +145,17 @@ def _record_provenance(
 
 
 def _git_commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)  # noqa: S607
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    found = subprocess.run(  # noqa: S603
+        [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
     return found.stdout.strip() or "unknown"
 
 
 def _add_stage_command(stage: str, help_text: str) -> None:
+    @_stoppable()
     def command(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, overrides: Overrides = None) -> None:
         train_stage(stage, config, data, checkpoint, run, overrides)
 
@@ -151,13 +170,16 @@ _add_stage_command("unet", "Diffusion tuning of the U-Net with the VLLM's embedd
 
 
 @evaluate.command("toy")
+@_stoppable()
 def evaluate_toy(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint directory.")],
     scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes to judge.")] = 300,
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go; a plot is put beside it.")] = Path(
         "evaluation.json"
     ),
-    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own if unset.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own if unset.")
+    ] = None,
     untuned: Annotated[
         Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, to measure it again here.")
     ] = None,
@@ -190,8 +212,9 @@ def evaluate_toy(
     console = Console()
     console.print(report.table(figures))
     console.print(
-        f"description slots {figures['description_slots']:.3f} (untuned {_show(figures['description_slots_untuned'])}), "
-        f"action success {figures['action_success']:.3f}, outside PSNR {figures['outside_psnr_db']:.1f} dB, "
+        f"description slots {figures['description_slots']:.3f} "
+        f"(untuned {_show(figures['description_slots_untuned'])}), action success {figures['action_success']:.3f}, "
+        f"outside PSNR {figures['outside_psnr_db']:.1f} dB, "
         f"{figures['unet_evaluations_per_frame']} U-Net evaluations a frame; figures in {json_file}"
     )
 
@@ -205,10 +228,5 @@ def main() -> None:
     try:
         app()
     except LegoError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        typer.echo(f"stopped: {stop}" if str(stop) else "stopped", err=True)
-        sys.exit(130)
-
-

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from lego_core.config import whole_number_in_range
 from lego_core.errors import LegoError
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +15,8 @@ from yaml import YAMLError
 
 from lego_training.loop import LoopConfig
 from lego_training.stages.unet import DiffusionConfig
+
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class RunConfig:
     unet: LoopConfig
     diffusion: DiffusionConfig
 
+    def __post_init__(self) -> None:
+        for name in ("dataset", "architecture"):
+            if not isinstance(getattr(self, name), str):
+                raise LegoError(f"{name} is {getattr(self, name)!r}; it must be text")
+        whole_number_in_range("seed", self.seed, 0, 2**31 - 1)
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads a run's YAML.
@@ -56,24 +65,27 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise LegoError(f"the override {bad[0]!r} is not of the form key=value")
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise LegoError(f"{path} cannot be read as a configuration: {error}") from error
     kinds = {"diffusion": DiffusionConfig, **dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "unet"), LoopConfig)}
-    known = _build(RunConfig, {k: _build(kinds[k], v, k) if k in kinds else v for k, v in values.items()}, str(path))
-    return known
+    if not isinstance(values, dict):
+        raise LegoError(f"{path} is no mapping of keys")
+    parts = {key: _build(kinds[key], value, key) if key in kinds else value for key, value in values.items()}
+    return _build(RunConfig, parts, str(path))
 
 
-def _build(kind: type, values: dict[str, Any], place: str) -> Any:
+def _build(kind: type[Built], values: Any, place: str) -> Built:
     if not isinstance(values, dict):
         raise LegoError(f"{place} is {values!r}; it must be a mapping of keys")
-    names = [f.name for f in fields(kind)]
-    unknown = [key for key in values if key not in names]
+    known = {each.name: each.default is MISSING for each in fields(kind)}  # type: ignore[arg-type]
+    unknown = [key for key in values if key not in known]
     if unknown:
-        raise LegoError(f"{place}: unknown key {unknown[0]!r}; known keys are {', '.join(names)}")
+        raise LegoError(f"{place}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")
+    missing = [key for key, needed in known.items() if needed and key not in values]
+    if missing:
+        raise LegoError(f"{place}: the key {missing[0]!r} is missing")
     try:
         return kind(**values)
     except LegoError as error:
-        raise LegoError(f"{place}: {error}") from error
-    except TypeError as error:
         raise LegoError(f"{place}: {error}") from error

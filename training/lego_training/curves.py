@@ -8,8 +8,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+# Before pyplot is imported: a training machine has no screen.
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+import matplotlib.pyplot as plt
 
 
 def plot_losses(run: Path) -> Path:
@@ -17,7 +18,7 @@ def plot_losses(run: Path) -> Path:
     files = sorted(run.glob("*.csv"))
     figure, axes = plt.subplots(1, max(1, len(files)), figsize=(5 * max(1, len(files)), 3.5), squeeze=False)
     for file, axis in zip(files, axes[0], strict=False):
-        rows = list(csv.reader(file.open()))[1:]
+        rows = list(csv.reader(file.read_text().splitlines()))[1:]
         if not rows:
             continue
         steps, losses = np.array(rows, float).T

@@ -1,12 +1,13 @@
 """Reads a dataset directory in the layout of the released LEGO-Dataset (lego-reference D).
 
-    EgoGen/<name>/{train,val,val_gt_for_metric}/<clip_id>/<action_id>/<frame>.jpg
-    <name>_{train,val}.json   <name>_metadata.json
+Its frames are EgoGen/<name>/{train,val,val_gt_for_metric}/<clip_id>/<action_id>/<frame>.jpg; <name>_{train,val}.json
+lists the actions, and <name>_metadata.json says more of them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,28 +49,44 @@ def read_records(root: Path, name: str, split: Literal["train", "val"]) -> list[
     """Returns the records of a split in file order, which defines their indices.
 
     Raises:
-        LegoError: No such dataset, or a record lacks a key or a frame; the message names it.
+        LegoError: No such dataset, a damaged file, or a record that lacks a key or a frame; the message names it.
     """
     index = root / f"{name}_{split}.json"
     if not index.is_file():
-        raise LegoError(f"{root} holds no dataset {name!r}: {index.name} is missing; write one with lego-train toy-kitchen write")
+        raise LegoError(
+            f"{root} holds no dataset {name!r}: {index.name} is missing; write one with lego-train toy-kitchen write"
+        )
     metadata_path = root / f"{name}_metadata.json"
-    metadata = json.loads(metadata_path.read_text()) if metadata_path.is_file() else {}
+    metadata = _read_json(metadata_path) if metadata_path.is_file() else {}
     folder = root / "EgoGen" / _FOLDERS.get(name, name) / split
     records = []
-    for clip_id, actions in json.loads(index.read_text()).items():
+    for clip_id, actions in _read_json(index).items():
         for action_id, values in actions.items():
             missing = [key for key in ("image_0", "image_1", "action") if key not in values]
             if missing:
                 raise LegoError(f"{index}: record {clip_id}/{action_id} lacks {missing[0]}")
-            facts = metadata.get(clip_id, {}).get("actions", {}).get(action_id, {})
-            records.append(
-                Record(clip_id, action_id, folder / values["image_0"], folder / values["image_1"], values["action"],
-                       values.get("llava_forecast_finetune", ""), facts)
+            record = Record(
+                clip_id, action_id, folder / values["image_0"], folder / values["image_1"], values["action"],
+                values.get("llava_forecast_finetune", ""),
+                metadata.get(clip_id, {}).get("actions", {}).get(action_id, {}),
             )  # fmt: skip
+            for path in (record.input_path, record.target_path):
+                if not path.is_file():
+                    raise LegoError(f"{index}: record {clip_id}/{action_id} lacks its frame {path}; restore it")
+            records.append(record)
     if not records:
         raise LegoError(f"{index} holds no records")
     return records
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
+    if not isinstance(values, dict):
+        raise LegoError(f"{path} must map clip ids to actions; it holds a {type(values).__name__}")
+    return values
 
 
 def read_frame(path: Path) -> Image.Image:
@@ -85,10 +102,21 @@ def read_frame(path: Path) -> Image.Image:
         raise LegoError(f"the frame {path} cannot be read ({error}); restore it or drop its record") from error
 
 
-def read_squares(paths: list[Path], size: int, what: str) -> NDArray[np.uint8]:
-    """Returns all frames squashed to squares, (n, size, size, 3) uint8, showing a progress bar named `what`."""
+def read_squares(
+    paths: list[Path], size: int, square: Callable[[Image.Image], Image.Image], what: str
+) -> NDArray[np.uint8]:
+    """Reads all frames into memory, showing a progress bar.
+
+    Args:
+        paths: n of them.
+        size: Side in pixels of the squares.
+        square: Makes a square of a frame, as the part that is trained will be shown it.
+        what: Named on the progress bar.
+
+    Returns:
+        (n, size, size, 3) uint8.
+    """
     squares = np.empty((len(paths), size, size, 3), np.uint8)
     for index, path in enumerate(track(paths, f"reading {what}")):
-        frame = read_frame(path)
-        squares[index] = frame if frame.size == (size, size) else frame.resize((size, size), Image.Resampling.BICUBIC)
+        squares[index] = np.asarray(square(read_frame(path)))
     return squares

@@ -10,14 +10,16 @@ import csv
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from diffusers.training_utils import EMAModel
+from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -39,7 +41,7 @@ class LoopConfig:
         weight_decay: Of AdamW.
         ema_decay: Upper bound of the average's decay; 0 keeps no average.
         max_gradient_norm: Gradients are scaled down to this norm; 0 never scales.
-        precision: "bf16" computes under autocast, "no" in float32.
+        precision: "bf16" computes under autocast, "fp32" without.
         save_minutes: Minutes between saved states.
         threads: CPU threads; 0 leaves torch's choice.
         seed: Of data order, noise and dropout.
@@ -59,11 +61,16 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("steps", 1, 10**8), ("batch_size", 1, 10**5), ("learning_rate", 0, 1), ("warmup", 0, 1),
-                                ("ema_decay", 0, 0.99999), ("save_minutes", 0, 10**6)):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise LegoError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}")
-        for name, known in (("schedule", ("cosine", "constant")), ("precision", ("bf16", "no"))):
+        for name, least, most in (
+            ("steps", 1, 10**8), ("batch_size", 1, 10**5), ("threads", 0, 1024), ("seed", 0, 2**31 - 1),
+        ):  # fmt: skip
+            whole_number_in_range(name, getattr(self, name), least, most)
+        for name, low, high in (
+            ("learning_rate", 0, 1), ("warmup", 0, 1), ("weight_decay", 0, 10), ("ema_decay", 0, 0.99999),
+            ("max_gradient_norm", 0, 1e6), ("save_minutes", 0, 1e6),
+        ):  # fmt: skip
+            number_in_range(name, getattr(self, name), low, high)
+        for name, known in (("schedule", ("cosine", "constant")), ("precision", ("bf16", "fp32"))):
             if getattr(self, name) not in known:
                 raise LegoError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
 
@@ -71,7 +78,7 @@ class LoopConfig:
         """The learning rate of a step, as a share of the peak."""
         rising = max(1.0, self.warmup * self.steps)
         if step < rising:
-            return (step + 1) / rising
+            return min(1.0, (step + 1) / rising)
         if self.schedule == "constant":
             return 1.0
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, self.steps - rising)))
@@ -96,9 +103,8 @@ def train(
     config: LoopConfig,
     run: Path,
     save_result: Callable[[], None],
-    parameters: Iterable[nn.Parameter] | None = None,
 ) -> None:
-    """Trains `modules` until `config.steps`, resuming where `run` left off.
+    """Trains what requires a gradient in `modules` until `config.steps`, resuming where `run` left off.
 
     Args:
         name: Of the stage, for the progress bar and the files.
@@ -107,22 +113,20 @@ def train(
         config: How.
         run: Directory for the state, the losses and their picture.
         save_result: Called with the averaged weights in place, whenever the state is saved and at the end.
-        parameters: What the optimizer moves; None means all that require a gradient.
 
     Raises:
-        LegoError: The loss is no number, or the saved state is of another shape.
+        LegoError: The loss is no number, or the saved state is damaged or of another model.
         KeyboardInterrupt: After SIGINT or SIGTERM, once the state is saved.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    accelerator = Accelerator(mixed_precision=config.precision)
-    bundle = nn.ModuleDict({key.replace(".", "_"): module for key, module in modules.items()}).to(accelerator.device)
-    trained = list(parameters) if parameters is not None else [p for p in bundle.parameters() if p.requires_grad]
+    device = PartialState().device
+    bundle = nn.ModuleDict(dict(modules)).to(device)
+    trained = [parameter for parameter in bundle.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     state = _State(run / f"{name}.pt", bundle, optimizer, average)
     first = state.load()
-    log = _LossLog(run / f"{name}.csv", first)
     stop = _StopSignal()
 
     def save(step: int) -> None:
@@ -139,20 +143,25 @@ def train(
 
     bundle.train()
     saved_at = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("loss {task.fields[loss]:.4f}"))  # fmt: skip
-    with Progress(*columns) as progress, stop:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+    )  # fmt: skip
+    with Progress(*columns) as progress, _LossLog(run / f"{name}.csv", first) as log, stop:
         task = progress.add_task(name, total=config.steps, completed=first, loss=float("nan"))
         for step in range(first, config.steps):
             torch.manual_seed((config.seed << 32) + step)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * config.rate(step)
-            with accelerator.autocast():
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = loss_of_step(step)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise LegoError(f"{name}: the loss of step {step} is {value}; lower learning_rate ({config.learning_rate})")
-            accelerator.backward(loss)
+                raise LegoError(
+                    f"{name}: the loss of step {step} is {value}; lower learning_rate ({config.learning_rate}) and run "
+                    "the same command again to go on from the last saved state"
+                )
+            loss.backward()
             if config.max_gradient_norm:
                 torch.nn.utils.clip_grad_norm_(trained, config.max_gradient_norm)
             optimizer.step()
@@ -175,22 +184,29 @@ def train(
 class _State:
     """The file a run resumes from; tensors and numbers only, so it loads with `weights_only`."""
 
-    def __init__(self, path: Path, bundle: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None) -> None:
+    def __init__(
+        self, path: Path, bundle: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None
+    ) -> None:
         self._path, self._bundle, self._optimizer, self._average = path, bundle, optimizer, average
 
     def load(self) -> int:
         """Returns the step to go on with; 0 when there is nothing to resume."""
         if not self._path.is_file():
             return 0
-        values = torch.load(self._path, map_location="cpu", weights_only=True)
+        try:
+            values = torch.load(self._path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types on damaged files, with advice that would be unsafe
+            raise LegoError(f"{self._path} is damaged; remove it to start anew") from error
         try:
             self._bundle.load_state_dict(values["modules"])
             self._optimizer.load_state_dict(values["optimizer"])
             if self._average is not None:
+                if values["average"] is None:
+                    raise LegoError("it was saved without an average; set ema_decay to 0 to go on with it")
                 self._average.load_state_dict(values["average"])
                 self._average.to(next(self._bundle.parameters()).device)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise LegoError(f"{self._path} is of another model ({error}); remove it to start anew") from error
+            raise LegoError(f"{self._path} is of another run ({error}); remove it to start anew") from error
         return int(values["step"])
 
     def save(self, step: int) -> None:
@@ -212,11 +228,17 @@ class _LossLog:
 
     def __init__(self, path: Path, first: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in csv.reader(path.open())][1 : first + 1] if path.is_file() else []
+        kept = list(csv.reader(path.read_text().splitlines()))[1 : first + 1] if path.is_file() else []
         self._file = path.open("w", newline="", buffering=1)
         self._writer = csv.writer(self._file)
         self._writer.writerows([("step", "loss"), *kept])
         self.smooth = float(kept[-1][1]) if kept else float("nan")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def add(self, step: int, loss: float) -> None:
         self._writer.writerow((step, f"{loss:.6g}"))
@@ -224,7 +246,10 @@ class _LossLog:
 
 
 class _StopSignal:
-    """Turns the first SIGINT or SIGTERM into a request; the step under way is finished and saved."""
+    """Turns the first SIGINT or SIGTERM into a request; the step under way is finished and saved.
+
+    A second signal does what it always did: a step may take longer than a person wants to wait.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -238,3 +263,4 @@ class _StopSignal:
 
     def _request(self, *_: object) -> None:
         self.requested = True
+        self.__exit__()

@@ -11,10 +11,11 @@ import numpy as np
 from rich.table import Table
 
 from lego_training.evaluation.toy import SceneResult
-from lego_training.toy_kitchen.language import ACTIONS, VEGETABLES
+from lego_training.toy_kitchen.language import ACTIONS, SIDES, VEGETABLES
 
+# Before pyplot is imported: an evaluation machine has no screen.
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+import matplotlib.pyplot as plt
 
 
 def summary(results: list[SceneResult]) -> dict[str, Any]:
@@ -24,19 +25,23 @@ def summary(results: list[SceneResult]) -> dict[str, Any]:
         "scenes": len(results),
         **_figures(results),
         "per_action": {
-            name: {"scenes": names.count(name), **_figures([r for r, n in zip(results, names, strict=True) if n == name])}
-            for name in (action.name for action in ACTIONS)
-            if name in names
+            action.name: {"scenes": names.count(action.name), **_figures(_of_action(results, action.name))}
+            for action in ACTIONS
+            if action.name in names
         },
     }
+
+
+def _of_action(results: list[SceneResult], name: str) -> list[SceneResult]:
+    return [result for result in results if action_name(result.action) == name]
 
 
 def _figures(results: list[SceneResult]) -> dict[str, float]:
     mean = {
         name: float(np.mean([getattr(result, attribute) for result in results]))
         for name, attribute in (
-            ("description_slots", "slots"), ("hand", "hand"), ("verb", "verb"), ("object", "object"), ("side", "side"),
-            ("action_success", "success"), ("outside_psnr_db", "outside_psnr_db"),
+            ("description_slots", "slots"), ("hand", "hand"), ("verb", "verb"), ("object", "object"),
+            ("side", "side"), ("action_success", "success"), ("outside_psnr_db", "outside_psnr_db"),
         )
     }  # fmt: skip
     inside = float(np.mean([result.inside_target_mse for result in results]))
@@ -45,8 +50,8 @@ def _figures(results: list[SceneResult]) -> dict[str, float]:
 
 def action_name(label: str) -> str:
     """The action of a label, whatever its side or vegetable: "cut left carrot" gives "cut vegetable"."""
-    words = ["vegetable" if word in VEGETABLES else word for word in label.split() if word not in ("left", "middle", "right")]
-    return " ".join(words)
+    words = (word for word in label.split() if word not in SIDES)
+    return " ".join("vegetable" if word in VEGETABLES else word for word in words)
 
 
 def table(figures: dict[str, Any]) -> Table:
@@ -56,7 +61,8 @@ def table(figures: dict[str, Any]) -> Table:
         shown.add_column(column, justify="left" if column == "action" else "right")
     for name, row in [*figures["per_action"].items(), ("all", figures)]:
         shown.add_row(
-            name, str(row["scenes"]), *(f"{row[key]:.2f}" for key in ("description_slots", "hand", "side", "action_success")),
+            name, str(row["scenes"]),
+            *(f"{row[key]:.2f}" for key in ("description_slots", "hand", "side", "action_success")),
             *(f"{row[key]:.1f} dB" for key in ("outside_psnr_db", "inside_target_psnr_db")),
             style="bold" if name == "all" else None,
         )  # fmt: skip

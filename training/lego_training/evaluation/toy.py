@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from lego_core.errors import LegoError
+from lego_core.images import pixels_to_frame
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_model.describe import describe
+from lego_model.pipeline import LegoPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import Progress
 
-from lego_model.checkpoint import LegoCheckpoint, fingerprint
-from lego_model.describe import describe
-from lego_model.pipeline import LegoPipeline
 from lego_training.toy_kitchen.language import Slots, parse_slots, question
 from lego_training.toy_kitchen.pair import KitchenPair, make_pair
 
@@ -75,10 +76,10 @@ def evaluate_scenes(checkpoint: Path, scenes: int, journal: Path, steps: int | N
     key = f"{fingerprint(checkpoint)[:16]} steps={steps}"
     results = _read_journal(journal, key)
     pipe = LegoPipeline.from_pretrained(checkpoint)
-    with Progress() as progress, journal.open("a") as log:
+    # Written anew: an interruption may have cut its last line short.
+    with Progress() as progress, journal.open("w") as log:
         task = progress.add_task("evaluating", total=scenes, completed=min(len(results), scenes))
-        if not results:
-            log.write(json.dumps(key) + "\n")
+        log.writelines(json.dumps(line) + "\n" for line in (key, *map(asdict, results)))
         while len(results) < scenes:
             first = FIRST_SEED + len(results)
             pairs = [make_pair(first + i, "val") for i in range(min(_BATCH, scenes - len(results)))]
@@ -90,13 +91,25 @@ def evaluate_scenes(checkpoint: Path, scenes: int, journal: Path, steps: int | N
     return results[:scenes]
 
 
-def answer(pipe: LegoPipeline, pairs: list[KitchenPair], steps: int | None) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    """Asks each pair's question of its input frame; returns the guidance frames (R, R, 3) and the descriptions."""
+def answer(
+    pipe: LegoPipeline, pairs: list[KitchenPair], steps: int | None = None
+) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Asks each pair's question of its input frame.
+
+    Returns:
+        The guidance frames at the input frames' size, (256, 256, 3), and the descriptions.
+    """
     frames = [Image.fromarray(pair.input_frame) for pair in pairs]
-    words = [describe(pipe.checkpoint, pipe.embed(frame), question(pair.action)) for frame, pair in zip(frames, pairs, strict=True)]
+    words = [
+        describe(pipe.checkpoint, pipe.embed(frame), question(pair.action))
+        for frame, pair in zip(frames, pairs, strict=True)
+    ]
     pixels = pipe.paint(pipe.encode_frames(frames), pipe.context(words), [pair.seed for pair in pairs], steps=steps)
-    outputs = ((pixels.float().cpu().permute(0, 2, 3, 1) + 1) * 127.5).clamp(0, 255).round().byte().numpy()
-    return list(outputs), [each.text for each in words]
+    outputs = [
+        np.asarray(pixels_to_frame(each, *frame.size).resize(frame.size, Image.Resampling.BICUBIC))
+        for each, frame in zip(pixels.float().cpu().numpy(), frames, strict=True)
+    ]
+    return outputs, [each.text for each in words]
 
 
 def judge(pair: KitchenPair, output: NDArray[np.uint8], description: str) -> SceneResult:
@@ -119,7 +132,7 @@ def judge(pair: KitchenPair, output: NDArray[np.uint8], description: str) -> Sce
     )
 
 
-def description_slots(checkpoint: LegoCheckpoint, pairs: Iterator[KitchenPair] | list[KitchenPair]) -> float:
+def description_slots(checkpoint: LegoCheckpoint, pairs: Iterable[KitchenPair]) -> float:
     """Returns the share of pairs whose description has every slot right; paints nothing."""
     pipe, right = LegoPipeline(checkpoint), []
     for pair in pairs:
@@ -131,7 +144,8 @@ def description_slots(checkpoint: LegoCheckpoint, pairs: Iterator[KitchenPair] |
 def _read_journal(journal: Path, key: str) -> list[SceneResult]:
     if not journal.is_file() or not journal.stat().st_size:
         return []
-    lines = journal.read_text().splitlines()
-    if json.loads(lines[0]) != key:
+    # What follows the last line break was cut short; its scene is judged again.
+    lines = journal.read_text().split("\n")[:-1]
+    if not lines or json.loads(lines[0]) != key:
         raise LegoError(f"{journal} is of another checkpoint or other settings; remove it to start anew")
     return [SceneResult(**json.loads(line)) for line in lines[1:]]

@@ -6,21 +6,23 @@ and text states, and the description's token ids.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.prompts import encode_description
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_model.conditioner import pad_text_states
+from lego_model.describe import embed_image, states_of
 from numpy.typing import NDArray
 from PIL import ImageOps
 from rich.progress import track
 
-from lego_model.checkpoint import LegoCheckpoint, fingerprint
-from lego_model.conditioner import pad_text_states
-from lego_model.describe import embed_image, states_of
 from lego_training.dataset import Record, read_frame
 from lego_training.toy_kitchen.language import mirror_text
 
@@ -63,7 +65,9 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
     Raises:
         LegoError: `output` holds embeddings of another checkpoint or dataset.
     """
-    checkpoint = LegoCheckpoint.load(checkpoint_directory)
+    device = PartialState().device
+    checkpoint = LegoCheckpoint.load(checkpoint_directory).to(device)
+    checkpoint.vae.to(memory_format=torch.channels_last)
     lego, count = checkpoint.config, 2 * len(records)
     side = lego.resolution // 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
     latent = (checkpoint.vae.config.latent_channels, side, side)
@@ -73,35 +77,46 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
         "image_embeddings": (lego.image_tokens, width), "text_states": (lego.text_tokens, width),
         "text_ids": (lego.text_tokens,),
     }  # fmt: skip
-    key = f"{_frozen_fingerprint(checkpoint_directory)} {count}"
+    key = _key(checkpoint_directory, records)
     done = _resume(output, key)
     arrays = {}
     for name, shape in shapes.items():
-        dtype = np.int32 if name == "text_ids" else np.float16
-        mode = "r+" if done else "w+"
-        arrays[name] = np.lib.format.open_memmap(output / f"{name}.npy", mode, dtype, (count, *shape) if mode == "w+" else None)
+        path, dtype = output / f"{name}.npy", np.int32 if name == "text_ids" else np.float16
+        arrays[name] = (
+            np.lib.format.open_memmap(path, "r+") if done
+            else np.lib.format.open_memmap(path, "w+", dtype, (count, *shape))
+        )  # fmt: skip
     for first in track(range(done // 2, len(records), _BATCH), "embedding"):
         batch = records[first : first + _BATCH]
         pictures, texts = [], []
         for record in batch:
             source, target = read_frame(record.input_path), read_frame(record.target_path)
             pictures += [(source, target), (ImageOps.mirror(source), ImageOps.mirror(target))]
-            texts += [(record.action, record.description), (mirror_text(record.action), mirror_text(record.description))]
+            texts.append((record.action, record.description))
+            texts.append((mirror_text(record.action), mirror_text(record.description)))
         rows = slice(2 * first, 2 * first + len(texts))
-        pixels = [torch.from_numpy(np.stack([frame_to_pixels(each, lego.resolution) for each in column]))
-                  for column in zip(*pictures, strict=True)]  # fmt: skip
-        arrays["frame_latents"][rows] = checkpoint.vae.encode(pixels[0]).latent_dist.mode().numpy()
-        posterior = checkpoint.vae.encode(pixels[1]).latent_dist
-        arrays["target_means"][rows], arrays["target_stds"][rows] = posterior.mean.numpy(), posterior.std.numpy()
+        sources, targets = (
+            torch.from_numpy(np.stack([frame_to_pixels(each, lego.resolution) for each in column])).to(
+                device, memory_format=torch.channels_last
+            )
+            for column in zip(*pictures, strict=True)
+        )
+        # The encoder at full resolution is nearly all of the time, and bf16 halves it; its error is far below the
+        # noise the latents are trained under.
+        with torch.autocast(device.type, torch.bfloat16):
+            frame_posterior = checkpoint.vae.encode(sources).latent_dist
+            posterior = checkpoint.vae.encode(targets).latent_dist
+        arrays["frame_latents"][rows] = frame_posterior.mode().float().cpu()
+        arrays["target_means"][rows], arrays["target_stds"][rows] = posterior.mean.float().cpu(), posterior.std.float().cpu()
         vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source, _ in pictures])
-        images = embed_image(checkpoint, torch.from_numpy(vision))
-        arrays["image_embeddings"][rows] = images.numpy()
+        images = embed_image(checkpoint, torch.from_numpy(vision).to(device))
+        arrays["image_embeddings"][rows] = images.cpu()
         special = checkpoint.special_text_tokens
         for row, image, (action, description) in zip(range(rows.start, rows.stop), images, texts, strict=True):
             words = states_of(checkpoint, image, action, description)
-            arrays["text_states"][row] = pad_text_states(words.text_states, lego.text_tokens).numpy()
+            arrays["text_states"][row] = pad_text_states(words.text_states, lego.text_tokens).cpu()
             arrays["text_ids"][row] = encode_description(checkpoint.tokenizer, description, lego.text_tokens, special)
-        (output / "done.txt").write_text(f"{key}\n{rows.stop}\n")
+        _mark(output, key, rows.stop)
     for array in arrays.values():
         array.flush()
     return load_embeddings(output)
@@ -119,10 +134,20 @@ def _resume(output: Path, key: str) -> int:
         return 0
     saved, done = marker.read_text().splitlines()
     if saved != key:
-        raise LegoError(f"{output} holds embeddings of another checkpoint or dataset; remove it or choose another --run")
+        raise LegoError(
+            f"{output} holds embeddings of another checkpoint or dataset; remove it or choose another --run"
+        )
     return int(done)
 
 
-def _frozen_fingerprint(checkpoint: Path) -> str:
-    """Of the parts embeddings depend on; the U-Net may change without making them stale."""
-    return fingerprint(checkpoint, parts=("vae", "vllm"))[:16]
+def _mark(output: Path, key: str, done: int) -> None:
+    partial = output / "done.partial"
+    partial.write_text(f"{key}\n{done}\n")
+    partial.replace(output / "done.txt")
+
+
+def _key(checkpoint: Path, records: list[Record]) -> str:
+    """Of all that embeddings depend on; the U-Net may change without making them stale."""
+    texts = "\0".join(f"{each.clip_id}/{each.action_id}/{each.action}/{each.description}" for each in records)
+    frozen = fingerprint(checkpoint, parts=("vae", "vllm", "tokenizer"))
+    return f"{frozen[:16]} {len(records)} {hashlib.sha256(texts.encode()).hexdigest()[:16]}"

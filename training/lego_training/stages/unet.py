@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lego_core.errors import LegoError
-from torch import Tensor
-
+from accelerate import PartialState
+from lego_core.config import number_in_range
+from lego_core.prompts import encode_description
 from lego_model.checkpoint import LegoCheckpoint, save_part
 from lego_model.conditioner import null_context
+from torch import Tensor
+
 from lego_training.loop import LoopConfig, batch_indices, train
 from lego_training.stages.embed import Embeddings
 
@@ -35,10 +37,8 @@ class DiffusionConfig:
     change_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.condition_dropout <= 1 / 3:
-            raise LegoError(f"condition_dropout is {self.condition_dropout}; it must lie between 0 and 1/3")
-        if self.change_weight < 0:
-            raise LegoError(f"change_weight is {self.change_weight}; it must be 0 or more")
+        number_in_range("condition_dropout", self.condition_dropout, 0, 1 / 3)
+        number_in_range("change_weight", self.change_weight, 0, 1e3)
 
 
 def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion: DiffusionConfig, run: Path) -> None:
@@ -47,22 +47,29 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
     unet, conditioner, text_encoder = checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder
     unet.to(memory_format=torch.channels_last)
     modules = {"unet": unet}
-    for name, module, trained in (("conditioner", conditioner, diffusion.train_conditioner),
-                                  ("text_encoder", text_encoder, diffusion.train_text_encoder)):  # fmt: skip
-        module.requires_grad_(trained)
+    for name, module, trained in (
+        ("conditioner", conditioner, diffusion.train_conditioner),
+        ("text_encoder", text_encoder, diffusion.train_text_encoder),
+    ):
+        # The loop moves what it trains; what is only used must be where that is.
+        module.requires_grad_(trained).to(PartialState().device)
         if trained:
             modules[name] = module
     scheduler = checkpoint.scheduler
     scale = checkpoint.vae.config.scaling_factor
-    empty_ids = torch.tensor([_empty_ids(checkpoint)])
-    image_tokens = checkpoint.config.image_tokens
+    image_tokens, text_tokens = checkpoint.config.image_tokens, checkpoint.config.text_tokens
+    empty_ids = torch.tensor(
+        [encode_description(checkpoint.tokenizer, "", text_tokens, checkpoint.special_text_tokens)]
+    )
 
     def loss_of_step(step: int) -> Tensor:
         rows = np.sort(batch_indices(step, config.batch_size, len(data), config.seed))
         frame, mean, std, image, states = (
             torch.from_numpy(array[rows].astype(np.float32)).to(unet.device)
-            for array in (data.frame_latents, data.target_means, data.target_stds, data.image_embeddings, data.text_states)
-        )
+            for array in (
+                data.frame_latents, data.target_means, data.target_stds, data.image_embeddings, data.text_states,
+            )
+        )  # fmt: skip
         ids = torch.from_numpy(data.text_ids[rows].astype(np.int64)).to(unet.device)
         target = (mean + std * torch.randn_like(std)) * scale
         # The empty sentence rides along as the last row: its encoding is the text half of the null condition.
@@ -70,10 +77,7 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
         context = conditioner(hidden[:-1], image, states)
         null = null_context(hidden[-1:], image_tokens).to(context.dtype)
         chance = torch.rand(len(rows), device=unet.device)
-        drop = diffusion.condition_dropout
-        context = torch.where((chance < 2 * drop)[:, None, None], null, context)
-        keep_frame = ~((chance >= drop) & (chance < 3 * drop))
-        source = frame * keep_frame[:, None, None, None]
+        context, source = drop_conditions(context, frame, null, chance, diffusion.condition_dropout)
 
         noise = torch.randn_like(target)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(rows),), device=unet.device)
@@ -95,13 +99,28 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
     train("unet", modules, loss_of_step, config, run, save_result)
 
 
+def drop_conditions(
+    context: Tensor, frame: Tensor, null: Tensor, chance: Tensor, probability: float
+) -> tuple[Tensor, Tensor]:
+    """Takes conditions away from some samples, so that the U-Net learns the branches of guidance (lego-reference A5).
+
+    Args:
+        context: (B, 2N + M, C).
+        frame: Latents of the input frames, (B, 4, r, r).
+        null: The context of "no condition", (1, 2N + M, C).
+        chance: u, uniform in [0, 1), (B,).
+        probability: p. The text side is dropped for u in [0, 2p), the frame for u in [p, 3p).
+
+    Returns:
+        Context and frame latents, `null` and zeros in place of what is dropped.
+    """
+    drops_text = chance < 2 * probability
+    drops_frame = (chance >= probability) & (chance < 3 * probability)
+    return torch.where(drops_text[:, None, None], null, context), frame * ~drops_frame[:, None, None, None]
+
+
 def change(frame: Tensor, target: Tensor, scale: float) -> Tensor:
     """How much each latent position changes from frame to target, (B, 1, r, r) in [0, 1]."""
     difference = ((target - frame) * scale).abs().mean(dim=1, keepdim=True)
     blurred = torch.nn.functional.avg_pool2d(difference, 3, stride=1, padding=1)
     return blurred.clamp(max=1.0)
-
-
-def _empty_ids(checkpoint: LegoCheckpoint) -> list[int]:
-    beginning, end, padding = checkpoint.special_text_tokens
-    return [beginning, end] + [padding] * (checkpoint.config.text_tokens - 2)

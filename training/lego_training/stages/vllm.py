@@ -14,18 +14,17 @@ import torch
 import torch.nn.functional as F
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
+from lego_core.images import normalise_vision, vision_square
 from lego_core.prompts import encode_prompt
-from numpy.typing import NDArray
+from lego_model.checkpoint import load_part, load_tokenizer, save_part
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from lego_model.checkpoint import load_part, save_part
 from lego_training.dataset import Record, read_squares
 from lego_training.loop import LoopConfig, batch_indices, train
 from lego_training.queries import CAPTION_QUERY, QUERY_TEMPLATES, label_variant, scene_caption
 from lego_training.toy_kitchen.language import mirror_text
-
 
 # From a record, whether it is mirrored, and a random generator: the query and the answer.
 TextOf = Callable[[Record, bool, np.random.Generator], tuple[str, str]]
@@ -64,7 +63,11 @@ def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, r
 
 
 def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, run: Path) -> None:
-    """Visual instruction tuning: frame and question in, enriched action description out; the tower is frozen."""
+    """Visual instruction tuning: frame and question in, enriched action description out; the tower is frozen.
+
+    Raises:
+        LegoError: A record has no description.
+    """
     if not all(record.description for record in records):
         raise LegoError("some records have no description; curate the dataset first")
 
@@ -87,9 +90,10 @@ def _train(
 ) -> None:
     lego = LegoConfig.load(checkpoint)
     vllm = load_part(LlavaForConditionalGeneration, checkpoint / "vllm", torch.float32)
-    tokenizer = Tokenizer.from_file(str(checkpoint / "vllm" / "tokenizer.json"))
+    tokenizer = load_tokenizer(checkpoint / "vllm")
     vllm.model.vision_tower.requires_grad_(not freeze_tower)
-    frames = read_squares([record.input_path for record in records], lego.vision.size, "input frames")
+    paths = [record.input_path for record in records]
+    frames = read_squares(paths, lego.vision.size, lambda frame: vision_square(frame, lego.vision), "input frames")
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng((config.seed, step))
@@ -101,11 +105,11 @@ def _train(
             frame = frames[index][:, ::-1] if mirrored else frames[index]
             examples.append(encode_example(lego, tokenizer, vllm, query, answer))
             pictures.append(frame)
-        return answer_loss(vllm, normalise(np.stack(pictures), lego).to(vllm.device), examples)
+        pixels = torch.from_numpy(normalise_vision(np.stack(pictures), lego.vision)).to(vllm.device)
+        return answer_loss(vllm, pixels, examples)
 
     def save_result() -> None:
         save_part(vllm, checkpoint / "vllm", torch.float16)
-        tokenizer.save(str(checkpoint / "vllm" / "tokenizer.json"))
 
     train(name, {"vllm": vllm}, loss_of_step, config, run, save_result)
 
@@ -117,12 +121,6 @@ def encode_example(
     text = vllm.config.text_config
     before, after = encode_prompt(tokenizer, lego.prompt_template.replace("{query}", query), text.bos_token_id)
     return Example(before, after, [*tokenizer.encode(answer, add_special_tokens=False).ids, text.eos_token_id])
-
-
-def normalise(frames: NDArray[np.uint8], lego: LegoConfig) -> Tensor:
-    """Turns squares (B, V, V, 3) uint8 into the tower's input (B, 3, V, V)."""
-    pixels = torch.from_numpy(frames).float() / 255
-    return ((pixels - torch.tensor(lego.vision.mean)) / torch.tensor(lego.vision.std)).permute(0, 3, 1, 2)
 
 
 def answer_loss(vllm: LlavaForConditionalGeneration, pixels: Tensor, examples: Sequence[Example]) -> Tensor:
@@ -149,5 +147,3 @@ def answer_loss(vllm: LlavaForConditionalGeneration, pixels: Tensor, examples: S
     hidden = vllm.model.language_model(inputs_embeds=inputs).last_hidden_state
     counted = targets[:, 1:] != -100
     return F.cross_entropy(vllm.lm_head(hidden[:, :-1][counted]).float(), targets[:, 1:][counted])
-
-

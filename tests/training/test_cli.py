@@ -1,0 +1,181 @@
+"""`lego-train` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lego_core.config import LegoConfig
+from lego_model.checkpoint import LegoCheckpoint
+from lego_training.cli import main
+
+from tests.training.conftest import PAIRS, TINY, Workshop
+
+LOOP = "{steps: 2, batch_size: 2, learning_rate: 1.0e-3, threads: 1, precision: fp32}"
+CONFIG = f"""
+dataset: plain
+architecture: {TINY}
+seed: 0
+vae: {LOOP}
+pretrain_vllm: {LOOP}
+tune_vllm: {LOOP}
+unet: {LOOP}
+diffusion: {{train_text_encoder: true}}
+"""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Runs the command in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["lego-train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_help_answers_without_loading_torch() -> None:
+    program = (
+        "import sys; sys.argv = ['lego-train', '--help']\n"
+        "from lego_training.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'diffusers', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.rstrip().endswith("[]"), done.stderr
+    for command in ("create", "all", "vae", "pretrain-vllm", "tune-vllm", "embed", "unet", "evaluate", "toy-kitchen"):
+        assert command in done.stdout
+
+
+def test_every_stage_in_order_makes_a_checkpoint_that_says_how_it_was_made(
+    monkeypatch: pytest.MonkeyPatch, config: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    config.write_text(CONFIG.replace("dataset: plain", "dataset: toykitchen"))
+    checkpoint, runs = tmp_path / "checkpoint", tmp_path / "runs"
+    common = ("--data", workshop.data, "--checkpoint", checkpoint)
+    assert run(monkeypatch, "create", config, *common) == 0
+    for stage in ("vae", "pretrain-vllm", "embed", "unet"):
+        assert run(monkeypatch, stage, config, *common, "--run", runs, "unet.steps=3") == 0
+
+    stages = LegoConfig.load(checkpoint).provenance["stages"]
+    assert list(stages) == ["vae", "pretrain-vllm", "embed", "unet"]
+    assert stages["unet"]["command"] == "lego-train unet run.yaml unet.steps=3"
+    assert stages["unet"]["config"]["steps"] == 3 and stages["unet"]["samples"] == PAIRS
+    LegoCheckpoint.load(checkpoint)
+    assert sorted(path.name for path in runs.glob("*.csv")) == ["pretrain_vllm.csv", "unet.csv", "vae.csv"]
+
+
+def test_all_refuses_what_a_later_stage_would_lack_and_keeps_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, config: Path, plain_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, runs = tmp_path / "checkpoint", tmp_path / "runs"
+    arguments = ("--data", plain_data, "--checkpoint", checkpoint, "--run", runs)
+
+    assert run(monkeypatch, "all", config, *arguments) == 2
+
+    assert "no scene captions in its metadata" in capsys.readouterr().err
+    assert list(LegoConfig.load(checkpoint).provenance["stages"]) == ["vae"]
+    assert run(monkeypatch, "tune-vllm", config, *arguments) == 0
+
+
+def test_stages_of_different_precision_run_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, config: Path, workshop: Workshop, checkpoint: Path, tmp_path: Path
+) -> None:
+    config.write_text(CONFIG.replace("dataset: plain", "dataset: toykitchen"))
+    arguments = ("--data", workshop.data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
+
+    assert run(monkeypatch, "vae", config, *arguments, "vae.precision=fp32") == 0
+    assert run(monkeypatch, "pretrain-vllm", config, *arguments, "pretrain_vllm.precision=bf16") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vae", "none.yaml", "--data", "d", "--checkpoint", "c", "--run", "r"], "none.yaml cannot be read"),
+        (["vae", "{config}", "--data", "d", "--checkpoint", "c", "--run", "r"], "d holds no dataset 'plain'"),
+        (
+            ["vae", "{config}", "--data", "{data}", "--checkpoint", "c", "--run", "r"],
+            "c is not a LEGO checkpoint directory",
+        ),
+        (
+            ["vae", "{config}", "--data", "{data}", "--checkpoint", "c", "--run", "r", "vae.steps=0"],
+            "vae: steps is 0; it must lie between 1",
+        ),
+        (
+            ["create", "{config}", "--data", "{data}", "--checkpoint", "{checkpoint}"],
+            "already holds a checkpoint; remove it or choose another directory",
+        ),
+        (
+            ["create", "{config}", "--data", "{data}", "--checkpoint", "c", "architecture=giant.yaml"],
+            "architecture 'giant.yaml' is neither a file nor one of lego_model's",
+        ),
+        (["evaluate", "toy", "--checkpoint", "c"], "c is not a LEGO checkpoint directory"),
+    ],
+)
+def test_what_a_person_can_put_right_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, config: Path, plain_data: Path,
+    workshop: Workshop, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    places = {"config": config, "data": plain_data, "checkpoint": workshop.checkpoint}
+
+    assert run(monkeypatch, *(argument.format(**places) for argument in arguments)) == 2
+
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
+
+
+def test_an_evaluation_writes_its_figures(
+    monkeypatch: pytest.MonkeyPatch, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "deep" / "figures.json"
+    arguments = ("--checkpoint", workshop.checkpoint, "--scenes", "2", "--steps", "2", "--json", file)
+
+    assert run(monkeypatch, "evaluate", "toy", *arguments, "--untuned", workshop.checkpoint) == 0
+
+    figures = json.loads(file.read_text())
+    assert figures["scenes"] == 2 and figures["unet_evaluations_per_frame"] == 6
+    assert figures["description_slots_untuned"] == 0.0
+    assert figures["description_slots_untuned_source"] == "measured now on 2 scenes"
+    assert file.with_suffix(".png").is_file() and not file.with_suffix(".partial.jsonl").exists()
+    assert "action success" in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_says_so_and_the_same_command_goes_on(
+    config: Path, plain_data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    command = [
+        sys.executable, "-m", "lego_training", "vae", str(config), "--data", str(plain_data),
+        "--checkpoint", str(checkpoint), "--run", str(runs), "vae.steps=1000000",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        log = runs / "vae.csv"
+        deadline = time.monotonic() + 100
+        while not (log.is_file() and len(log.read_text().splitlines()) > 2):
+            assert process.poll() is None and time.monotonic() < deadline, "training never began"
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+    assert process.returncode == 130
+    assert "stopped: vae stopped at step" in errors and "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    steps = torch.load(runs / "vae.pt", weights_only=True)["step"]
+    assert steps == len(log.read_text().splitlines()) - 1

@@ -1,0 +1,172 @@
+"""Truth metrics: what counts as success, and how an evaluation is written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lego_core.errors import LegoError
+from lego_model.checkpoint import LegoCheckpoint
+from lego_model.pipeline import LegoPipeline
+from lego_training.evaluation import report
+from lego_training.evaluation.toy import FIRST_SEED, SceneResult, answer, description_slots, evaluate_scenes, judge
+from lego_training.toy_kitchen.language import place_phrase
+from lego_training.toy_kitchen.pair import KitchenPair, make_pair
+from rich.console import Console
+
+from tests.training.conftest import Workshop
+
+
+@pytest.fixture(scope="module")
+def pair() -> KitchenPair:
+    return make_pair(FIRST_SEED, "val")
+
+
+def test_the_target_with_its_description_is_full_success(pair: KitchenPair) -> None:
+    result = judge(pair, pair.target_frame, pair.description)
+
+    assert result.success and result.slots
+    assert (result.hand, result.verb, result.object, result.side) == (True, True, True, True)
+    assert result.inside_target_mse == 0 and result.inside_input_mse > 0
+
+
+def test_the_input_frame_is_no_success_however_well_it_is_kept(pair: KitchenPair) -> None:
+    result = judge(pair, pair.input_frame, pair.description)
+
+    assert not result.success
+    assert result.outside_psnr_db == pytest.approx(100)
+
+
+def test_success_is_judged_inside_the_change_and_faithfulness_outside(pair: KitchenPair) -> None:
+    inside = pair.changed[..., None]
+    acted = np.where(inside, pair.target_frame, 0).astype(np.uint8)
+    kept = np.where(inside, 0, pair.input_frame).astype(np.uint8)
+
+    assert judge(pair, acted, "").success
+    assert judge(pair, acted, "").outside_psnr_db < 20
+    assert judge(pair, kept, "").outside_psnr_db == pytest.approx(100)
+
+
+def test_halfway_between_input_and_target_is_decided_by_the_nearer(pair: KitchenPair) -> None:
+    before, after = pair.input_frame.astype(float), pair.target_frame.astype(float)
+
+    def mixed(share: float) -> np.ndarray:
+        return (before + share * (after - before)).round().astype(np.uint8)
+
+    assert judge(pair, mixed(0.6), "").success and not judge(pair, mixed(0.4), "").success
+
+
+@pytest.mark.parametrize("slot", ["hand", "side"])
+def test_one_wrong_word_costs_its_slot_and_the_whole(pair: KitchenPair, slot: str) -> None:
+    truth = getattr(pair.slots, slot)
+    other = "right" if truth == "left" else "left"
+    said, meant = (place_phrase(truth), place_phrase(other)) if slot == "side" else (f"{truth} hand", f"{other} hand")
+    wrong = pair.description.replace(said, meant)
+    result = judge(pair, pair.target_frame, wrong)
+
+    right = {name: getattr(result, name) for name in ("hand", "verb", "object", "side")}
+    assert right == {**dict.fromkeys(right, True), slot: False} and not result.slots
+
+
+def test_a_description_that_says_nothing_has_no_slot(pair: KitchenPair) -> None:
+    result = judge(pair, pair.target_frame, "")
+
+    assert not any((result.hand, result.verb, result.object, result.side))
+
+
+def result_of(action: str, right: bool, psnr: float = 30.0) -> SceneResult:
+    return SceneResult(0, action, "", right, right, right, right, right, 0.01, 0.02, psnr)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("cut left carrot", "cut vegetable"), ("cut tomato", "cut vegetable"), ("turn on tap", "turn on tap"),
+     ("open middle drawer", "open drawer")],
+)  # fmt: skip
+def test_an_actions_name_has_neither_side_nor_vegetable(label: str, name: str) -> None:
+    assert report.action_name(label) == name
+
+
+def test_a_summary_has_all_scenes_and_each_action() -> None:
+    figures = report.summary(
+        [
+            result_of("cut left carrot", True), result_of("cut tomato", False), result_of("turn on tap", True, 40.0),
+            replace(result_of("turn on tap", True), hand=False),
+        ]
+    )  # fmt: skip
+
+    assert figures["scenes"] == 4
+    assert figures["description_slots"] == 0.5 and figures["hand"] == 0.5 and figures["action_success"] == 0.75
+    assert figures["outside_psnr_db"] == pytest.approx(32.5)
+    assert figures["inside_target_psnr_db"] == pytest.approx(20)
+    assert set(figures["per_action"]) == {"cut vegetable", "turn on tap"}
+    assert figures["per_action"]["cut vegetable"]["scenes"] == 2
+    assert figures["per_action"]["turn on tap"]["action_success"] == 1.0
+
+
+def test_a_report_is_json_a_plot_and_a_table(tmp_path: Path) -> None:
+    figures = report.summary([result_of("turn on tap", True)])
+
+    report.write(figures, tmp_path / "deep" / "figures.json")
+    console = Console(record=True, width=120, file=(tmp_path / "screen.txt").open("w"))
+    console.print(report.table(figures))
+
+    assert json.loads((tmp_path / "deep" / "figures.json").read_text()) == figures
+    assert (tmp_path / "deep" / "figures.png").read_bytes().startswith(b"\x89PNG")
+    shown = console.export_text()
+    assert "turn on tap" in shown and "30.0 dB" in shown
+
+
+@pytest.fixture(scope="module")
+def evaluated(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[SceneResult], Path]:
+    journal = tmp_path_factory.mktemp("evaluation") / "journal.jsonl"
+    return evaluate_scenes(workshop.checkpoint, 3, journal, steps=1), journal
+
+
+def test_scenes_are_unseen_and_in_order(evaluated: tuple[list[SceneResult], Path]) -> None:
+    results, journal = evaluated
+
+    assert [result.seed for result in results] == [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
+    assert [json.loads(line) for line in journal.read_text().splitlines()[1:]] == [asdict(result) for result in results]
+
+
+def test_an_interrupted_evaluation_goes_on_even_after_a_torn_line(
+    evaluated: tuple[list[SceneResult], Path], workshop: Workshop, tmp_path: Path
+) -> None:
+    results, journal = evaluated
+    lines = journal.read_text().splitlines(keepends=True)
+    first = json.dumps({**json.loads(lines[1]), "description": "kept"}) + "\n"
+    torn = tmp_path / "journal.jsonl"
+    torn.write_text(lines[0] + first + lines[2][:40])
+
+    again = evaluate_scenes(workshop.checkpoint, 3, torn, steps=1)
+
+    assert again[0] == replace(results[0], description="kept")
+    assert [result.action for result in again] == [result.action for result in results]
+    assert again[1].outside_psnr_db == pytest.approx(results[1].outside_psnr_db, abs=0.1)
+    assert len(torn.read_text().splitlines()) == 4
+
+
+def test_a_journal_of_other_settings_is_refused(evaluated: tuple[list[SceneResult], Path], workshop: Workshop) -> None:
+    with pytest.raises(LegoError, match="another checkpoint or other settings; remove it to start anew"):
+        evaluate_scenes(workshop.checkpoint, 3, evaluated[1], steps=2)
+
+
+def test_answers_have_the_input_frames_size_whatever_the_models_resolution(
+    workshop: Workshop, pair: KitchenPair
+) -> None:
+    pipe = LegoPipeline.from_pretrained(workshop.checkpoint)
+
+    (output,), (description,) = answer(pipe, [pair], steps=1)
+
+    assert (output.shape, output.dtype) == (pair.input_frame.shape, np.uint8)
+    assert isinstance(description, str)
+
+
+def test_description_slots_need_every_slot(workshop: Workshop, pair: KitchenPair) -> None:
+    checkpoint = LegoCheckpoint.load(workshop.checkpoint)
+
+    assert description_slots(checkpoint, [pair]) == 0.0

@@ -1,0 +1,246 @@
+"""The training loop: its data order, what it resumes, and how it stops."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lego_core.errors import LegoError
+from lego_training.loop import LoopConfig, batch_indices, train
+from torch import Tensor, nn
+
+
+def config(**values: Any) -> LoopConfig:
+    return LoopConfig(**{"steps": 8, "batch_size": 4, "learning_rate": 0.01, "threads": 1, "seed": 3} | values)
+
+
+class Toy:
+    """A small network with dropout, learning a fixed linear map; its data depends on the step alone."""
+
+    def __init__(self, run: Path) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.2), nn.Linear(16, 2))
+        self.run = run
+        self.steps: list[int] = []
+        self.results: list[dict[str, Tensor]] = []
+        self.trained_in_results: list[bool] = []
+
+    def loss_of_step(self, step: int) -> Tensor:
+        self.steps.append(step)
+        inputs = torch.randn(4, 4)
+        return (self.module(inputs).float() - inputs[:, :2]).square().mean()
+
+    def save_result(self) -> None:
+        self.results.append({key: value.clone() for key, value in self.module.state_dict().items()})
+        self.trained_in_results.append(self.module.training)
+
+    def train(self, settings: LoopConfig) -> None:
+        train("toy", {"toy": self.module}, self.loss_of_step, settings, self.run, self.save_result)
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    rows = list(csv.reader((run / "toy.csv").read_text().splitlines()))
+    assert rows[0] == ["step", "loss"]
+    return [(int(step), float(loss)) for step, loss in rows[1:]]
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("batch", "count"), [(4, 12), (5, 12), (32, 6), (1, 3)])
+def test_every_epoch_sees_every_sample_once(batch: int, count: int) -> None:
+    epochs = 3
+    steps = -(-epochs * count // batch)
+    order = np.concatenate([batch_indices(step, batch, count, seed=1) for step in range(steps)])
+
+    for epoch in range(epochs):
+        assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_epochs_and_seeds_have_their_own_order() -> None:
+    first, second, other = batch_indices(0, 50, 50, 1), batch_indices(1, 50, 50, 1), batch_indices(0, 50, 50, 2)
+
+    assert not np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def test_a_steps_samples_depend_on_its_number_alone() -> None:
+    np.testing.assert_array_equal(batch_indices(17, 4, 10, 0), batch_indices(17, 4, 10, 0))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
+    tmp_path: Path, precision: str, ema_decay: float
+) -> None:
+    settings = config(precision=precision, ema_decay=ema_decay)
+    whole = Toy(tmp_path / "whole")
+    whole.train(settings)
+
+    stopped = Toy(tmp_path / "stopped")
+    loss_of_step = stopped.loss_of_step
+
+    def interrupted(step: int) -> Tensor:
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return loss_of_step(step)
+
+    stopped.loss_of_step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt, match="toy stopped at step 5; run the same command again to go on"):
+        stopped.train(settings)
+    resumed = Toy(tmp_path / "stopped")
+    resumed.train(settings)
+
+    assert stopped.steps == [0, 1, 2, 3, 4] and resumed.steps == [5, 6, 7]
+    assert equal(resumed.results[-1], whole.results[-1])
+    assert losses(resumed.run) == losses(whole.run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_finish_and_saves_state_and_result(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    toy = Toy(tmp_path)
+    loss_of_step = toy.loss_of_step
+
+    def signalled(step: int) -> Tensor:
+        signal.raise_signal(number)
+        return loss_of_step(step)
+
+    toy.loss_of_step = signalled  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 1"):
+        toy.train(config())
+
+    assert (tmp_path / "toy.pt").is_file() and len(toy.results) == 1
+    assert len(losses(tmp_path)) == 1
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+
+    def stuck(step: int) -> Tensor:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second signal must not wait for the step")
+
+    toy.loss_of_step = stuck  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(config())
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_cure(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    loss_of_step = toy.loss_of_step
+    toy.loss_of_step = lambda step: loss_of_step(step) * (float("nan") if step == 2 else 1.0)  # type: ignore[method-assign]
+
+    with pytest.raises(LegoError, match=r"toy: the loss of step 2 is nan; lower learning_rate \(0\.01\)"):
+        toy.train(config())
+    assert all(value.isfinite().all() for value in toy.module.state_dict().values())
+
+
+def test_the_average_is_what_is_saved_and_not_what_goes_on(tmp_path: Path) -> None:
+    plain, averaged = Toy(tmp_path / "plain"), Toy(tmp_path / "averaged")
+    plain.train(config())
+    averaged.train(config(ema_decay=0.9, save_minutes=0))
+
+    # Saving after every step changed nothing in the path of the weights themselves.
+    state = torch.load(averaged.run / "toy.pt", weights_only=True)["modules"]
+    assert equal({key.removeprefix("toy."): value for key, value in state.items()}, plain.results[-1])
+    assert len(averaged.results) == 8 + 1
+    assert not equal(averaged.results[-1], plain.results[-1])
+    # The module ends as its result.
+    assert equal(averaged.module.state_dict(), averaged.results[-1])
+
+
+def test_results_are_made_in_evaluation_mode(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.train(config(save_minutes=0))
+
+    assert not any(toy.trained_in_results) and not toy.module.training
+
+
+def test_frozen_weights_stay(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.module[0].requires_grad_(False)
+    before = {key: value.clone() for key, value in toy.module.state_dict().items()}
+
+    toy.train(config())
+
+    after = toy.module.state_dict()
+    assert torch.equal(after["0.weight"], before["0.weight"])
+    assert not torch.equal(after["2.weight"], before["2.weight"])
+
+
+def test_a_finished_run_only_writes_its_result_again(tmp_path: Path) -> None:
+    Toy(tmp_path).train(config())
+    again = Toy(tmp_path)
+    again.train(config())
+
+    assert again.steps == [] and len(again.results) == 1
+    assert len(losses(tmp_path)) == 8
+
+
+def test_losses_become_a_picture(tmp_path: Path) -> None:
+    Toy(tmp_path).train(config())
+
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "toy.pt").write_bytes(b"not a state")
+
+    with pytest.raises(LegoError, match=r"toy\.pt is damaged; remove it to start anew"):
+        Toy(tmp_path).train(config())
+
+
+def test_a_state_of_another_model_is_named(tmp_path: Path) -> None:
+    Toy(tmp_path).train(config())
+    other = Toy(tmp_path)
+    other.module = nn.Sequential(nn.Linear(4, 2))
+
+    with pytest.raises(LegoError, match=r"(?s)toy\.pt is of another run .*remove it to start anew"):
+        other.train(config())
+
+
+def test_a_state_without_an_average_says_how_to_go_on(tmp_path: Path) -> None:
+    Toy(tmp_path).train(config())
+
+    with pytest.raises(LegoError, match="saved without an average; set ema_decay to 0"):
+        Toy(tmp_path).train(config(ema_decay=0.9))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 1000])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_rate_rises_to_its_peak_and_never_beyond(steps: int, schedule: str) -> None:
+    rates = [config(steps=steps, schedule=schedule, warmup=0.03).rate(step) for step in range(steps)]
+
+    peak = rates.index(max(rates))
+    assert all(0 < rate <= 1 for rate in rates) and max(rates) == pytest.approx(1, abs=0.02)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if schedule == "cosine" and steps == 1000:
+        assert rates[-1] == pytest.approx(0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must lie between 1"),
+        ({"steps": "many"}, "steps is 'many'; it must be a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a whole number"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1; it must lie between 0 and 1"),
+        ({"learning_rate": None}, "learning_rate is None; it must be a number"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"schedule": "linear"}, "schedule is 'linear'; choose one of cosine, constant"),
+        ({"precision": "fp16"}, "precision is 'fp16'; choose one of bf16, fp32"),
+    ],
+)
+def test_a_value_out_of_range_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(LegoError, match=message):
+        config(**values)

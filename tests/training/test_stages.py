@@ -1,0 +1,335 @@
+"""Each stage on a dataset of six pairs with a tiny model: it learns, and it learns the right thing."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
+from lego_core.images import frame_to_pixels, frame_to_vision_pixels
+from lego_core.prompts import build_prompt, encode_description, encode_prompt
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_model.describe import embed_image, states_of
+from lego_training.dataset import read_frame, read_records
+from lego_training.loop import LoopConfig
+from lego_training.stages.embed import Embeddings, embed, load_embeddings
+from lego_training.stages.unet import DiffusionConfig, change, drop_conditions, train_unet
+from lego_training.stages.vae import edge_loss, train_vae
+from lego_training.stages.vllm import Example, answer_loss, encode_example, pretrain_vllm, tune_vllm
+from lego_training.toy_kitchen.language import mirror_text
+from PIL import ImageOps
+from torch import Tensor
+
+from tests.training.conftest import PAIRS, Workshop
+
+LATENT = (4, 8, 8)
+
+
+def settings(**values: Any) -> LoopConfig:
+    return LoopConfig(
+        **{"steps": 40, "batch_size": 4, "learning_rate": 3e-3, "threads": 1, "precision": "fp32"} | values
+    )
+
+
+def learnt(run: Path, stage: str) -> float:
+    """How the loss of the last steps compares with that of the first."""
+    losses = [float(row["loss"]) for row in csv.DictReader((run / f"{stage}.csv").read_text().splitlines())]
+    return float(np.mean(losses[-8:]) / np.mean(losses[:4]))
+
+
+# --- autoencoder
+
+
+def test_the_autoencoder_learns_and_its_latents_have_unit_deviation(
+    checkpoint: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    others = fingerprint(checkpoint, parts=("unet", "vllm", "text_encoder", "conditioner"))
+
+    train_vae(checkpoint, workshop.records, settings(), tmp_path, resolution=64)
+
+    assert learnt(tmp_path, "vae") < 0.8
+    assert fingerprint(checkpoint, parts=("unet", "vllm", "text_encoder", "conditioner")) == others
+    vae = LegoCheckpoint.load(checkpoint).vae
+    paths = [path for record in workshop.records for path in (record.input_path, record.target_path)]
+    pixels = torch.from_numpy(np.stack([frame_to_pixels(read_frame(path), 64) for path in paths]))
+    with torch.inference_mode():
+        latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+    assert float(latents.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_edges_count_beside_values() -> None:
+    flat, edge = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    edge[..., 4:] = 1
+
+    assert edge_loss(flat + 0.5, flat) == 0
+    assert edge_loss(edge, flat) == pytest.approx(1 / 7)
+    assert edge_loss(edge.transpose(-1, -2), flat) == pytest.approx(1 / 7)
+
+
+# --- VLLM
+
+
+@pytest.fixture(scope="module")
+def tiny(workshop: Workshop) -> LegoCheckpoint:
+    return LegoCheckpoint.load(workshop.checkpoint)
+
+
+def test_captions_are_learnt_with_the_tower(checkpoint: Path, workshop: Workshop, tmp_path: Path) -> None:
+    before = tower_weights(checkpoint)
+
+    pretrain_vllm(checkpoint, workshop.records, settings(), tmp_path)
+
+    assert learnt(tmp_path, "pretrain_vllm") < 0.8
+    assert not torch.equal(tower_weights(checkpoint), before)
+
+
+def test_descriptions_are_learnt_with_the_tower_frozen(checkpoint: Path, workshop: Workshop, tmp_path: Path) -> None:
+    before = tower_weights(checkpoint)
+
+    tune_vllm(checkpoint, workshop.records, settings(), tmp_path)
+
+    assert learnt(tmp_path, "tune_vllm") < 0.8
+    assert torch.equal(tower_weights(checkpoint), before)
+    LegoCheckpoint.load(checkpoint)  # still whole, its tokenizer with it
+
+
+def tower_weights(checkpoint: Path) -> Tensor:
+    return LegoCheckpoint.load(checkpoint).vllm.model.vision_tower.state_dict()["embeddings.patch_embedding.weight"]
+
+
+def test_stages_ask_for_the_words_they_need(workshop: Workshop, plain_data: Path, tmp_path: Path) -> None:
+    records = read_records(plain_data, "plain", "train")
+    with pytest.raises(LegoError, match="no scene captions in its metadata; pretrain on the toy kitchen"):
+        pretrain_vllm(workshop.checkpoint, records, settings(), tmp_path)
+
+    unworded = [type(record)(**{**vars(record), "description": ""}) for record in records]
+    with pytest.raises(LegoError, match="no description; curate the dataset first"):
+        tune_vllm(workshop.checkpoint, unworded, settings(), tmp_path)
+
+
+def test_an_example_is_the_prompt_the_model_is_asked_with(tiny: LegoCheckpoint) -> None:
+    example = encode_example(tiny.config, tiny.vllm_tokenizer, tiny.vllm, "How do I open drawer?", "The left hand.")
+    bos, eos = tiny.vllm.config.text_config.bos_token_id, tiny.vllm.config.text_config.eos_token_id
+
+    asked = encode_prompt(tiny.vllm_tokenizer, build_prompt(tiny.config, "how do I open the drawer?"), bos)
+    assert (example.before, example.after) == asked
+    assert example.answer[-1] == eos and eos not in example.answer[:-1]
+    assert tiny.vllm_tokenizer.decode(example.answer[:-1]).strip() == "The left hand."
+
+
+@torch.inference_mode()
+def hand_computed_loss(tiny: LegoCheckpoint, pixels: Tensor, examples: list[Example]) -> Tensor:
+    """One example at a time, one answer token at a time."""
+    embed, total, count = tiny.vllm.get_input_embeddings(), torch.zeros(()), 0
+    for picture, example in zip(pixels, examples, strict=True):
+        before, after, answer = (torch.tensor(ids) for ids in (example.before, example.after, example.answer))
+        prompt = torch.cat([embed(before), embed_image(tiny, picture[None])[0], embed(after)])
+        for index, token in enumerate(example.answer):
+            read = torch.cat([prompt, embed(answer[:index])])[None]
+            logits = tiny.vllm.lm_head(tiny.vllm.model.language_model(inputs_embeds=read).last_hidden_state[0, -1])
+            total, count = total + F.cross_entropy(logits[None], torch.tensor([token])), count + 1
+    return total / count
+
+
+def test_the_loss_is_of_the_answer_tokens_and_their_end_alone(tiny: LegoCheckpoint) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 3, 32, 32, generator=generator)
+    examples = [Example([1, 20, 21], [22, 23], [30, 31, 32, 2]), Example([1], [24, 25, 26, 27, 28], [33, 2])]
+
+    loss = answer_loss(tiny.vllm, pixels, examples)
+
+    torch.testing.assert_close(loss.detach(), hand_computed_loss(tiny, pixels, examples), rtol=1e-4, atol=1e-5)
+
+
+def test_the_prompt_is_read_but_not_learnt(tiny: LegoCheckpoint) -> None:
+    """With no gradient but at the answer, the output layer's row of a prompt token falls as any wrong answer's does."""
+    pixels = torch.zeros(1, 3, 32, 32)
+    tiny.vllm.zero_grad()
+    answer_loss(tiny.vllm, pixels, [Example([1, 40], [41], [50, 2])]).backward()
+    state_gradient = tiny.vllm.lm_head.weight.grad
+    assert state_gradient is not None
+    with torch.inference_mode():
+        states = tiny.vllm.model.language_model(
+            inputs_embeds=torch.cat(
+                [
+                    tiny.vllm.get_input_embeddings()(torch.tensor([1, 40])),
+                    embed_image(tiny, pixels)[0],
+                    tiny.vllm.get_input_embeddings()(torch.tensor([41, 50])),
+                ]
+            )[None]
+        ).last_hidden_state[0, -2:]
+        wrong = tiny.vllm.lm_head(states).softmax(-1)[:, 41]
+    # d loss / d row = mean over answer positions of probability x state, were the token never a label.
+    torch.testing.assert_close(state_gradient[41], (wrong[:, None] * states).mean(0), rtol=1e-3, atol=1e-5)
+    tiny.vllm.zero_grad()
+
+
+# --- embeddings
+
+
+@pytest.fixture(scope="module")
+def embeddings(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Embeddings, Path]:
+    output = tmp_path_factory.mktemp("embeddings")
+    return embed(workshop.checkpoint, workshop.records, output), output
+
+
+@torch.inference_mode()
+def test_embeddings_are_of_every_pair_and_its_mirror_image(
+    embeddings: tuple[Embeddings, Path], workshop: Workshop, tiny: LegoCheckpoint
+) -> None:
+    data, _ = embeddings
+    assert len(data) == 2 * PAIRS
+    assert data.frame_latents.shape == (12, *LATENT) and data.frame_latents.dtype == np.float16
+    record = workshop.records[3]
+    source, target = read_frame(record.input_path), read_frame(record.target_path)
+    plain = (source, target, record.action, record.description)
+    flipped = (
+        ImageOps.mirror(source), ImageOps.mirror(target), mirror_text(record.action), mirror_text(record.description),
+    )  # fmt: skip
+    for row, (before, after, action, description) in ((6, plain), (7, flipped)):
+        latents = tiny.vae.encode(
+            torch.from_numpy(np.stack([frame_to_pixels(each, 64) for each in (before, after)]))
+        ).latent_dist
+        image = embed_image(tiny, torch.from_numpy(frame_to_vision_pixels(before, tiny.config.vision))[None])[0]
+        states = states_of(tiny, image, action, description).text_states
+        expected = {
+            "frame_latents": latents.mode()[0], "target_means": latents.mean[1], "target_stds": latents.std[1],
+            "image_embeddings": image, "text_states": states,
+        }  # fmt: skip
+        for name, value in expected.items():
+            stored = getattr(data, name)[row].astype(np.float32)
+            np.testing.assert_allclose(stored[: len(value)], value.numpy(), rtol=2e-3, atol=2e-3, err_msg=name)
+        assert not data.text_states[row][len(states) :].any()
+        ids = encode_description(tiny.tokenizer, description, 12, tiny.special_text_tokens)
+        assert data.text_ids[row].tolist() == ids
+
+
+def test_embedding_goes_on_where_it_stopped(
+    embeddings: tuple[Embeddings, Path], workshop: Workshop, tmp_path: Path
+) -> None:
+    data, output = embeddings
+    key, _ = (output / "done.txt").read_text().splitlines()
+    for name in Embeddings.__dataclass_fields__:
+        array = np.array(getattr(data, name))
+        array[4:] = 0  # not yet done
+        array[0] = 7  # done, and not to be done again
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "done.txt").write_text(f"{key}\n4\n")
+
+    resumed = embed(workshop.checkpoint, workshop.records, tmp_path)
+
+    for name in Embeddings.__dataclass_fields__:
+        assert (getattr(resumed, name)[0] == 7).all()
+        np.testing.assert_allclose(getattr(resumed, name)[1:], getattr(data, name)[1:], rtol=1e-2, atol=1e-3)
+    assert (tmp_path / "done.txt").read_text() == f"{key}\n12\n"
+
+
+def test_finished_embeddings_are_only_read(embeddings: tuple[Embeddings, Path], workshop: Workshop) -> None:
+    data, output = embeddings
+    before = (output / "text_states.npy").stat().st_mtime_ns
+
+    again = embed(workshop.checkpoint, workshop.records, output)
+
+    assert (output / "text_states.npy").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(again.text_states, data.text_states)
+
+
+def test_embeddings_of_other_pairs_are_refused(embeddings: tuple[Embeddings, Path], workshop: Workshop) -> None:
+    _, output = embeddings
+    reordered = workshop.records[::-1]
+
+    with pytest.raises(LegoError, match="embeddings of another checkpoint or dataset; remove it or choose another"):
+        embed(workshop.checkpoint, reordered, output)
+
+
+def test_embeddings_of_another_checkpoint_are_refused(
+    embeddings: tuple[Embeddings, Path], workshop: Workshop, checkpoint: Path
+) -> None:
+    _, output = embeddings
+    checkpoint_with_other_words = checkpoint / "vllm" / "config.json"
+    checkpoint_with_other_words.write_text(checkpoint_with_other_words.read_text() + "\n")
+
+    with pytest.raises(LegoError, match="embeddings of another checkpoint or dataset"):
+        embed(checkpoint, workshop.records, output)
+
+
+# --- diffusion tuning
+
+
+def test_each_condition_is_dropped_alone_and_with_the_other_equally_often() -> None:
+    """The table of lego-reference A5."""
+    count, probability = 1000, 0.05
+    chance = (torch.arange(count) + 0.5) / count
+    context, frame = torch.ones(count, 3, 2), torch.ones(count, 4, 2, 2)
+    null = torch.full((1, 3, 2), -1.0)
+
+    kept_context, kept_frame = drop_conditions(context, frame, null, chance, probability)
+
+    text_dropped = (kept_context == -1).all(dim=(1, 2))
+    frame_dropped = (kept_frame == 0).all(dim=(1, 2, 3))
+    assert (text_dropped | (kept_context == 1).all(dim=(1, 2))).all(), "all tokens of a sample or none"
+    table = [(bool(text_dropped[i]), bool(frame_dropped[i])) for i in range(count)]
+    assert table == [(True, False)] * 50 + [(True, True)] * 50 + [(False, True)] * 50 + [(False, False)] * 850
+
+
+def test_nothing_is_dropped_at_probability_zero() -> None:
+    context, frame = torch.randn(9, 3, 2), torch.randn(9, 4, 2, 2)
+
+    kept_context, kept_frame = drop_conditions(context, frame, torch.zeros(1, 3, 2), torch.rand(9), 0.0)
+
+    assert torch.equal(kept_context, context) and torch.equal(kept_frame, frame)
+
+
+def test_change_is_where_the_frames_differ() -> None:
+    frame, target = torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)
+    target[..., :4] = 0.5
+    moved = change(frame, target, scale=1.0)
+
+    assert moved.shape == (1, 1, 8, 8)
+    assert moved[0, 0, 4, 1] == pytest.approx(0.5) and moved[0, 0, 4, 6] == 0
+    assert change(frame, target * 100, scale=1.0).max() == 1
+
+
+@pytest.mark.parametrize("change_weight", [0.0, 4.0])
+def test_the_unet_learns_and_with_it_what_the_configuration_names(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, tmp_path: Path, change_weight: float
+) -> None:
+    data, _ = embeddings
+    before = {part: fingerprint(checkpoint, (part,)) for part in ("unet", "conditioner", "text_encoder", "vae", "vllm")}
+    diffusion = DiffusionConfig(train_conditioner=True, train_text_encoder=False, change_weight=change_weight)
+
+    train_unet(checkpoint, data, settings(steps=50, batch_size=8), diffusion, tmp_path)
+
+    assert learnt(tmp_path, "unet") < 0.9
+    changed = {part for part, value in before.items() if fingerprint(checkpoint, (part,)) != value}
+    assert changed == {"unet", "conditioner"}
+
+
+def test_the_released_codes_frozen_conditioner_can_be_had(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    data, _ = embeddings
+    before = fingerprint(checkpoint, ("conditioner",))
+
+    diffusion = DiffusionConfig(train_conditioner=False, train_text_encoder=True)
+    train_unet(checkpoint, data, settings(steps=2), diffusion, tmp_path)
+
+    assert fingerprint(checkpoint, ("conditioner",)) == before
+
+
+def test_loaded_embeddings_are_mapped_and_not_read(embeddings: tuple[Embeddings, Path]) -> None:
+    assert isinstance(load_embeddings(embeddings[1]).text_states, np.memmap)
+
+
+def test_lego_json_is_no_stages_business(checkpoint: Path, workshop: Workshop, tmp_path: Path) -> None:
+    before = LegoConfig.load(checkpoint)
+
+    train_vae(checkpoint, workshop.records[:1], settings(steps=1), tmp_path, resolution=64)
+
+    assert LegoConfig.load(checkpoint) == before
