@@ -32,9 +32,8 @@ LATENT = (4, 8, 8)
 
 
 def settings(**values: Any) -> LoopConfig:
-    return LoopConfig(
-        **{"steps": 40, "batch_size": 4, "learning_rate": 3e-3, "threads": 1, "precision": "fp32"} | values
-    )
+    defaults: dict[str, Any] = {"steps": 40, "batch_size": 4, "learning_rate": 3e-3, "threads": 1, "precision": "fp32"}
+    return LoopConfig(**{**defaults, **values})
 
 
 def learnt(run: Path, stage: str) -> float:
