@@ -203,7 +203,9 @@ def test_embeddings_are_of_every_pair_and_its_mirror_image(
         }  # fmt: skip
         for name, value in expected.items():
             stored = getattr(data, name)[row].astype(np.float32)
-            np.testing.assert_allclose(stored[: len(value)], value.numpy(), rtol=2e-3, atol=2e-3, err_msg=name)
+            # The autoencoder runs in bfloat16; what the VLLM says is kept to float16's precision.
+            error = 0.03 if name in ("frame_latents", "target_means", "target_stds") else 2e-3
+            np.testing.assert_allclose(stored[: len(value)], value.numpy(), rtol=error, atol=error, err_msg=name)
         assert not data.text_states[row][len(states) :].any()
         ids = encode_description(tiny.tokenizer, description, 12, tiny.special_text_tokens)
         assert data.text_ids[row].tolist() == ids
