@@ -107,7 +107,10 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
             frame_posterior = checkpoint.vae.encode(sources).latent_dist
             posterior = checkpoint.vae.encode(targets).latent_dist
         arrays["frame_latents"][rows] = frame_posterior.mode().float().cpu()
-        arrays["target_means"][rows], arrays["target_stds"][rows] = posterior.mean.float().cpu(), posterior.std.float().cpu()
+        arrays["target_means"][rows], arrays["target_stds"][rows] = (
+            posterior.mean.float().cpu(),
+            posterior.std.float().cpu(),
+        )
         vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source, _ in pictures])
         images = embed_image(checkpoint, torch.from_numpy(vision).to(device))
         arrays["image_embeddings"][rows] = images.cpu()
