@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from lego_core.config import GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels, pixels_to_frame
@@ -80,6 +81,7 @@ class LegoPipeline:
         text_scale: float | None = None,
         image_scale: float | None = None,
         sampler: Sampler | None = None,
+        scheduler: SchedulerMixin | None = None,
     ) -> Guidance:
         """Answers one query about one frame.
 
@@ -92,6 +94,8 @@ class LegoPipeline:
             text_scale: Guidance scale of the text-side conditions.
             image_scale: Guidance scale of the input frame.
             sampler: One of `lego_core.config.SAMPLERS`.
+            scheduler: Samples with this diffusers scheduler instead, made `from_config` of the checkpoint's own, such
+                as `UniPCMultistepScheduler.from_config(pipe.checkpoint.scheduler.config)`.
 
         Raises:
             LegoError: The query names no action, the description is empty, or an option is out of range.
@@ -105,7 +109,9 @@ class LegoPipeline:
             words = states_of(self.checkpoint, features, query, " ".join(description.split()))
         else:
             raise LegoError("the description is empty; leave it out to let the model write it")
-        pixels = self.paint(self.encode_frames([image]), self.context([words]), [seed], **asdict(options))
+        pixels = self.paint(
+            self.encode_frames([image]), self.context([words]), [seed], scheduler=scheduler, **asdict(options)
+        )
         frame = pixels_to_frame(pixels[0].float().cpu().numpy(), *image.size)
         return Guidance(frame, words.text, seed)
 
@@ -158,6 +164,7 @@ class LegoPipeline:
         text_scale: float | None = None,
         image_scale: float | None = None,
         sampler: Sampler | None = None,
+        scheduler: SchedulerMixin | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Denoises and decodes a batch.
@@ -170,6 +177,7 @@ class LegoPipeline:
             text_scale: See above.
             image_scale: See above.
             sampler: See above.
+            scheduler: See above.
             on_step: Called with (steps done, steps) after each.
 
         Returns:
@@ -185,35 +193,54 @@ class LegoPipeline:
                 f"{len(frame_latents)} frames, {len(contexts)} contexts and {batch} seeds: give one of each"
             )
         unet, vae = self.checkpoint.unet, self.checkpoint.vae
-        predicts_velocity = self.checkpoint.scheduler.config.prediction_type == "v_prediction"
-        schedule = SigmaSchedule(self.checkpoint.scheduler)
-        sigmas = schedule.sigmas(options.steps)
         # The three branches of dual guidance share one call: condition, input frame only, nothing (lego-reference B).
         context = torch.cat([contexts, self.null.expand(2 * batch, -1, -1)])
         frames = torch.cat([frame_latents, frame_latents, torch.zeros_like(frame_latents)])
+        done = 0
 
-        def noise(step: int) -> Tensor:
-            return torch.from_numpy(np.stack([gaussian_noise(seed, step, shape) for seed in seeds])).to(self.device)
-
-        def denoise(latents: Tensor, sigma: float) -> Tensor:
-            variance = sigma**2 + 1
-            noisy = (latents / variance**0.5).to(unet.dtype).repeat(3, 1, 1, 1)
-            timesteps = torch.full((3 * batch,), schedule.timestep(sigma), device=self.device)
-            prediction = unet(torch.cat([noisy, frames], dim=1), timesteps, context).sample.float()
-            conditioned, image_only, nothing = prediction.chunk(3)
-            guided = (
+        def predict(noisy: Tensor, timestep: float) -> Tensor:
+            """The guided prediction for noisy latents of unit variance."""
+            nonlocal done
+            inputs = torch.cat([noisy.to(unet.dtype).repeat(3, 1, 1, 1), frames], dim=1)
+            timesteps = torch.full((3 * batch,), timestep, device=self.device)
+            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.float().chunk(3)
+            done += 1
+            if on_step is not None:
+                on_step(done, options.steps)
+            return (
                 nothing
                 + options.image_scale * (image_only - nothing)
                 + options.text_scale * (conditioned - image_only)
             )  # fmt: skip
-            if on_step is not None:
-                on_step(sigmas.index(sigma) + 1, options.steps)
-            if predicts_velocity:
-                return latents / variance - guided * (sigma / variance**0.5)
-            return latents - sigma * guided
 
-        latents = sample(options.sampler, denoise, sigmas, noise)
+        def noise(step: int) -> Tensor:
+            return torch.from_numpy(np.stack([gaussian_noise(seed, step, shape) for seed in seeds])).to(self.device)
+
+        if scheduler is None:
+            latents = self._sample(options, predict, noise)
+        else:
+            scheduler.set_timesteps(options.steps, device=self.device)
+            latents = noise(0) * scheduler.init_noise_sigma
+            for timestep in scheduler.timesteps:
+                prediction = predict(scheduler.scale_model_input(latents, timestep), float(timestep))
+                latents = scheduler.step(prediction, timestep, latents).prev_sample
         return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+
+    def _sample(
+        self, options: GuidanceDefaults, predict: Callable[[Tensor, float], Tensor], noise: Callable[[int], Tensor]
+    ) -> Tensor:
+        """Samples as the server does, step for step."""
+        predicts_velocity = self.checkpoint.scheduler.config.prediction_type == "v_prediction"
+        schedule = SigmaSchedule(self.checkpoint.scheduler)
+
+        def denoise(latents: Tensor, sigma: float) -> Tensor:
+            variance = sigma**2 + 1
+            prediction = predict(latents / variance**0.5, schedule.timestep(sigma))
+            if predicts_velocity:
+                return latents / variance - prediction * (sigma / variance**0.5)
+            return latents - sigma * prediction
+
+        return sample(options.sampler, denoise, schedule.sigmas(options.steps), noise)
 
     def _options(self, **given: Any) -> GuidanceDefaults:
         """The model's sampling defaults with what the caller gave in their place.

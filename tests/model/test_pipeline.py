@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from lego_core.config import SAMPLERS, Sampler
 from lego_core.errors import LegoError
 from lego_model.describe import describe
@@ -142,3 +143,22 @@ def test_half_precision_paints_nearly_the_same(
     picture = half(frames[0], QUERY, description="The left hand turns the tap.").image
 
     assert difference(picture, pipe(frames[0], QUERY, description="The left hand turns the tap.").image) < 40
+
+
+def test_a_diffusers_scheduler_can_take_the_samplers_place(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    scheduler = EulerDiscreteScheduler.from_config(pipe.checkpoint.scheduler.config, timestep_spacing="linspace")
+    ours = pipe(frames[0], "open the drawer", description="The right hand opens it.", steps=10, sampler="euler")
+
+    theirs = pipe(frames[0], "open the drawer", description="The right hand opens it.", steps=10, scheduler=scheduler)
+
+    # diffusers interpolates its sigmas linearly between whole timesteps, so the two differ by rounding only.
+    assert np.abs(np.asarray(ours.image, int) - np.asarray(theirs.image, int)).max() <= 2
+
+
+def test_a_variance_preserving_scheduler_runs_too(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    scheduler = DDIMScheduler.from_config(pipe.checkpoint.scheduler.config)
+
+    first, second = (pipe(frames[0], "open the drawer", steps=4, seed=seed, scheduler=scheduler) for seed in (1, 2))
+
+    assert np.asarray(first.image).std() > 0
+    assert np.asarray(first.image).tobytes() != np.asarray(second.image).tobytes()

@@ -97,11 +97,13 @@ def train_stage(
     elif stage == "embed":
         from lego_training.stages.embed import embed
 
+        records = records[: run_config.diffusion.pairs or None]
         embed(checkpoint, records, run / "embeddings")
     else:
         from lego_training.stages.embed import embed
         from lego_training.stages.unet import train_unet
 
+        records = records[: run_config.diffusion.pairs or None]
         embeddings = embed(checkpoint, records, run / "embeddings")
         train_unet(checkpoint, embeddings, run_config.unet, run_config.diffusion, run)
     _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))

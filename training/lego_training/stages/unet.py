@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from lego_core.config import number_in_range
+from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.prompts import encode_description
 from lego_model.checkpoint import LegoCheckpoint, save_part
 from lego_model.conditioner import null_context
@@ -29,16 +29,19 @@ class DiffusionConfig:
         train_text_encoder: For a model whose text encoder has no pretrained weights.
         change_weight: Added weight of latents in proportion to how much the frame changes there; 0 is the paper's plain
             mean. Most of a pair does not change, and a small model otherwise spends itself on copying.
+        pairs: How many of the dataset's pairs are embedded and trained on, from the first; 0 takes all.
     """
 
     condition_dropout: float = 0.05
     train_conditioner: bool = True
     train_text_encoder: bool = False
     change_weight: float = 0.0
+    pairs: int = 0
 
     def __post_init__(self) -> None:
         number_in_range("condition_dropout", self.condition_dropout, 0, 1 / 3)
         number_in_range("change_weight", self.change_weight, 0, 1e3)
+        whole_number_in_range("pairs", self.pairs, 0, 10**9)
 
 
 def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion: DiffusionConfig, run: Path) -> None:
