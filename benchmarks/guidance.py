@@ -31,7 +31,7 @@ from rich.progress import track
 from rich.table import Table
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+import matplotlib.pyplot as plt
 
 PIPELINE, ENGINE = "torch + diffusers pipeline", "lego-server engine"
 
