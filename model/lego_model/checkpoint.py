@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
+from lego_core.manifest import PREDICTION_TYPES
 from tokenizers import Tokenizer
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
@@ -76,19 +78,21 @@ class LegoCheckpoint:
     def save(self, directory: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the whole checkpoint directory with weights in `dtype`. The modules themselves are not changed."""
         directory = Path(directory)
-        self.config.save(directory)
         for name in PARTS:
             save_part(getattr(self, name), directory / name, dtype)
         self.scheduler.save_pretrained(directory / "scheduler")
         (directory / "tokenizer").mkdir(exist_ok=True)
         self.tokenizer.save(str(directory / "tokenizer" / "tokenizer.json"))
         self.vllm_tokenizer.save(str(directory / "vllm" / "tokenizer.json"))
+        # Last: a directory with a lego.json is a whole checkpoint.
+        self.config.save(directory)
 
     def check(self) -> None:
         """Checks that the parts fit each other.
 
         Raises:
-            LegoError: Widths or token counts disagree; the message names both sides.
+            LegoError: Widths or token counts disagree (the message names both sides), or the U-Net predicts something
+                that no sampler knows.
         """
         width, vllm_width = self.unet.config.cross_attention_dim, self.vllm.config.text_config.hidden_size
         text_width = self.text_encoder.config.hidden_size
@@ -118,6 +122,11 @@ class LegoCheckpoint:
             raise LegoError(
                 f"lego.json says {self.config.text_tokens} text tokens; the text encoder holds at most "
                 f"{self.text_encoder.config.max_position_embeddings}"
+            )
+        prediction = self.scheduler.config.prediction_type
+        if prediction not in PREDICTION_TYPES:
+            raise LegoError(
+                f"the scheduler's prediction_type is {prediction!r}; this software samples {' and '.join(PREDICTION_TYPES)}"
             )
 
     @property
@@ -155,8 +164,21 @@ def load_part(part: type[Part], directory: Path, dtype: torch.dtype) -> Part:
 
 
 def save_part(model: torch.nn.Module, directory: Path, dtype: torch.dtype) -> None:
-    """Saves one model with its weights in `dtype`, leaving the model as it is."""
-    copy.deepcopy(model).to(dtype).save_pretrained(directory)  # type: ignore[operator]
+    """Saves one model with its weights in `dtype`, leaving the model as it is.
+
+    Files are written beside `directory` and moved into it whole: an interruption never costs the weights before, and
+    engines that share them by hard link keep theirs.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory.parent) as folder:
+        copy.deepcopy(model).to(dtype).save_pretrained(folder)  # type: ignore[operator]
+        written = sorted(Path(folder).iterdir())
+        for file in written:
+            file.replace(directory / file.name)
+    # Shards of a save in more pieces would pass for weights.
+    for file in directory.glob("*.safetensors*"):
+        if file.name not in {each.name for each in written}:
+            file.unlink()
 
 
 def fingerprint(directory: Path, parts: Sequence[str] | None = None) -> str:

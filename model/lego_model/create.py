@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DCond
 from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
 from lego_core.errors import LegoError
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
@@ -20,6 +21,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
+from yaml import YAMLError
 
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import Conditioner
@@ -37,13 +39,15 @@ def create(architecture: Path, corpus: Iterable[str], seed: int = 0) -> LegoChec
         seed: Of the weights.
 
     Raises:
-        LegoError: The YAML lacks a key, or a value is out of range.
+        LegoError: The file is no YAML, lacks a key, or a value is of the wrong type or out of range.
     """
-    shape: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(architecture), resolve=True)
     try:
+        shape: Any = OmegaConf.to_container(OmegaConf.load(architecture), resolve=True)
         return _build(shape, corpus, seed)
     except KeyError as error:
         raise LegoError(f"{architecture} lacks the key {error}; see lego_model/nano.yaml for all of them") from error
+    except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:  # a LegoError is a ValueError
+        raise LegoError(f"{architecture} is no architecture ({error}); see lego_model/nano.yaml") from error
 
 
 def _build(shape: dict[str, Any], corpus: Iterable[str], seed: int) -> LegoCheckpoint:

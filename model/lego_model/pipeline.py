@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,7 +96,8 @@ class LegoPipeline:
             image_scale: Guidance scale of the input frame.
             sampler: One of `lego_core.config.SAMPLERS`.
             scheduler: Samples with this diffusers scheduler instead, made `from_config` of the checkpoint's own, such
-                as `UniPCMultistepScheduler.from_config(pipe.checkpoint.scheduler.config)`.
+                as `UniPCMultistepScheduler.from_config(pipe.checkpoint.scheduler.config)`. Noise that it adds between
+                steps is the seed's too, but torch's.
 
         Raises:
             LegoError: The query names no action, the description is empty, or an option is out of range.
@@ -117,13 +119,13 @@ class LegoPipeline:
 
     @torch.inference_mode()
     def embed(self, image: Image.Image) -> Tensor:
-        """Returns the VLLM's image embeddings of a frame, (M, D)."""
+        """Returns the VLLM's image embeddings of an RGB frame, (M, D)."""
         pixels = torch.from_numpy(frame_to_vision_pixels(image, self.config.vision))[None]
         return embed_image(self.checkpoint, pixels.to(self.device, self.checkpoint.vllm.dtype))[0]
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[Image.Image]) -> Tensor:
-        """Returns the frames' latents (B, 4, r, r): the posterior's mode, not scaled (lego-reference A1)."""
+        """Returns RGB frames' latents (B, 4, r, r): the posterior's mode, not scaled (lego-reference A1)."""
         pixels = np.stack([frame_to_pixels(image, self.config.resolution) for image in images])
         return self.checkpoint.vae.encode(
             torch.from_numpy(pixels).to(self.device, self.checkpoint.vae.dtype)
@@ -221,9 +223,12 @@ class LegoPipeline:
         else:
             scheduler.set_timesteps(options.steps, device=self.device)
             latents = noise(0) * scheduler.init_noise_sigma
+            # Without generators, a scheduler that adds noise would take it from torch's global state.
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            extra = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
             for timestep in scheduler.timesteps:
                 prediction = predict(scheduler.scale_model_input(latents, timestep), float(timestep))
-                latents = scheduler.step(prediction, timestep, latents).prev_sample
+                latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
         return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
 
     def _sample(

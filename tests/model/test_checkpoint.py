@@ -54,6 +54,22 @@ def test_saving_rounds_what_is_on_disk_and_not_the_model(tmp_path: Path) -> None
     assert all(value.dtype == torch.float16 for value in load_file(weights_file(tmp_path, "conditioner")).values())
 
 
+def test_saving_again_replaces_files_whole_and_leaves_no_shard_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "conditioner"
+    save_part(Conditioner(8, 16, 2, 32), folder, torch.float16)
+    linked, before = tmp_path / "linked", weights_file(tmp_path, "conditioner").read_bytes()
+    linked.hardlink_to(weights_file(tmp_path, "conditioner"))
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"a shard of an older save")
+    (folder / "tokenizer.json").write_text("another's file")
+
+    save_part(Conditioner(8, 16, 2, 32), folder, torch.float16)
+
+    assert linked.read_bytes() == before != weights_file(tmp_path, "conditioner").read_bytes()
+    names = ["config.json", "diffusion_pytorch_model.safetensors", "tokenizer.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conditioner", "linked"]
+
+
 def test_the_same_seed_creates_the_same_weights() -> None:
     one, two, other = (create(TINY, SENTENCES, seed).conditioner.image_projection.weight for seed in (1, 1, 2))
 
@@ -65,6 +81,24 @@ def test_an_architecture_without_a_key_is_named(tmp_path: Path) -> None:
     path.write_text(TINY.read_text().replace("attention_heads: 2, ", ""))
 
     with pytest.raises(LegoError, match=r"shape\.yaml lacks the key 'attention_heads'"):
+        create(path, SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("name: tiny", "name: [", "is no architecture"),
+        ("sampler: euler", "sampler: heun", "sampler is 'heun'; choose one of"),
+        ("steps: ", "stepping: ", "is no architecture .*'stepping'"),
+        ("vae: {", "vae: 3\nother: {", "is no architecture"),
+    ],
+)
+def test_what_is_wrong_with_an_architecture_is_said(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = tmp_path / "shape.yaml"
+    assert before in TINY.read_text()
+    path.write_text(TINY.read_text().replace(before, after))
+
+    with pytest.raises(LegoError, match=rf"shape\.yaml .*{message}"):
         create(path, SENTENCES)
 
 
@@ -136,6 +170,14 @@ def test_parts_of_different_models_are_refused(tiny: LegoCheckpoint, part: Condi
         replace(tiny, conditioner=part).check()
 
 
+def test_a_prediction_that_no_sampler_knows_is_refused(copy: Path) -> None:
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace('"v_prediction"', '"sample"'))
+
+    with pytest.raises(LegoError, match="prediction_type is 'sample'; this software samples epsilon and v_prediction"):
+        LegoCheckpoint.load(copy)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -149,7 +191,7 @@ def test_lego_json_must_fit_the_parts(tiny: LegoCheckpoint, values: dict[str, An
 
 
 def test_the_fingerprint_changes_with_any_weight_and_with_nothing_else(copy: Path) -> None:
-    before = fingerprint(copy)
+    before, others = fingerprint(copy), fingerprint(copy, parts=("unet", "vllm"))
     (copy / "notes.txt").write_text("not part of the model")
     assert fingerprint(copy) == before
 
@@ -158,7 +200,7 @@ def test_the_fingerprint_changes_with_any_weight_and_with_nothing_else(copy: Pat
     content[-1] ^= 1
     file.write_bytes(content)
     assert fingerprint(copy) != before
-    assert fingerprint(copy, parts=("unet", "vllm")) == fingerprint(copy, parts=("unet", "vllm"))
+    assert fingerprint(copy, parts=("unet", "vllm")) == others
 
 
 def test_parts_can_be_fingerprinted_alone(copy: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 from lego_core.config import SAMPLERS, Sampler
 from lego_core.errors import LegoError
 from lego_model.describe import describe
@@ -153,6 +153,14 @@ def test_a_diffusers_scheduler_can_take_the_samplers_place(pipe: LegoPipeline, f
 
     # diffusers interpolates its sigmas linearly between whole timesteps, so the two differ by rounding only.
     assert np.abs(np.asarray(ours.image, int) - np.asarray(theirs.image, int)).max() <= 2
+
+
+def test_a_scheduler_that_adds_noise_takes_it_from_the_seed(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
+    scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.checkpoint.scheduler.config)
+
+    first, again = (pipe(frames[0], "open the drawer", steps=4, seed=1, scheduler=scheduler) for _ in range(2))
+
+    assert difference(first.image, again.image) == 0
 
 
 def test_a_variance_preserving_scheduler_runs_too(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
