@@ -126,7 +126,7 @@ class LegoCheckpoint:
         prediction = self.scheduler.config.prediction_type
         if prediction not in PREDICTION_TYPES:
             raise LegoError(
-                f"the scheduler's prediction_type is {prediction!r}; this software samples {' and '.join(PREDICTION_TYPES)}"
+                f"the scheduler's prediction_type is {prediction!r}; choose one of {', '.join(PREDICTION_TYPES)}"
             )
 
     @property

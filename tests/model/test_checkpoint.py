@@ -174,7 +174,7 @@ def test_a_prediction_that_no_sampler_knows_is_refused(copy: Path) -> None:
     path = copy / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace('"v_prediction"', '"sample"'))
 
-    with pytest.raises(LegoError, match="prediction_type is 'sample'; this software samples epsilon and v_prediction"):
+    with pytest.raises(LegoError, match="prediction_type is 'sample'; choose one of epsilon, v_prediction"):
         LegoCheckpoint.load(copy)
 
 

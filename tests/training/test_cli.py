@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from lego_core.config import LegoConfig
-from lego_model.checkpoint import LegoCheckpoint
+from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_training.cli import main
 
 from tests.training.conftest import PAIRS, TINY, Workshop
@@ -89,6 +90,47 @@ def test_all_refuses_what_a_later_stage_would_lack_and_keeps_what_is_done(
     assert "no scene captions in its metadata" in capsys.readouterr().err
     assert list(LegoConfig.load(checkpoint).provenance["stages"]) == ["vae"]
     assert run(monkeypatch, "tune-vllm", config, *arguments) == 0
+
+
+def test_all_goes_on_behind_the_stages_that_are_done_and_keeps_their_record(
+    monkeypatch: pytest.MonkeyPatch, config: Path, workshop: Workshop, checkpoint: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config.write_text(CONFIG.replace("dataset: plain", "dataset: toykitchen"))
+    arguments = ("--data", workshop.data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
+    for stage in ("vae", "pretrain-vllm", "embed", "unet"):
+        assert run(monkeypatch, stage, config, *arguments) == 0
+    # As if tuning had ended: another 300 scenes would have to be described for it.
+    lego = LegoConfig.load(checkpoint)
+    stages = lego.provenance["stages"]
+    stages["tune-vllm"] = stages["pretrain-vllm"]
+    stages["vae"]["git_commit"] = "the one that made it"
+    replace(lego, provenance={"stages": stages}).save(checkpoint)
+    (tmp_path / "runs" / "tune_vllm.pt").write_bytes(b"")
+    vllm = fingerprint(checkpoint, ("vllm",))
+    capsys.readouterr()
+
+    assert run(monkeypatch, "all", config, *arguments, "unet.steps=4") == 0
+
+    said = capsys.readouterr().out
+    assert all(f"{stage} is done" in said for stage in ("vae", "pretrain-vllm", "tune-vllm", "embed"))
+    assert "unet is done" not in said and fingerprint(checkpoint, ("vllm",)) == vllm
+    assert run(monkeypatch, "vae", config, *arguments) == 0
+    stages = LegoConfig.load(checkpoint).provenance["stages"]
+    assert stages["unet"]["config"]["steps"] == 4 and stages["unet"]["diffusion"]["train_text_encoder"] is True
+    assert stages["vae"]["git_commit"] == "the one that made it"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    arguments = ("--checkpoint", workshop.checkpoint, "--json", tmp_path / "file" / "figures.json")
+    assert run(monkeypatch, "evaluate", "toy", *arguments) == 2
+
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ") and "file" in errors[0]
 
 
 def test_stages_of_different_precision_run_one_after_the_other(

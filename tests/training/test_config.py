@@ -41,6 +41,7 @@ def test_any_key_can_be_overridden() -> None:
         ("unet=5", "unet is 5; it must be a mapping"),
         ("diffusion.condition_dropout=0.5", "diffusion: condition_dropout is 0.5; it must lie between 0 and"),
         ("diffusion.change_weight=-1", "diffusion: change_weight is -1"),
+        ("diffusion.train_conditioner=maybe", "diffusion: train_conditioner is 'maybe'; it must be true or false"),
         ("dataset=5", "dataset is 5; it must be text"),
         ("seed=x", "seed is 'x'; it must be a whole number"),
         ("unet.steps=[", "cannot be read as a configuration"),

@@ -64,6 +64,12 @@ def test_ego4d_keeps_its_frames_in_a_folder_of_another_name(root: Path) -> None:
         ({}, "holds no records"),
         ({"clip": {"cut": {"image_0": "a", "action": "cut"}}}, "record clip/cut lacks image_1"),
         (
+            {"clip": {"cut": {"image_0": "a", "image_1": 5, "action": "cut"}}},
+            "record clip/cut: image_1 is 5; it must be",
+        ),
+        ({"clip": {"cut": "a"}}, "record clip/cut must be a mapping; it is a str"),
+        ({"clip": ["cut"]}, "clip clip must be a mapping; it is a list"),
+        (
             {"clip": {"cut": {"image_0": "clip/cut/0.jpg", "image_1": "clip/cut/9.jpg", "action": "cut"}}},
             "record clip/cut lacks its frame .*clip/cut/9.jpg; restore it",
         ),
@@ -99,6 +105,14 @@ def test_a_damaged_frame_is_named(tmp_path: Path, content: bytes | None) -> None
         path.write_bytes(content)
 
     with pytest.raises(LegoError, match=r"frame\.jpg cannot be read .*restore it or drop its record"):
+        read_frame(path)
+
+
+def test_a_frame_that_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+
+    with pytest.raises(LegoError, match=r"bomb\.png cannot be read .*the limit is"):
         read_frame(path)
 
 

@@ -155,6 +155,17 @@ def test_a_journal_of_other_settings_is_refused(evaluated: tuple[list[SceneResul
         evaluate_scenes(workshop.checkpoint, 3, evaluated[1], steps=2)
 
 
+@pytest.mark.parametrize("line", ["{", '{"seed": 1}'])
+def test_a_damaged_journal_is_named(
+    evaluated: tuple[list[SceneResult], Path], workshop: Workshop, tmp_path: Path, line: str
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text(evaluated[1].read_text().splitlines()[0] + f"\n{line}\n")
+
+    with pytest.raises(LegoError, match=r"journal\.jsonl is damaged .*remove it to start anew"):
+        evaluate_scenes(workshop.checkpoint, 3, journal, steps=1)
+
+
 def test_answers_have_the_input_frames_size_whatever_the_models_resolution(
     workshop: Workshop, pair: KitchenPair
 ) -> None:

@@ -185,6 +185,15 @@ def test_a_finished_run_only_writes_its_result_again(tmp_path: Path) -> None:
     assert len(losses(tmp_path)) == 8
 
 
+def test_fewer_steps_than_are_done_do_not_count_them_again(tmp_path: Path) -> None:
+    Toy(tmp_path).train(config())
+    Toy(tmp_path).train(config(steps=3))
+    again = Toy(tmp_path)
+    again.train(config(steps=9))
+
+    assert again.steps == [8]
+
+
 def test_losses_become_a_picture(tmp_path: Path) -> None:
     Toy(tmp_path).train(config())
 
@@ -195,6 +204,13 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "toy.pt").write_bytes(b"not a state")
 
     with pytest.raises(LegoError, match=r"toy\.pt is damaged; remove it to start anew"):
+        Toy(tmp_path).train(config())
+
+
+def test_a_file_that_holds_something_else_is_named(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "toy.pt")
+
+    with pytest.raises(LegoError, match=r"toy\.pt is of another run"):
         Toy(tmp_path).train(config())
 
 

@@ -110,6 +110,8 @@ def test_stages_ask_for_the_words_they_need(workshop: Workshop, plain_data: Path
     unworded = [type(record)(**{**vars(record), "description": ""}) for record in records]
     with pytest.raises(LegoError, match="no description; curate the dataset first"):
         tune_vllm(workshop.checkpoint, unworded, settings(), tmp_path)
+    with pytest.raises(LegoError, match="no description; curate the dataset first"):
+        embed(workshop.checkpoint, unworded, tmp_path)
 
 
 def test_an_example_is_the_prompt_the_model_is_asked_with(tiny: LegoCheckpoint) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,8 +69,15 @@ def train_all(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, 
     """Run every stage in order, creating the checkpoint if absent; resumes where it stopped."""
     if not (checkpoint / "lego.json").exists():
         create(config, data, checkpoint, overrides)
+    from lego_training.config import load_config
+
+    run_config = load_config(config, overrides or ())
     for stage in STAGES:
-        train_stage(stage, config, data, checkpoint, run, overrides)
+        # Not merely to save time: doing pretrain-vllm again would write its VLLM over the tuned one.
+        if _is_done(stage, run_config, checkpoint, run):
+            typer.echo(f"{stage} is done")
+        else:
+            train_stage(stage, config, data, checkpoint, run, overrides)
 
 
 def train_stage(
@@ -82,6 +89,7 @@ def train_stage(
 
     run_config = load_config(config, overrides or ())
     records = read_records(data, run_config.dataset, "train")
+    was_done = _is_done(stage, run_config, checkpoint, run)
     if stage == "vae":
         from lego_core.config import LegoConfig
 
@@ -106,7 +114,25 @@ def train_stage(
         records = records[: run_config.diffusion.pairs or None]
         embeddings = embed(checkpoint, records, run / "embeddings")
         train_unet(checkpoint, embeddings, run_config.unet, run_config.diffusion, run)
-    _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))
+    if not was_done:  # else the weights are of the commit and time already on record
+        _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))
+
+
+def _is_done(stage: str, run_config: Any, checkpoint: Path, run: Path) -> bool:
+    """Whether lego.json records the stage with these settings, and `run` has its end state."""
+    from lego_core.config import LegoConfig
+
+    made = LegoConfig.load(checkpoint).provenance.get("stages", {}).get(stage)
+    state = run / ("embeddings/done.txt" if stage == "embed" else f"{stage.replace('-', '_')}.pt")
+    settings = _settings(stage, run_config)
+    return made is not None and {key: made.get(key) for key in settings} == settings and state.is_file()
+
+
+def _settings(stage: str, run_config: Any) -> dict[str, Any]:
+    """What lego.json records of a stage's configuration."""
+    values = asdict(run_config)
+    settings = {"config": values.get(stage.replace("-", "_"), {})}
+    return {**settings, "diffusion": values["diffusion"]} if stage in ("embed", "unet") else settings
 
 
 def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path) -> None:
@@ -130,14 +156,12 @@ def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path)
 def _record_provenance(
     checkpoint: Path, stage: str, run_config: Any, config: Path, overrides: list[str], samples: int
 ) -> None:
-    from dataclasses import asdict
-
     from lego_core.config import LegoConfig
 
     lego = LegoConfig.load(checkpoint)
     made = {
         "command": " ".join(["lego-train", stage, config.name, *overrides]),
-        "config": asdict(run_config).get(stage.replace("-", "_"), {}),
+        **_settings(stage, run_config),
         "samples": samples,
         "git_commit": _git_commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -205,7 +229,8 @@ def evaluate_toy(
     figures["description_slots_untuned"] = before.get("description_slots")
     figures["description_slots_untuned_source"] = (
         f"measured now on {scenes} scenes" if untuned is not None
-        else f"measured on {before.get('scenes')} of these scenes when the VLLM was tuned" if before else "not measured"
+        else f"measured on the first {before.get('scenes')} scenes when the VLLM was tuned" if before
+        else "not measured"
     )  # fmt: skip
     # Three guidance branches a step, each one evaluation of the U-Net.
     figures["unet_evaluations_per_frame"] = 3 * (steps or config.guidance.steps)
@@ -229,6 +254,6 @@ def main() -> None:
     """Runs the command line; what a person can put right is one line on stderr."""
     try:
         app()
-    except LegoError as error:
+    except (LegoError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

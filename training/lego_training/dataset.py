@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from lego_core.errors import LegoError
+from lego_core.images import decode_image
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
@@ -62,12 +63,10 @@ def read_records(root: Path, name: str, split: Literal["train", "val"]) -> list[
     records = []
     for clip_id, actions in _read_json(index).items():
         for action_id, values in actions.items():
-            missing = [key for key in ("image_0", "image_1", "action") if key not in values]
-            if missing:
-                raise LegoError(f"{index}: record {clip_id}/{action_id} lacks {missing[0]}")
+            texts = _texts(values, f"{index}: record {clip_id}/{action_id}")
             record = Record(
-                clip_id, action_id, folder / values["image_0"], folder / values["image_1"], values["action"],
-                values.get("llava_forecast_finetune", ""),
+                clip_id, action_id, folder / texts["image_0"], folder / texts["image_1"], texts["action"],
+                texts["llava_forecast_finetune"],
                 metadata.get(clip_id, {}).get("actions", {}).get(action_id, {}),
             )  # fmt: skip
             for path in (record.input_path, record.target_path):
@@ -86,19 +85,34 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
     if not isinstance(values, dict):
         raise LegoError(f"{path} must map clip ids to actions; it holds a {type(values).__name__}")
+    for clip_id, actions in values.items():
+        if not isinstance(actions, dict):
+            raise LegoError(f"{path}: clip {clip_id} must be a mapping; it is a {type(actions).__name__}")
     return values
+
+
+def _texts(values: Any, place: str) -> dict[str, str]:
+    """Returns what is read of a record; only the description may be absent."""
+    if not isinstance(values, dict):
+        raise LegoError(f"{place} must be a mapping; it is a {type(values).__name__}")
+    texts = {"llava_forecast_finetune": "", **values}
+    for key in ("image_0", "image_1", "action", "llava_forecast_finetune"):
+        if key not in texts:
+            raise LegoError(f"{place} lacks {key}")
+        if not isinstance(texts[key], str):
+            raise LegoError(f"{place}: {key} is {texts[key]!r}; it must be text")
+    return texts
 
 
 def read_frame(path: Path) -> Image.Image:
     """Returns one RGB frame.
 
     Raises:
-        LegoError: Missing or damaged; the message names it.
+        LegoError: Missing, damaged or too large; the message names it.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError) as error:
+        return decode_image(path.read_bytes())
+    except (LegoError, OSError) as error:
         raise LegoError(f"the frame {path} cannot be read ({error}); restore it or drop its record") from error
 
 

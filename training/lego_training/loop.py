@@ -175,7 +175,8 @@ def train(
                 saved_at = time.monotonic()
             if stop.requested:
                 raise KeyboardInterrupt(f"{name} stopped at step {step + 1}; run the same command again to go on")
-    save(config.steps)
+    # A state that is further than `steps` keeps its count.
+    save(max(first, config.steps))
     bundle.eval()
     if average is not None:
         average.copy_to(trained)
@@ -205,7 +206,7 @@ class _State:
                     raise LegoError("it was saved without an average; set ema_decay to 0 to go on with it")
                 self._average.load_state_dict(values["average"])
                 self._average.to(next(self._bundle.parameters()).device)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise LegoError(f"{self._path} is of another run ({error}); remove it to start anew") from error
         return int(values["step"])
 

@@ -146,6 +146,9 @@ def _read_journal(journal: Path, key: str) -> list[SceneResult]:
         return []
     # What follows the last line break was cut short; its scene is judged again.
     lines = journal.read_text().split("\n")[:-1]
-    if not lines or json.loads(lines[0]) != key:
-        raise LegoError(f"{journal} is of another checkpoint or other settings; remove it to start anew")
-    return [SceneResult(**json.loads(line)) for line in lines[1:]]
+    try:
+        if not lines or json.loads(lines[0]) != key:
+            raise LegoError(f"{journal} is of another checkpoint or other settings; remove it to start anew")
+        return [SceneResult(**json.loads(line)) for line in lines[1:]]
+    except (json.JSONDecodeError, TypeError) as error:
+        raise LegoError(f"{journal} is damaged ({error}); remove it to start anew") from error

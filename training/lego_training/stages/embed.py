@@ -63,8 +63,10 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
     The descriptions are the dataset's own, read through the VLLM (teacher forcing).
 
     Raises:
-        LegoError: `output` holds embeddings of another checkpoint or dataset.
+        LegoError: A record has no description, or `output` holds embeddings of another checkpoint or dataset.
     """
+    if not all(record.description for record in records):
+        raise LegoError("some records have no description; curate the dataset first")
     device = PartialState().device
     checkpoint = LegoCheckpoint.load(checkpoint_directory).to(device)
     checkpoint.vae.to(memory_format=torch.channels_last)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from lego_core.config import number_in_range, whole_number_in_range
+from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
 from lego_model.checkpoint import LegoCheckpoint, save_part
 from lego_model.conditioner import null_context
@@ -40,6 +41,9 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         number_in_range("condition_dropout", self.condition_dropout, 0, 1 / 3)
+        for name in ("train_conditioner", "train_text_encoder"):
+            if not isinstance(getattr(self, name), bool):
+                raise LegoError(f"{name} is {getattr(self, name)!r}; it must be true or false")
         number_in_range("change_weight", self.change_weight, 0, 1e3)
         whole_number_in_range("pairs", self.pairs, 0, 10**9)
 
