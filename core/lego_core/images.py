@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,35 @@ from lego_core.errors import LegoError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
+# Pillow warns from half its own limit on. Sizes are judged here, by the caller's limit: its warning says nothing new.
+# Set once and not around each call: `catch_warnings` is not safe where several threads open pictures.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def open_image(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
+    """Reads an untrusted picture's header and judges its size; no pixel is decoded.
+
+    Raises:
+        LegoError: No JPEG, PNG or WebP picture, larger than `max_pixels`, or too small or narrow.
+    """
+    if not data:
+        raise LegoError("the image is empty (0 bytes); send a JPEG, PNG or WebP picture")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow has a limit of its own, which it applies before it tells the size.
+        raise LegoError(f"the image is too large ({error}); the limit is {max_pixels} pixels") from error
+    except UnidentifiedImageError as error:
+        raise LegoError(f"the {len(data)} bytes are not a JPEG, PNG or WebP picture") from error
+    except Exception as error:  # Pillow raises many types on damaged headers
+        raise _undecodable(error) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise LegoError(f"the image is {width}x{height} pixels; the limit is {max_pixels} pixels: send a smaller one")
+    if min(width, height) < 8 or max(width, height) > 32 * min(width, height):
+        raise LegoError(f"the image is {width}x{height} pixels; both sides must be at least 8 and within 1:32")
+    return image
+
 
 def decode_image(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
     """Decodes an untrusted JPEG, PNG or WebP; its size is checked before any pixel is decoded.
@@ -21,30 +51,25 @@ def decode_image(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
         An RGB image, turned upright as its EXIF orientation says.
 
     Raises:
-        LegoError: Not a picture, truncated, or larger than `max_pixels`.
+        LegoError: Not a picture, truncated, larger than `max_pixels`, or too small or narrow.
     """
-    if not data:
-        raise LegoError("the image is empty (0 bytes); send a JPEG, PNG or WebP picture")
+    image = open_image(data, max_pixels)
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise LegoError(
-                f"the image is {width}x{height} pixels; the limit is {max_pixels} pixels: send a smaller one"
-            )
-        if min(width, height) < 8 or max(width, height) > 32 * min(width, height):
-            raise LegoError(f"the image is {width}x{height} pixels; both sides must be at least 8 and within 1:32")
         image.load()
-    except LegoError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow has a limit of its own, which it applies before it tells the size.
-        raise LegoError(f"the image is too large ({error}); the limit is {max_pixels} pixels") from error
-    except UnidentifiedImageError as error:
-        raise LegoError(f"the {len(data)} bytes are not a JPEG, PNG or WebP picture") from error
+        return to_rgb(_upright(image))
     except Exception as error:  # Pillow's decoders raise many types on damaged data
-        raise LegoError(f"the image cannot be decoded ({error}); send it again") from error
-    return _upright(image).convert("RGB")
+        raise _undecodable(error) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns the picture in RGB, 8 bits a channel; transparency is dropped."""
+    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip at 255 and so turn white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _undecodable(error: Exception) -> LegoError:
+    return LegoError(f"the image cannot be decoded ({error}); send it again")
 
 
 def _upright(image: Image.Image) -> Image.Image:

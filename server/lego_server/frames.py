@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass
 
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
-from lego_core.images import decode_image, frame_to_pixels, frame_to_vision_pixels
-from PIL import Image
+from lego_core.images import decode_image, frame_to_pixels, frame_to_vision_pixels, open_image
 
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Array, FrameFeatures
@@ -36,7 +33,7 @@ class PreparedFrame:
 
 
 def check_frame(data: bytes, config: ServerConfig) -> None:
-    """Reads a frame's header only: refuses what is no picture or too large before anything is decoded.
+    """Reads a frame's header only: refuses what is no picture or of a wrong size before anything is decoded.
 
     Raises:
         RequestError: INVALID, with the value and the limit.
@@ -46,20 +43,9 @@ def check_frame(data: bytes, config: ServerConfig) -> None:
             Reason.INVALID, f"the image is {len(data)} bytes; the limit is {config.max_image_bytes}: send a smaller one"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by our own limit below
-            width, height = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")).size
-    except Image.DecompressionBombError as error:
-        raise RequestError(
-            Reason.INVALID, f"the image is enormous; the limit is {config.max_image_pixels} pixels: send a smaller one"
-        ) from error
-    except Exception as error:  # Pillow raises many types on damaged headers
-        raise RequestError(Reason.INVALID, f"the {len(data)} bytes are not a JPEG, PNG or WebP picture") from error
-    if width * height > config.max_image_pixels:
-        raise RequestError(
-            Reason.INVALID,
-            f"the image is {width}x{height} pixels; the limit is {config.max_image_pixels} pixels: send a smaller one",
-        )
+        open_image(data, config.max_image_pixels)
+    except LegoError as error:
+        raise RequestError(Reason.INVALID, str(error)) from error
 
 
 def prepare_frame(data: bytes, config: ServerConfig, lego: LegoConfig) -> PreparedFrame:

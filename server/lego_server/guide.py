@@ -38,6 +38,8 @@ class Guide:
             LegoError: The model's own defaults lie outside the server's limits.
         """
         defaults = engine.manifest.lego.guidance
+        # A model cannot be sampled in more steps than it was trained with.
+        self.max_steps = min(config.max_steps, engine.manifest.schedule.train_timesteps)
         if defaults.steps > config.max_steps:
             raise LegoError(
                 f"max_steps is {config.max_steps}, but this model's default is {defaults.steps} steps: raise it"
@@ -62,7 +64,7 @@ class Guide:
         if len(text) > limit:
             raise RequestError(Reason.INVALID, f"the query has {len(text)} characters; the limit is {limit}")
         options = resolve_options(
-            wishes, self.manifest.lego.guidance, self.config.max_steps, self.config.max_description_characters
+            wishes, self.manifest.lego.guidance, self.max_steps, self.config.max_description_characters
         )
         try:
             prompt = self._texts.prompt(text)

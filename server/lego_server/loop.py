@@ -83,17 +83,20 @@ class EngineLoop:
             RequestError: OVERLOADED: too many are waiting, or the loop is closed.
         """
         with self._changed:
-            if self._closed:
-                raise RequestError(Reason.OVERLOADED, "the server is shutting down; ask again when it is back")
-            live = sum(not job.cancelled for job in (*self._active, *self._waiting))
-            if live >= self._max_active + self._max_waiting:
-                raise RequestError(
-                    Reason.OVERLOADED, f"the server is busy with {live} queries, its limit; try again in a few seconds"
-                )
+            self._refuse_if_full()
             job = Job(steps, listener, asyncio.get_running_loop(), self._notify)
             self._waiting.append(job)
             self._changed.notify()
             return job
+
+    def refuse_if_full(self) -> None:
+        """Refuses a query that has not been prepared yet, as `submit` would: the work on its frame is then spared.
+
+        Raises:
+            RequestError: OVERLOADED.
+        """
+        with self._changed:
+            self._refuse_if_full()
 
     def close(self, timeout: float = 10.0) -> None:
         """Drops every query and ends the thread, after the engine call under way. Blocks up to `timeout` seconds."""
@@ -103,6 +106,15 @@ class EngineLoop:
                 job.cancelled = True
             self._changed.notify()
         self._thread.join(timeout)
+
+    def _refuse_if_full(self) -> None:
+        if self._closed:
+            raise RequestError(Reason.OVERLOADED, "the server is shutting down; ask again when it is back")
+        live = sum(not job.cancelled for job in (*self._active, *self._waiting))
+        if live >= self._max_active + self._max_waiting:
+            raise RequestError(
+                Reason.OVERLOADED, f"the server is busy with {live} queries, its limit; try again in a few seconds"
+            )
 
     def _notify(self) -> None:
         with self._changed:

@@ -73,7 +73,8 @@ def resolve_options(
         ("jpeg_quality", jpeg_quality, 1, 100),
     ):
         if not low <= value <= high:  # also refuses NaN
-            raise RequestError(Reason.INVALID, f"options.{name} is {value:g}; it must lie between {low} and {high}")
+            told = f"{value:g}" if isinstance(value, float) else value  # a float32 has digits nobody typed
+            raise RequestError(Reason.INVALID, f"options.{name} is {told}; it must lie between {low} and {high}")
     if wishes.sampler is not None and wishes.sampler not in SAMPLERS:
         raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}; choose one of {', '.join(SAMPLERS)}")
     sampler = defaults.sampler if wishes.sampler is None else cast(Sampler, wishes.sampler)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
+from lego_server.failures import RequestError
 from lego_server.guide import Guide
 from lego_server.options import OptionWishes
 from lego_server.service import GuidanceService
@@ -77,12 +78,23 @@ class GuidanceServer:
         await self._server.start()
 
     async def warm_up(self) -> None:
-        """Answers one query of its own, so that the first wearer does not pay for what is built on first use."""
+        """Answers one query of its own, so that the first wearer does not pay for what is built on first use.
+
+        Raises:
+            LegoError: The model cannot answer; the reason has been logged.
+        """
         began = time.perf_counter()
         picture = io.BytesIO()
         Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
         query = self._guide.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
-        await self._guide.answer(query, await self._guide.prepare_frame(picture.getvalue()))
+        frame = await self._guide.prepare_frame(picture.getvalue())
+        try:
+            await self._guide.answer(query, frame)
+        except RequestError as error:
+            raise LegoError(
+                "the model failed on a first query of the server's own, for the reason logged above: "
+                "check its engines with lego-export verify, or rebuild them with lego-export build"
+            ) from error
         _log.info("warm after %.1f s", time.perf_counter() - began)
         await self._set_health(_SERVING)
 

@@ -13,7 +13,7 @@ from lego_proto.v1 import guidance_pb2_grpc
 
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
 from lego_server.failures import Reason, RequestError
-from lego_server.guide import Guide
+from lego_server.guide import INTERNAL_ERROR, Guide
 from lego_server.messages import Message, QueryFailed
 from lego_server.options import DEFAULT_JPEG_QUALITY, OptionWishes
 from lego_server.session import Session
@@ -52,6 +52,8 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             await context.write(pb.GuideResponse(session_started=self._session_started(session)))
             async for message in session.outbox:
                 await context.write(self._response(message))
+            if reader.done() and not reader.cancelled() and reader.exception() is not None:
+                await context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
         finally:
             reader.cancel()
             session.close()
@@ -64,6 +66,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         await self._refuse_if_draining(context)
         try:
             query = self._guide.check_query(request.text, _wishes(request.options))
+            self._guide.engine_loop.refuse_if_full()
             frame = await self._guide.prepare_frame(request.image)
             answer = await self._guide.answer(query, frame)
         except RequestError as error:
@@ -96,7 +99,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             model_version=self._guide.manifest.model_version,
             engine=self._guide.engine_name,
             resolution=lego.resolution,
-            max_steps=config.max_steps,
+            max_steps=self._guide.max_steps,
             max_image_bytes=config.max_image_bytes,
             max_image_pixels=config.max_image_pixels,
             max_query_characters=config.max_query_characters,
@@ -154,7 +157,11 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
 
 
 async def _read_requests(requests: AsyncIterator[pb.GuideRequest], session: Session) -> None:
-    """Feeds a session from its client until the client has said all it will say."""
+    """Feeds a session from its client until the client has said all it will say.
+
+    Raises:
+        Exception: An error of the server's own; it is logged, and the session closed.
+    """
     try:
         async for request in requests:
             # A client that asks but never reads is not read from either; gRPC's flow control then stops it.
@@ -173,6 +180,7 @@ async def _read_requests(requests: AsyncIterator[pb.GuideRequest], session: Sess
     except Exception:
         _log.exception("session %s: reading its requests failed", session.session_id)
         session.close()
+        raise
     else:
         session.finish()
 

@@ -146,6 +146,7 @@ class Session:
     async def _start(self, current: _CurrentQuery, query: CheckedQuery, frame: _StoredFrame) -> None:
         """Decodes the frame and hands the query to the engine loop."""
         try:
+            self._guide.engine_loop.refuse_if_full()
             prepared = await frame.prepared(self._guide)
             current.job = self._guide.submit(query, prepared, lambda event: self._hear(current, event))
         except RequestError as error:

@@ -133,6 +133,14 @@ def test_other_colour_modes_become_rgb(mode: str) -> None:
     assert np.asarray(decoded).min() == 255
 
 
+def test_sixteen_bit_grey_keeps_its_shades() -> None:
+    shades = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+
+    decoded = decode_image(encoded(Image.fromarray(shades), "PNG"))
+
+    np.testing.assert_array_equal(np.asarray(decoded)[..., 0], shades >> 8)
+
+
 def test_cmyk_photos_become_rgb() -> None:
     assert decode_image(encoded(smooth_picture(32, 32).convert("CMYK"), "JPEG")).mode == "RGB"
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
+from lego_core.manifest import NoiseSchedule
 from lego_proto.v1 import guidance_pb2 as pb
+from lego_server.texts import PromptTokens, Texts
 
-from tests.server.fake_engine import FakeEngine
+from tests.server.fake_engine import FakeEngine, make_tokenizer
 from tests.server.harness import GuideClient, eventually, picture, running
 
 Code = pb.QueryError.Code
@@ -41,7 +44,7 @@ async def assert_still_answers(client: GuideClient, query_id: int = 1000) -> Non
         ("?!", {}, "names no action"),
         ("open " * 200, {}, "the query has 1000 characters; the limit is 500"),
         (DRAWER, {"steps": 0}, "options.steps is 0; it must lie between 1 and 1000"),
-        (DRAWER, {"steps": 4_000_000_000}, "options.steps is 4e+09; it must lie between 1 and 1000"),
+        (DRAWER, {"steps": 4_000_000_000}, "options.steps is 4000000000; it must lie between 1 and 1000"),
         (DRAWER, {"text_scale": 0.5}, "options.text_scale is 0.5; it must lie between 1 and 30"),
         (DRAWER, {"text_scale": float("nan")}, "options.text_scale is nan"),
         (DRAWER, {"image_scale": float("inf")}, "options.image_scale is inf; it must lie between 1 and 10"),
@@ -72,7 +75,8 @@ async def test_a_bad_query_is_refused_by_name_value_and_range(text: str, options
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        (b"", "not a JPEG, PNG or WebP picture"),
+        (b"", "the image is empty (0 bytes); send a JPEG, PNG or WebP picture"),
+        (picture(size=(4, 4)), "the image is 4x4 pixels; both sides must be at least 8"),
         (b"this is no picture", "the 18 bytes are not a JPEG, PNG or WebP picture"),
         (image_bomb(), "the limit is 50000000 pixels"),
         (b"x" * 3000, "the image is 3000 bytes; the limit is 2048"),
@@ -189,8 +193,9 @@ async def test_one_query_too_many_is_refused_and_the_others_are_answered() -> No
         engine.gate.clear()
         clients = [await server.open_session() for _ in range(3)]
         asked = []
-        for client in clients:
-            await client.frame()
+        damaged = picture()[:-40]  # refused before its frame is decoded, so nobody sees the damage
+        for client, image in zip(clients, (picture(), picture(), damaged), strict=True):
+            await client.frame(1, image)
             await client.query(1)
             asked.append(client)
             await eventually(lambda: server.server.live_queries == min(2, len(asked)))
@@ -198,11 +203,46 @@ async def test_one_query_too_many_is_refused_and_the_others_are_answered() -> No
         assert error.code == Code.CODE_OVERLOADED
         assert "busy with 2 queries" in error.message
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await server.stub.Generate(pb.GenerateRequest(image=picture(), text=DRAWER))
+            await server.stub.Generate(pb.GenerateRequest(image=damaged, text=DRAWER))
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         engine.gate.set()
         for client in clients[:2]:
             await client.result()
+
+
+async def test_more_steps_than_the_model_was_trained_with_are_refused() -> None:
+    engine = FakeEngine()
+    engine.manifest = replace(engine.manifest, schedule=NoiseSchedule(train_timesteps=500))
+    async with running(engine) as server:
+        assert (await server.stub.GetServerInfo(pb.GetServerInfoRequest())).max_steps == 500
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, steps=501)
+        error = await client.error()
+        assert error.code == Code.CODE_INVALID
+        assert "options.steps is 501; it must lie between 1 and 500" in error.message
+        await assert_still_answers(client)
+
+
+async def test_an_error_of_the_servers_own_ends_the_session_with_a_status() -> None:
+    class BrokenTexts(Texts):
+        def prompt(self, query: str) -> PromptTokens:
+            if "pot" in query:
+                raise RuntimeError("a bug")
+            return super().prompt(query)
+
+    engine = FakeEngine()
+    engine.texts = BrokenTexts(engine.manifest, make_tokenizer(), make_tokenizer())
+    async with running(engine) as server:
+        bystander, client = await server.open_session(), await server.open_session()
+        await client.frame()
+        await client.query(1, "how do I open the pot")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            while await client.call.read() is not grpc.aio.EOF:
+                pass
+        assert error.value.code() == grpc.StatusCode.INTERNAL
+        assert "tell its operator to read the log" in (error.value.details() or "")
+        await assert_still_answers(bystander)
 
 
 async def test_one_session_too_many_is_refused() -> None:

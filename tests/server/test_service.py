@@ -7,6 +7,7 @@ import io
 
 import grpc
 import pytest
+from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_server.server import SERVICE_NAME
 from PIL import Image
@@ -228,13 +229,15 @@ async def test_a_client_that_does_not_read_gets_the_newest_progress_not_all_of_i
     engine = FakeEngine()
     async with running(engine) as server:
         client = await server.open_session()
-        await client.frame()
-        await client.query(1, steps=1000)
-        await eventually(lambda: engine.calls["denoise"] >= 1001)
+        await client.frame(1, picture(size=(640, 20)))
+        # Previews so wide that all of them are more than the 4 MB gRPC itself holds for a slow reader.
+        await client.query(1, steps=1000, preview_every=1)
+        await eventually(lambda: engine.calls["denoise"] >= 1001, seconds=30)
         responses = await client.read_until("result")
 
     steps = [r.progress.step for r in responses if r.HasField("progress")]
     assert steps == sorted(steps) and steps[-1] == 1000
+    assert len(steps) < 900
 
 
 async def test_generate_answers_one_frame_and_one_query() -> None:
@@ -273,6 +276,14 @@ async def test_health_says_serving_only_once_warm() -> None:
             request = health_pb2.HealthCheckRequest(service=name)
             assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
         assert engine.calls["decode_latents"] == 1
+
+
+async def test_a_model_that_fails_at_its_first_query_is_reported_to_the_operator() -> None:
+    engine = FakeEngine()
+    engine.broken_words = {"drawer"}  # as in the server's own first query
+    async with running(engine, warm=False) as server:
+        with pytest.raises(LegoError, match=r"failed on a first query of the server's own.*lego-export"):
+            await server.server.warm_up()
 
 
 async def test_reflection_lists_the_service() -> None:

@@ -61,13 +61,14 @@ class Graph:
         options.inter_op_num_threads = 1
         # Each graph has its own threads: idle ones must not spin on the cores the next graph needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if name == "unet" else "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised; a log line beside it would only repeat it
         providers = require_providers(device)
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions share no public base class
+            reason = " ".join(str(error).split())  # it may have several lines
             raise LegoError(
-                f"onnxruntime cannot load {path.name} ({error}): rebuild it with lego-export build"
+                f"onnxruntime cannot load {path.name} or its weights ({reason}): rebuild it with lego-export build"
             ) from error
         self._session.disable_fallback()
         used = self._session.get_providers()
