@@ -10,10 +10,12 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_server.sampling.schedule import SigmaSchedule
 
 from lego_export.convert import OPSET, convert
 from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
@@ -128,13 +130,11 @@ def _describe(
     checkpoint: Path, modules: LegoCheckpoint, directory: Path,
     graphs: dict[str, GraphSpec], parity: dict[str, dict[str, float]],
 ) -> Manifest:  # fmt: skip
-    language, scheduler, vae = modules.vllm.config.text_config, modules.scheduler.config, modules.vae.config
+    language, vae = modules.vllm.config.text_config, modules.vae.config
     beginning, end, padding = modules.special_text_tokens
     return Manifest(
         lego=modules.config,
-        schedule=NoiseSchedule(
-            scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end, scheduler.prediction_type
-        ),
+        schedule=_schedule(modules),
         decoder=DecoderSpec(
             layers=language.num_hidden_layers,
             key_value_heads=language.num_key_value_heads,
@@ -170,9 +170,19 @@ def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples)
 
 
 def _check_schedule(modules: LegoCheckpoint) -> None:
-    schedule = modules.scheduler.config.beta_schedule
-    if schedule != "scaled_linear":
-        raise LegoError(f"the scheduler has beta_schedule {schedule!r}; the server samples with scaled_linear only")
+    """Refuses a noise schedule that the manifest cannot say: the server would sample with other sigmas."""
+    served = SigmaSchedule(_schedule(modules)).sigmas(modules.scheduler.config.num_train_timesteps)[-2::-1]
+    alpha_bar = modules.scheduler.alphas_cumprod.double().numpy()
+    if not np.allclose(served, np.sqrt((1 - alpha_bar) / alpha_bar), rtol=1e-2):
+        raise LegoError(
+            f"the scheduler's noise schedule (beta_schedule {modules.scheduler.config.beta_schedule!r}) is not the one the "
+            "server samples with: betas linear in their square root (scaled_linear), not rescaled"
+        )
+
+
+def _schedule(modules: LegoCheckpoint) -> NoiseSchedule:
+    config = modules.scheduler.config
+    return NoiseSchedule(config.num_train_timesteps, config.beta_start, config.beta_end, config.prediction_type)
 
 
 def _check_output(output: Path) -> None:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from lego_export.verify import Verification
 
 app = typer.Typer(
@@ -73,13 +75,11 @@ def verify(
     manifest = Manifest.load(engines)
     if checkpoint is None and not (engines / "lego.json").is_file():
         raise LegoError(f"{engines} is not its own checkpoint; name the one it was built from with --checkpoint")
-    from lego_core.images import decode_image
-
     from lego_export.samples import synthetic_frame
     from lego_export.verify import compared_samplers, verify_engines
 
     _quieten()
-    frames = [decode_image(_read(path)) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
+    frames = [_read_frame(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
     stages = [*GRAPHS, *compared_samplers(manifest)]
     with _progress() as progress:
         task = progress.add_task("reading the checkpoint", total=len(stages))
@@ -129,14 +129,19 @@ def main() -> None:
     try:
         app()
     except (LegoError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _read(path: Path) -> bytes:
+def _read_frame(path: Path) -> Image.Image:
+    from lego_core.images import decode_image
+
     if not path.is_file():
         raise LegoError(f"{path} is no file; give a JPEG, PNG or WebP picture")
-    return path.read_bytes()
+    try:
+        return decode_image(path.read_bytes())
+    except LegoError as error:
+        raise LegoError(f"{path}: {error}") from error
 
 
 def _progress() -> Progress:

@@ -125,6 +125,7 @@ class Verification:
             ],
             "failures": self.failures,
         }  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
@@ -182,9 +183,9 @@ def verify_engines(
 
 
 def compared_samplers(manifest: Manifest) -> list[Sampler]:
-    """Returns Euler and the model's own sampler, unless that is ancestral: there torch draws noise of its own."""
+    """Returns Euler, which adds no noise on the way, and the model's own sampler."""
     own = manifest.lego.guidance.sampler
-    return ["euler"] if own in ("euler", "euler_ancestral") else ["euler", own]
+    return ["euler"] if own == "euler" else ["euler", own]
 
 
 def psnr(reference: np.ndarray, found: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -106,6 +107,17 @@ def test_another_checkpoint_is_never_overwritten(built, tmp_path: Path) -> None:
 def test_another_precision_in_place_is_refused(built) -> None:
     with pytest.raises(LegoError, match="choose another directory"):
         build_engines(built.checkpoint, built.checkpoint, weights="fp32")
+
+
+@pytest.mark.parametrize("changed", [{"beta_schedule": "linear"}, {"rescale_betas_zero_snr": True}])
+def test_a_noise_schedule_that_the_server_does_not_know_is_refused(
+    built, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    checkpoint = Path(shutil.copytree(built.checkpoint, tmp_path / "checkpoint"))
+    config = checkpoint / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    with pytest.raises(LegoError, match=r"noise schedule .* is not the one the server samples with"):
+        build_engines(checkpoint, tmp_path / "engines")
 
 
 def test_a_file_in_the_way_is_refused(built, tmp_path: Path) -> None:

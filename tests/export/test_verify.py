@@ -9,13 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lego_core.config import GuidanceDefaults
+from lego_core.config import SAMPLERS, GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_export.cli import main
 from lego_export.parity import Parity
-from lego_export.samples import synthetic_frame
-from lego_export.verify import FrameResult, GraphResult, Verification, compared_samplers, psnr, verify_engines
+from lego_export.samples import QUERIES, synthetic_frame
+from lego_export.verify import (
+    FrameResult,
+    GraphResult,
+    Verification,
+    answer_with_engine,
+    compared_samplers,
+    psnr,
+    verify_engines,
+)
+from lego_model.describe import describe
+from lego_model.pipeline import LegoPipeline
+from lego_server.engines import load_engine
+from lego_server.options import SamplingOptions
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -54,8 +66,8 @@ def test_a_report_of_broken_graphs_and_equal_pictures_is_valid_json(tmp_path: Pa
     broken = GraphResult("unet", 1, Parity(float("inf"), float("inf"), 1.0))
     equal = FrameResult(0, "how?", "euler", 1, "so", "so", float("inf"))
     verification = Verification("tiny", (broken,), (equal,))
-    verification.save(tmp_path / "report.json")
-    report = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    verification.save(tmp_path / "deep" / "report.json")
+    report = json.loads((tmp_path / "deep" / "report.json").read_text(), parse_constant=pytest.fail)
     assert report["graphs"][0]["max_abs_error"] is None
     assert report["end_to_end"][0]["psnr_db"] is None
     assert len(report["failures"]) == 1 and "graph unet" in report["failures"][0]
@@ -111,11 +123,33 @@ def test_info_shows_the_model_and_every_graph(built, monkeypatch, capsys) -> Non
     assert all(f"{name}.onnx" in shown for name in built.manifest.graphs)
 
 
-def test_the_ancestral_sampler_is_not_compared_because_torch_draws_its_own_noise(built) -> None:
+@pytest.mark.parametrize("own", ["euler_ancestral", "dpm_solver_pp"])
+def test_the_models_own_sampler_is_compared_beside_euler(built, own: Sampler) -> None:
     manifest: Manifest = replace(
-        built.manifest, lego=replace(built.manifest.lego, guidance=GuidanceDefaults(sampler="euler_ancestral"))
+        built.manifest, lego=replace(built.manifest.lego, guidance=GuidanceDefaults(sampler=own))
     )
-    assert compared_samplers(manifest) == ["euler"]
+    assert compared_samplers(manifest) == ["euler", own]
+    assert compared_samplers(built.manifest) == ["euler"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_paints_what_torch_paints_from_the_same_seed(built, modules, sampler: Sampler) -> None:
+    engine, pipeline, frame = load_engine(built.engines, threads=1), LegoPipeline(modules), synthetic_frame(1)
+    _, painted = answer_with_engine(engine, frame, QUERIES[0], SamplingOptions(5, 4, 2.0, 1.5, sampler))
+    reference = pipeline.paint(
+        pipeline.encode_frames([frame]), pipeline.context([describe(modules, pipeline.embed(frame), QUERIES[0])]), [5],
+        steps=4, text_scale=2.0, image_scale=1.5, sampler=sampler,
+    )  # fmt: skip
+    assert psnr(reference[0].numpy(), painted) > 60
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_a_damaged_picture_is_named_in_one_line(built, tmp_path: Path, monkeypatch, capsys, content: bytes) -> None:
+    picture = tmp_path / "frame.jpg"
+    picture.write_bytes(content)
+    assert run(monkeypatch, "verify", built.engines, "--checkpoint", built.checkpoint, "--frame", picture) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {picture}: ") and error.count("\n") == 1
 
 
 def test_psnr_of_a_known_error() -> None:
