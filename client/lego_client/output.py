@@ -11,7 +11,6 @@ from pathlib import Path
 from lego_core.errors import LegoError
 
 from lego_client.answer import Answer
-from lego_client.errors import ServerError
 from lego_client.events import ServerInfo
 from lego_client.pictures import open_jpeg, side_by_side
 
@@ -36,13 +35,19 @@ def answer_directory(out: Path, *, one_of_many: bool = False) -> Path:
     Args:
         out: An existing folder.
         one_of_many: Number even the first answer, where several belong together.
+
+    Raises:
+        LegoError: No folder can be made inside `out`.
     """
     if not one_of_many and not any((out / name).exists() for name in _ANSWER_FILES):
         return out
     for number in count(1 if one_of_many else 2):
         directory = out / f"{number:03d}"
         if not directory.exists():
-            directory.mkdir()
+            try:
+                directory.mkdir()
+            except OSError as error:
+                raise LegoError(f"{directory} cannot be made ({error.strerror}); choose another folder") from error
             return directory
     raise AssertionError("count() does not end")
 
@@ -64,17 +69,15 @@ def save_answer(directory: Path, answer: Answer, server: ServerInfo) -> list[Pat
     """
     pictures = {"guidance.jpg": answer.guidance.image, "frame.jpg": answer.frame.encoded.jpeg}
     pictures |= {f"preview_{step:03d}.jpg": preview for step, preview in answer.previews}
-    try:
-        guidance = open_jpeg(answer.guidance.image)
-    except OSError as error:
-        raise ServerError("the guidance frame the server sent is not a picture; report this to who runs it") from error
+    guidance = open_jpeg(answer.guidance.image)
     view = open_jpeg(answer.frame.encoded.jpeg)
     page = side_by_side(view, guidance, answer.query, answer.guidance.description, timing_line(answer))
     try:
         for name, data in pictures.items():
             (directory / name).write_bytes(data)
         page.save(directory / "side_by_side.png")
-        (directory / "record.json").write_text(json.dumps(record(answer, server), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(record(answer, server), indent=2, ensure_ascii=False)
+        (directory / "record.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise LegoError(f"{directory} cannot be written ({error.strerror}); choose another folder") from error
     return [directory / name for name in (*pictures, "side_by_side.png", "record.json")]

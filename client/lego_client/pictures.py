@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 
+from lego_core.errors import LegoError
+from lego_core.images import decode_image
 from PIL import Image, ImageDraw, ImageFont
+
+from lego_client.errors import ServerError
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -26,8 +29,15 @@ def font(size: int) -> Font:
 
 
 def open_jpeg(data: bytes) -> Image.Image:
-    """Decodes a picture: RGB."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    """Decodes a picture of the server's: RGB. Its size is checked first: a server may be anyone's.
+
+    Raises:
+        ServerError: It is no picture, is damaged or is far too large.
+    """
+    try:
+        return decode_image(data)
+    except LegoError as error:
+        raise ServerError(f"the server sent a picture that is none ({error}); report this to who runs it") from error
 
 
 def wrap(text: str, text_font: Font, width: int) -> list[str]:

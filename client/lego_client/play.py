@@ -20,7 +20,7 @@ from lego_client.sources import CapturedFrame
 from lego_client.sources.factory import existing_path
 from lego_client.sources.video import VideoFile
 
-_STALLED_S = 30.0
+_LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,11 @@ async def _stream(
     sent = 0
     try:
         while True:
-            frames = await asyncio.to_thread(clip.wait_for, sent + 1, _STALLED_S)
+            frames = await asyncio.to_thread(clip.wait_for, sent + 1, _LONGEST_WAIT_S)
             newest = frames[-1]
             ended = newest.sequence == sent
+            if ended and not clip.finished:  # played so slowly that the next frame is not due yet
+                continue
             while queries and (ended or queries[0].time <= newest.time):
                 query = queries.popleft()
                 seen = [frame for frame in frames if frame.time <= query.time] or frames

@@ -235,6 +235,12 @@ class GuidanceClient:
         match error.code():
             case grpc.StatusCode.UNAVAILABLE if self.session_id:
                 return ServerError(f"the server at {self.target} went away; start it again and ask once more")
+            case grpc.StatusCode.UNAVAILABLE if self.info != ServerInfo():  # it has answered once, so it is there
+                return ServerError(f"the server at {self.target} takes no session now: {details or 'no reason given'}")
+            case grpc.StatusCode.UNAVAILABLE if "resol" in details:  # gRPC has no status of its own for these two
+                return ServerError(f"there is no host by the name in {self.target}; check its spelling and the network")
+            case grpc.StatusCode.UNAVAILABLE if "HTTP/2" in details:
+                return ServerError(f"what runs at {self.target} is not a LEGO guidance server; check the port")
             case grpc.StatusCode.UNAVAILABLE:
                 return ServerError(
                     f"no server at {self.target}: start one with 'lego-server serve --engines DIR --port PORT'"

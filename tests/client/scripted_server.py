@@ -27,6 +27,7 @@ class Script:
         error: Answer every query with this instead.
         refuse_frames: Refuse every frame with this message; queries about them fail with CODE_NO_FRAME.
         dies_at_step: Break the connection there.
+        refuse_session: Refuse every stream as unavailable, in these words.
         answers: Whether the stream is served at all.
         garbage_picture: Send bytes that are no picture as the guidance frame.
     """
@@ -47,6 +48,7 @@ class Script:
     error: pb.QueryError | None = None
     refuse_frames: str = ""
     dies_at_step: int | None = None
+    refuse_session: str = ""
     answers: bool = True
     garbage_picture: bool = False
     frames: dict[int, bytes] = field(default_factory=dict)
@@ -68,6 +70,8 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
     async def Guide(
         self, requests: AsyncIterator[pb.GuideRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GuideResponse]:
+        if self.script.refuse_session:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self.script.refuse_session)
         if not self.script.answers:
             await asyncio.sleep(60)
         yield pb.GuideResponse(session_started=pb.SessionStarted(session_id="session-1", server=self.script.info))

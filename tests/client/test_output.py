@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -118,5 +119,18 @@ def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path: Path) -> None:
 
 def test_a_guidance_frame_that_is_no_picture_is_reported(tmp_path: Path, answer: Answer) -> None:
     broken = replace(answer, guidance=replace(answer.guidance, image=b"nonsense"))
-    with pytest.raises(ServerError, match="is not a picture"):
+    with pytest.raises(ServerError, match="the server sent a picture that is none"):
         save_answer(tmp_path, broken, SERVER)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_guidance_frame_that_is_an_image_bomb_is_refused(tmp_path: Path, answer: Answer) -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(bomb, "PNG")  # 64 million pixels in some 10 kB
+    with pytest.raises(ServerError, match="the limit is 50000000 pixels"):
+        save_answer(tmp_path, replace(answer, guidance=replace(answer.guidance, image=bomb.getvalue())), SERVER)
+
+
+def test_a_folder_for_answers_that_is_gone_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(LegoError, match=r"001 cannot be made \(No such file or directory\); choose another folder"):
+        answer_directory(tmp_path / "gone", one_of_many=True)

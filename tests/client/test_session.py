@@ -208,6 +208,32 @@ async def test_a_server_of_another_kind_is_reported() -> None:
     await other.stop(None)
 
 
+async def test_something_that_does_not_speak_grpc_is_reported() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        with pytest.raises(ServerError, match="is not a LEGO guidance server; check the port"):
+            async with GuidanceClient(f"127.0.0.1:{port}"):
+                pass
+
+
+async def test_an_unknown_host_is_reported() -> None:
+    with pytest.raises(ServerError, match=r"no host by the name in no-such-host\.invalid:50051; check its spelling"):
+        async with GuidanceClient("no-such-host.invalid:50051"):
+            pass
+
+
+async def test_a_server_that_takes_no_session_is_quoted() -> None:
+    async with ScriptedServer(Script(refuse_session="shutting down")) as server:
+        with pytest.raises(ServerError, match="takes no session now: shutting down"):
+            async with GuidanceClient(server.target):
+                pass
+
+
 async def test_a_server_that_dies_while_answering_is_reported() -> None:
     async with ScriptedServer(Script(steps=1000, step_seconds=0.01)) as server, GuidanceClient(server.target) as client:
         asking = asyncio.create_task(events_of(client))

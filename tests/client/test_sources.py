@@ -89,6 +89,22 @@ def test_a_folder_delivers_its_newest_pictures_in_the_order_of_their_names(tmp_p
     assert [shade_of(frame.pixels) for frame in frames] == [20 * index for index in range(3, 10)]
 
 
+def test_numbers_without_leading_zeros_are_in_order_too(tmp_path: Path) -> None:
+    for index in range(8, 12):
+        Image.fromarray(scene(20 * index)).save(tmp_path / f"frame_{index}.png")
+    with open_source(str(tmp_path)) as source:
+        frames = source.wait_for(RING_SIZE, timeout=5)
+    assert [shade_of(frame.pixels) for frame in frames] == [160, 180, 200, 220]
+
+
+def test_a_picture_of_16_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(shades).save(tmp_path / "depth.png")
+    with open_source(str(tmp_path / "depth.png")) as source:
+        (frame,) = source.wait_for(1, timeout=5)
+    np.testing.assert_array_equal(frame.pixels[..., 0], shades >> 8)
+
+
 def test_a_half_written_picture_in_a_folder_is_passed_over(tmp_path: Path) -> None:
     Image.fromarray(scene(40)).save(tmp_path / "0001.png")
     (tmp_path / "0002.png").write_bytes((tmp_path / "0001.png").read_bytes()[:60])
@@ -212,6 +228,19 @@ def test_a_stream_that_is_not_there_is_reported(web_camera: str) -> None:
         source.wait_for(1, timeout=20)
 
 
+def test_a_password_in_an_address_is_shown_nowhere() -> None:
+    with open_source("http://me:secret@127.0.0.1:1/live") as source:
+        with pytest.raises(LegoError, match=r"no video at http://127\.0\.0\.1:1/live;"):
+            source.wait_for(1, timeout=20)
+        assert source.name == "http://127.0.0.1:1/live"
+
+
+@pytest.mark.parametrize("spec", ["how do I " + "x" * 300, "~nobody-by-this-name/a.jpg"])
+def test_a_path_that_cannot_be_looked_for_is_reported(spec: str) -> None:
+    with pytest.raises(LegoError, match=r"cannot be looked for .*; check the path"):
+        open_source(spec)
+
+
 def test_a_missing_file_is_answered_with_the_nearest_name(picture: Path) -> None:
     with pytest.raises(LegoError, match=r"did you mean '.*drawer\.png'"):
         open_source(str(picture.with_name("drawr.png")))
@@ -256,9 +285,10 @@ def test_a_position_needs_a_video(picture: Path) -> None:
         open_source(str(picture), at=1)
 
 
-def test_a_negative_position_is_refused(clip: Path) -> None:
-    with pytest.raises(LegoError, match="cannot be below 0"):
-        open_source(str(clip), at=-1)
+@pytest.mark.parametrize("at", [-1, float("nan"), float("inf")])
+def test_an_impossible_position_is_refused(clip: Path, at: float) -> None:
+    with pytest.raises(LegoError, match="counts from the start of the video, 0 upwards"):
+        open_source(str(clip), at=at)
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf")])

@@ -26,8 +26,8 @@ def open_source(spec: str, at: float | None = None) -> FrameSource:
     Raises:
         LegoError: There is no such file, its type is not supported, or `at` does not fit the source.
     """
-    if at is not None and at < 0:
-        raise LegoError(f"the position is {at:g} s; it counts from the start of the video and cannot be below 0")
+    if at is not None and not 0 <= at < float("inf"):
+        raise LegoError(f"the position is {at:g} s; it counts from the start of the video, 0 upwards")
     suffix = Path(spec).suffix.lower()
     is_stream = spec.lower().startswith(STREAM_SCHEMES)
     if at is not None and (is_stream or suffix not in VIDEO_SUFFIXES):
@@ -64,12 +64,16 @@ def existing_path(spec: str) -> Path:
     """Returns the path of what exists.
 
     Raises:
-        LegoError: Nothing is there; the message names the nearest name that is.
+        LegoError: Nothing is there, and the message names the nearest name that is; or it may not be looked at.
     """
-    path = Path(spec).expanduser()
-    if spec and path.exists():
-        return path
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        path = Path(spec).expanduser()
+        if spec and path.exists():
+            return path
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except (OSError, RuntimeError) as error:  # a name too long, a folder without access, a ~user that is none
+        reason = getattr(error, "strerror", None) or error
+        raise LegoError(f"{spec!r} cannot be looked for ({reason}); check the path") from error
     nearest = difflib.get_close_matches(path.name, siblings, n=1)
     if nearest:
         raise LegoError(f"there is no {spec!r}; did you mean {str(path.with_name(nearest[0]))!r}?")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 from lego_core.errors import LegoError
+from lego_core.images import to_rgb
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -30,13 +32,19 @@ class ImageFile(FrameSource):
 class ImageFolder(FrameSource):
     """The frames of a folder in the order of their names, as a camera that saves numbered pictures leaves them.
 
+    Numbers in names count as numbers, so that frame_10.jpg comes after frame_9.jpg.
+
     Only the newest seven are read. One that cannot be read (a camera may still be writing it) is passed over.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), live=False)
         self._path = path
-        self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        try:
+            files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        except OSError as error:
+            raise LegoError(f"the folder {path} cannot be read ({error.strerror}); allow access to it") from error
+        self._files = sorted(files, key=_in_order)
         if not self._files:
             raise LegoError(f"the folder {path} holds no picture; it needs files such as 0001.jpg or 0001.png")
 
@@ -56,6 +64,12 @@ class ImageFolder(FrameSource):
             raise fault
 
 
+def _in_order(file: Path) -> tuple[list[str | int], str]:
+    # Splitting by numbers puts text and numbers in turns, so that like is compared with like.
+    parts = re.split(r"([0-9]+)", file.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], file.name
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Reads a picture upright, as its EXIF orientation says.
 
@@ -67,9 +81,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGB"))
+            return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
     except Image.DecompressionBombError as error:
         raise LegoError(f"{path} is too large to read ({error}); scale it down") from error
+    except PermissionError as error:
+        raise LegoError(f"{path} may not be read; allow access to it") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged data
         raise LegoError(f"{path} cannot be read as a picture: it is damaged or not a picture at all") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Generator
@@ -77,7 +78,8 @@ class NetworkStream(FrameSource):
     """A stream by its address: RTSP, or HTTP (MJPEG, HLS or a file), as phones and wearables serve them."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, live=True)
+        # The name stands in messages and records, where a password in the address has no business.
+        super().__init__(re.sub(r"//[^/@]*@", "//", url), live=True)
         self._url = url
 
     def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
@@ -92,7 +94,7 @@ class NetworkStream(FrameSource):
             with opened(self._url, cv2.CAP_FFMPEG, options) as stream:
                 if stream is None:
                     if not seen_any:
-                        raise LegoError(f"no video at {self._url}; check the address and that the stream is on")
+                        raise LegoError(f"no video at {self.name}; check the address and that the stream is on")
                 elif stream.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a stored file arrives faster than it happened
                     yield from _in_real_time(self, stream, 1.0)
                     return
@@ -102,7 +104,7 @@ class NetworkStream(FrameSource):
                         yield pixels, time.monotonic() - began
             delay = next(delays, None)
             if delay is None:
-                raise LegoError(f"{self._url} broke off and did not come back; check the network and the camera")
+                raise LegoError(f"{self.name} broke off and did not come back; check the network and the camera")
             self.pause(delay)
             if self._closing.is_set():
                 return
