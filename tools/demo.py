@@ -26,6 +26,7 @@ from lego_core.errors import LegoError
 _START_SECONDS = 120.0  # loading and warming up take seconds; this is for a machine that is busy
 _STOP_SECONDS = 15.0  # the server itself gives queries in flight 10 s
 _POLL_SECONDS = 0.05
+_MARK = ".lego-demo"  # tells a demo's folder, which may be emptied, from any other
 _signals: list[int] = []  # received so far
 # What people type, and the module behind it: modules run in this environment even if it is not activated.
 _COMMANDS = {"lego-server": "lego_server", "lego-train": "lego_training", "lego-client": "lego_client"}
@@ -75,17 +76,19 @@ def demonstrate(model: Path, out: Path, seconds: float) -> list[Path]:
 
 
 def _prepare(model: Path, out: Path) -> None:
-    """Checks the model's place and empties the folder of an earlier demo; anything else in it is left alone."""
+    """Checks the model's place; empties the folder if it is an earlier demo's, and refuses any other that has files."""
     if not (model / "manifest.json").is_file():
         raise LegoError(
             f"{model} holds no engines; name an engine directory with make demo MODEL=..., "
             "or build one: lego-export build CHECKPOINT DIRECTORY"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / "server.log").is_file():
+        if not (out / _MARK).is_file():
             raise LegoError(f"{out} is not empty and holds no earlier demo; choose another folder for the results")
-        shutil.rmtree(out)
+        for old in out.iterdir():  # the folder itself stays: it may be a link
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).touch()
 
 
 @contextmanager
@@ -147,7 +150,7 @@ def _stop_if_asked() -> None:
 
 def _name_picture(record: Path, out: Path) -> Path:
     """Copies an answer's side_by_side.png to demo_THING.png, named after what was asked about."""
-    thing = json.loads(record.read_text())["query"].rstrip("?").split()[-1]
+    thing = json.loads(record.read_text(encoding="utf-8"))["query"].rstrip("?").split()[-1]
     return Path(shutil.copyfile(record.with_name("side_by_side.png"), out / f"demo_{thing}.png"))
 
 
