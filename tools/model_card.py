@@ -36,13 +36,16 @@ def main() -> int:
     try:
         if not options.figures.is_file():
             raise LegoError(f"there is no {options.figures}; write it with lego-train evaluate toy --json")
-        card = options.card.read_text()
+        card = options.card.read_text(encoding="utf-8")
         card = replace_block(card, "results", results_table(json.loads(options.figures.read_text())))
         card = replace_block(card, "stages", stages_table(LegoConfig.load(options.checkpoint).provenance))
+    except (KeyError, TypeError) as error:
+        print(f"error: {options.figures} or the checkpoint's record is of another kind: {error!r}", file=sys.stderr)
+        return 2
     except (LegoError, OSError, json.JSONDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options.card.write_text(card)
+    options.card.write_text(card, encoding="utf-8")
     print(options.card)
     return 0
 

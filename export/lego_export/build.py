@@ -174,9 +174,10 @@ def _check_schedule(modules: LegoCheckpoint) -> None:
     served = SigmaSchedule(_schedule(modules)).sigmas(modules.scheduler.config.num_train_timesteps)[-2::-1]
     alpha_bar = modules.scheduler.alphas_cumprod.double().numpy()
     if not np.allclose(served, np.sqrt((1 - alpha_bar) / alpha_bar), rtol=1e-2):
+        kind = modules.scheduler.config.beta_schedule
         raise LegoError(
-            f"the scheduler's noise schedule (beta_schedule {modules.scheduler.config.beta_schedule!r}) is not the one the "
-            "server samples with: betas linear in their square root (scaled_linear), not rescaled"
+            f"the scheduler's noise schedule (beta_schedule {kind!r}) is not the one the server samples with: betas "
+            "linear in their square root (scaled_linear), not rescaled"
         )
 
 

@@ -52,6 +52,13 @@ def test_missing_figures_are_one_line(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: there is no ") and len(result.stderr.splitlines()) == 1
 
 
+def test_figures_of_another_kind_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text('{"seconds": 1}')
+    result = write_card(CARD, tmp_path / "figures.json", tmp_path)
+    assert result.returncode == 2
+    assert "figures.json" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.skipif(not (FIGURES.is_file() and SHIPPED.is_dir()), reason="no model and figures are in the repository")
 def test_the_card_in_the_repository_shows_the_figures_beside_it(tmp_path: Path) -> None:
     card = tmp_path / "card.md"

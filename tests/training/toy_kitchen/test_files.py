@@ -140,6 +140,6 @@ def test_sheet_command_writes_a_picture(tmp_path: Path) -> None:
 )
 def test_bad_options_are_told_in_a_line(arguments: list[str], told: str) -> None:
     result = CliRunner().invoke(toy_kitchen, arguments)
-    assert result.exit_code != 0
+    assert result.exit_code == 2
     assert told in result.output
     assert "Traceback" not in result.output

@@ -37,7 +37,7 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
 
 
 @toy_kitchen.command()
