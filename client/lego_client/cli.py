@@ -26,11 +26,11 @@ from lego_client.output import answer_directory, check_output, free_path, save_a
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
-from lego_client.sources import RING_SIZE, FrameSource, open_source
+from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
 from lego_client.sources.video import VideoFile
 
-_FIRST_FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
+_FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
 _INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 _DEFAULT_STEPS = 100  # of the original LEGO; only where a server states none
@@ -143,9 +143,11 @@ async def _ask_all(
         async with client:
             _print_notice(console, client)
             options = _with_previews(options, previews, client)
+            newest = 0
             sent: tuple[int, SentFrame] | None = None
             for query in queries:
-                seen = sharpest(await asyncio.to_thread(source.wait_for, RING_SIZE, _FIRST_FRAMES_S))
+                frames = await asyncio.to_thread(source.view, newest, _FRAMES_S)
+                newest, seen = frames[-1].sequence, sharpest(frames)
                 if sent is None or sent[0] != seen.sequence:  # a still picture travels once
                     sent = seen.sequence, await client.send_frame(seen.pixels)
                 with AnswerDisplay(console, query) as display:
@@ -261,6 +263,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), 2)
     except ServerError as error:
         return _fail(str(error), 1)
+    except OSError as error:  # a full disk, a folder without access
+        return _fail(str(error), 2)
     if code == _INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves
         print("stopped", file=sys.stderr)
     return code

@@ -103,6 +103,6 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
-    except LegoError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (LegoError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -53,6 +53,20 @@ def test_a_silent_source_is_reported_by_name() -> None:
         source.wait_for(1, timeout=0.1)
 
 
+def test_a_live_source_that_stands_still_is_not_asked_about_again() -> None:
+    with CountingSource(9) as source:
+        seen = source.view(0, timeout=5)[-1].sequence
+        while seen < 9:  # there are newer frames than those asked about
+            seen = source.view(seen, timeout=5)[-1].sequence
+        with pytest.raises(LegoError, match=r"counter has delivered no new frame for 0\.1 s"):
+            source.view(seen, timeout=0.1)
+
+
+def test_a_picture_can_be_asked_about_again(picture: Path) -> None:
+    with open_source(str(picture)) as source:
+        assert source.view(0, timeout=5)[-1].sequence == source.view(1, timeout=5)[-1].sequence == 1
+
+
 def test_closing_wakes_whoever_waits() -> None:
     source = CountingSource(1)
     source.start()

@@ -70,6 +70,15 @@ def test_a_directory_without_engines_is_one_line_and_exit_code_2(command: str, t
     assert result.stderr == f"error: {tmp_path} is not an engine directory: it has no manifest.json\n"
 
 
+def test_a_manifest_that_cannot_be_opened_is_one_line_and_exit_code_2(directory: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    result = run("info", "--engines", str(long))
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and "File name too long" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_missing_provider_is_one_line_and_exit_code_2(directory: Path) -> None:
     result = run("serve", "--engines", str(directory), "--device", "tensorrt")
 

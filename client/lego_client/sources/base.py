@@ -120,6 +120,25 @@ class FrameSource(ABC):
                 raise LegoError(f"{self.name} delivered no frame within {timeout:g} s; check that it is switched on")
             return list(self._ring)
 
+    def view(self, after: int, timeout: float) -> list[CapturedFrame]:
+        """Blocks until there are frames to choose from that show what is seen now; what to ask a query about.
+
+        Args:
+            after: Sequence of the newest frame already asked about; a live source must have captured a later one. 0 at
+                first.
+            timeout: Seconds.
+
+        Returns:
+            The newest frames, at most `RING_SIZE`, oldest first.
+
+        Raises:
+            LegoError: Capturing failed, not one frame came in time, or a live source stands still.
+        """
+        frames = self.wait_for(max(RING_SIZE, after + 1) if self.live else RING_SIZE, timeout)
+        if self.live and frames[-1].sequence <= after and not self.finished:
+            raise LegoError(f"{self.name} has delivered no new frame for {timeout:g} s; check that it still runs")
+        return frames
+
     def pause(self, seconds: float) -> None:
         """Lets a subclass keep time in `capture`; returns at once when the source is being closed."""
         if seconds > 0:
