@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from lego_core.config import LegoConfig
+from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 
 FORMAT_VERSION = 1
@@ -59,6 +59,9 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTION_TYPES:
             raise LegoError(f"prediction_type is {self.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}")
+        whole_number_in_range("train_timesteps", self.train_timesteps, 1, 100_000)
+        for name in ("beta_start", "beta_end"):
+            number_in_range(name, getattr(self, name), 1e-9, 0.999)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,13 @@ class DecoderSpec:
     bos_token_id: int
     eos_token_id: int
 
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("layers", 1), ("key_value_heads", 1), ("head_dim", 1), ("hidden_size", 1), ("bos_token_id", 0),
+            ("eos_token_id", 0),
+        ):  # fmt: skip
+            whole_number_in_range(name, getattr(self, name), low, 2**31 - 1)
+
 
 @dataclass(frozen=True)
 class LatentSpec:
@@ -89,6 +99,11 @@ class LatentSpec:
     channels: int
     factor: int
     scaling_factor: float
+
+    def __post_init__(self) -> None:
+        whole_number_in_range("channels", self.channels, 1, 1024)
+        whole_number_in_range("factor", self.factor, 1, 64)
+        number_in_range("scaling_factor", self.scaling_factor, 1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,13 @@ class Manifest:
     graphs: dict[str, GraphSpec]
     tool_versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole_number_in_range("context_width", self.context_width, 1, 2**31 - 1)
+        for name in ("text_pad_token_id", "text_bos_token_id", "text_eos_token_id"):
+            whole_number_in_range(name, getattr(self, name), 0, 2**31 - 1)
+        if not isinstance(self.checkpoint_fingerprint, str):
+            raise LegoError(f"checkpoint_fingerprint is {self.checkpoint_fingerprint!r}; it must be text")
 
     @property
     def model_version(self) -> str:

@@ -126,9 +126,15 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
     try:
         if not _is_loopback(config.host):
             announce(f"warning: {config.host} is reachable from other machines, and there is no authentication")
-        await server.warm_up()
+        asked_to_stop = asyncio.create_task(stopping.wait())
+        warming = asyncio.create_task(server.warm_up())
+        await asyncio.wait((warming, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set():  # a large model takes long to warm up, and nobody waits for it now
+            warming.cancel()
+            return
+        await warming
         announce(f"listening on {server.address}")
-        await stopping.wait()
+        await asked_to_stop
         _log.info("stopping: queries in flight have %.0f s", config.shutdown_seconds)
     finally:
         await server.stop()

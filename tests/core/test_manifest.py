@@ -43,6 +43,11 @@ def change(directory: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def test_a_decoder_without_layers_is_refused() -> None:
+    with pytest.raises(LegoError, match="layers is 0; it must lie between 1 and"):
+        DecoderSpec(0, 4, 8, 32, 1, 2)
+
+
 def test_a_saved_manifest_comes_back_equal(directory: Path, manifest: Manifest) -> None:
     assert Manifest.load(directory) == manifest
 
@@ -70,6 +75,13 @@ def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:
         ({"surprise": 1}, "surprise"),
         ({"decoder": {"layers": 2}}, "not a valid manifest"),
         ({"decoder": None}, "not a valid manifest"),
+        ({"schedule": {"train_timesteps": 0}}, "train_timesteps is 0; it must lie between 1 and 100000"),
+        ({"schedule": {"beta_end": float("nan")}}, "beta_end is nan"),
+        ({"latent": {"channels": 4, "factor": 8, "scaling_factor": 0}}, "scaling_factor is 0"),
+        ({"latent": {"channels": 4, "factor": 0, "scaling_factor": 1}}, "factor is 0"),
+        ({"context_width": "16"}, "context_width is '16'; it must be a whole number"),
+        ({"text_eos_token_id": [2, 3]}, r"text_eos_token_id is \[2, 3\]; it must be a whole number"),
+        ({"checkpoint_fingerprint": None}, "checkpoint_fingerprint is None"),
         ({"lego": {"format_version": 1, "name": "x", "resolution": 1}}, "resolution is 1"),
         ({"schedule": {"prediction_type": "sample"}}, "prediction_type is 'sample'; choose one of epsilon"),
         ({"graphs": {}}, "lists no graph text_encoder"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
 import grpc
@@ -8,7 +10,7 @@ import pytest
 from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_server.config import ServerConfig
-from lego_server.server import GuidanceServer
+from lego_server.server import GuidanceServer, serve
 
 from tests.server.fake_engine import FakeEngine
 from tests.server.harness import eventually, picture, running
@@ -61,6 +63,19 @@ async def test_no_new_query_is_taken_while_stopping() -> None:
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         assert (await client.result()).query_id == 1
         await stopping
+
+
+async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_first() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    told: list[str] = []
+    serving = asyncio.create_task(serve(engine, ServerConfig(port=0, shutdown_seconds=0.1), told.append))
+    await eventually(lambda: engine.calls["denoise"] == 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.05)
+    engine.gate.set()
+    await asyncio.wait_for(serving, 5)
+    assert told == [] and engine.calls["decode_latents"] == 0
 
 
 async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:

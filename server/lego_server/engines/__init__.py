@@ -8,7 +8,7 @@ from lego_server.engines.base import Engine
 
 
 def load_engine(directory: Path, device: str = "cpu", threads: int = 0) -> Engine:
-    """Loads an engine directory, wholly checked.
+    """Loads an engine directory and checks all of it but the values of its weights (`lego-export verify` does that).
 
     Args:
         directory: Written by `lego-export build`.
@@ -16,7 +16,8 @@ def load_engine(directory: Path, device: str = "cpu", threads: int = 0) -> Engin
         threads: CPU threads within one graph; 0 lets the runtime choose.
 
     Raises:
-        LegoError: The directory is incomplete, altered, not this software's, or the device is not there.
+        LegoError: The directory is incomplete, a graph of it is altered, its format is not this software's, or the
+            device is not there.
     """
     from lego_server.engines.onnx import OnnxEngine  # onnxruntime takes a second to import; `--help` need not wait
 

@@ -59,7 +59,7 @@ class OnnxEngine:
         """Loads an engine directory.
 
         Raises:
-            LegoError: A part is missing, altered or of the wrong shape, or the device is not available.
+            LegoError: A part is missing, a graph is altered or of the wrong shape, or the device is not available.
         """
         directory = Path(directory)
         if threads < 0:
