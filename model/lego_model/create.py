@@ -10,8 +10,6 @@ import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
 from lego_core.errors import LegoError
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
@@ -21,7 +19,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import Conditioner
@@ -42,11 +40,11 @@ def create(architecture: Path, corpus: Iterable[str], seed: int = 0) -> LegoChec
         LegoError: The file is no YAML, lacks a key, or a value is of the wrong type or out of range.
     """
     try:
-        shape: Any = OmegaConf.to_container(OmegaConf.load(architecture), resolve=True)
+        shape: Any = safe_load(architecture.read_text(encoding="utf-8"))
         return _build(shape, corpus, seed)
     except KeyError as error:
         raise LegoError(f"{architecture} lacks the key {error}; see lego_model/nano.yaml for all of them") from error
-    except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:  # a LegoError is a ValueError
+    except (ValueError, TypeError, YAMLError) as error:  # a LegoError is a ValueError
         raise LegoError(f"{architecture} is no architecture ({error}); see lego_model/nano.yaml") from error
 
 

@@ -1,6 +1,11 @@
 """Files of the toy kitchen: datasets, clips, and the commands that write them."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -121,6 +126,28 @@ def test_tour_command_writes_the_queries_a_client_reads(tmp_path: Path) -> None:
     assert [entry["time"] for entry in asked] == [1.4, 3.4, 5.4]
     assert len({entry["query"] for entry in asked}) == len(TOUR_SEEDS)
     assert all(entry["query"] in result.output for entry in asked)
+
+
+def test_ctrl_c_ends_the_writing_of_a_dataset_in_one_line(tmp_path: Path) -> None:
+    journal = tmp_path / "data" / "toykitchen_journal.jsonl"
+    command = [sys.executable, "-m", "lego_training", "toy-kitchen", "write", str(journal.parent), "--train", "4000"]
+    process = subprocess.Popen(
+        [*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not (journal.is_file() and journal.stat().st_size):
+            assert process.poll() is None and time.monotonic() < deadline, "writing never began"
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal does
+        _, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    assert process.returncode == 130
+    assert errors.strip() == "stopped; run the same command again to go on"
 
 
 def test_sheet_command_writes_a_picture(tmp_path: Path) -> None:

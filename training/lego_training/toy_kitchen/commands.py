@@ -50,7 +50,11 @@ def write(
 ) -> None:
     """Write pairs in the layout of the released LEGO dataset."""
     with _one_line_errors():
-        summary = write_dataset(root, train, val, seed, workers)
+        try:
+            summary = write_dataset(root, train, val, seed, workers)
+        except KeyboardInterrupt:
+            typer.echo("stopped; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
     typer.echo(f"{summary.root}: {summary.train} train and {summary.val} val pairs, {summary.rendered} rendered now")
 
 

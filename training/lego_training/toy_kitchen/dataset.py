@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 from typing import Any, Final
 
 import cv2
@@ -106,7 +107,8 @@ def _render_all(jobs: list[tuple[Path, int, Split]], workers: int) -> Iterator[d
     if workers == 1 or len(jobs) < 2:
         yield from map(_write_pair, jobs)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # Ctrl-C is the parent's to handle: workers finish what they have in hand, without a traceback each.
+    with ProcessPoolExecutor(workers, initializer=signal, initargs=(SIGINT, SIG_IGN)) as pool:
         yield from pool.map(_write_pair, jobs, chunksize=8)
 
 
