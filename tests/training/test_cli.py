@@ -188,6 +188,7 @@ def test_an_evaluation_writes_its_figures(
     assert run(monkeypatch, "evaluate", "toy", *arguments, "--untuned", workshop.checkpoint) == 0
 
     figures = json.loads(file.read_text())
+    assert figures["model_version"] == f"tiny-{fingerprint(workshop.checkpoint)[:12]}"
     assert figures["scenes"] == 2 and figures["unet_evaluations_per_frame"] == 6
     assert figures["description_slots_untuned"] == 0.0
     assert figures["description_slots_untuned_source"] == "measured now on 2 scenes"

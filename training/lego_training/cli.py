@@ -212,7 +212,7 @@ def evaluate_toy(
 ) -> None:
     """Judge descriptions and pictures on unseen toy-kitchen scenes against the renderer's truth."""
     from lego_core.config import LegoConfig
-    from lego_model.checkpoint import LegoCheckpoint
+    from lego_model.checkpoint import LegoCheckpoint, fingerprint
 
     from lego_training.evaluation import report, toy
     from lego_training.toy_kitchen.pair import make_pair
@@ -220,7 +220,9 @@ def evaluate_toy(
     config = LegoConfig.load(checkpoint)
     json_file.parent.mkdir(parents=True, exist_ok=True)
     journal = json_file.with_suffix(".partial.jsonl")
-    figures = report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps))
+    # As server and manifest name it: says which weights the figures are of.
+    model_version = f"{config.name}-{fingerprint(checkpoint)[:12]}"
+    figures = {"model_version": model_version, **report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps))}
     if untuned is not None:
         pairs = (make_pair(toy.FIRST_SEED + index, "val") for index in range(scenes))
         before = {"description_slots": toy.description_slots(LegoCheckpoint.load(untuned), pairs), "scenes": scenes}

@@ -111,8 +111,8 @@ def test_tour_rests_on_the_input_frames_when_queries_are_asked(tmp_path: Path) -
     video = cv2.VideoCapture(str(path))
     frames = [video.read()[1] for _ in range(20)]
     expected = [make_pair(seed, "val").input_frame[:, :, ::-1].astype(float) for seed in (0, 4)]
-    for number, (time, _) in enumerate(queries):
-        seen = frames[round(time * 5)]
+    for number, (seconds, _) in enumerate(queries):
+        seen = frames[round(seconds * 5)]
         error = [abs(seen - frame).mean() for frame in expected]
         assert error[number] < 0.5 * error[1 - number]
 
