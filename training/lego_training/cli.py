@@ -222,7 +222,10 @@ def evaluate_toy(
     journal = json_file.with_suffix(".partial.jsonl")
     # As server and manifest name it: says which weights the figures are of.
     model_version = f"{config.name}-{fingerprint(checkpoint)[:12]}"
-    figures = {"model_version": model_version, **report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps))}
+    figures = {
+        "model_version": model_version,
+        **report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps)),
+    }
     if untuned is not None:
         pairs = (make_pair(toy.FIRST_SEED + index, "val") for index in range(scenes))
         before = {"description_slots": toy.description_slots(LegoCheckpoint.load(untuned), pairs), "scenes": scenes}
