@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,6 +174,11 @@ def save_part(model: torch.nn.Module, directory: Path, dtype: torch.dtype) -> No
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory.parent) as folder:
         copy.deepcopy(model).to(dtype).save_pretrained(folder)  # type: ignore[operator]
         written = sorted(Path(folder).iterdir())
+        # diffusers notes where a model was loaded from: a path of this machine, of no use to anyone else.
+        config = Path(folder) / "config.json"
+        values = json.loads(config.read_text())
+        values.pop("_name_or_path", None)
+        config.write_text(json.dumps(values, indent=2) + "\n")
         for file in written:
             file.replace(directory / file.name)
     # Shards of a save in more pieces would pass for weights.
