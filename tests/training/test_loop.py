@@ -73,7 +73,7 @@ def test_a_steps_samples_depend_on_its_number_alone() -> None:
     np.testing.assert_array_equal(batch_indices(17, 4, 10, 0), batch_indices(17, 4, 10, 0))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     tmp_path: Path, precision: str, ema_decay: float
@@ -254,7 +254,7 @@ def test_the_rate_rises_to_its_peak_and_never_beyond(steps: int, schedule: str) 
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"schedule": "linear"}, "schedule is 'linear'; choose one of cosine, constant"),
-        ({"precision": "fp16"}, "precision is 'fp16'; choose one of bf16, fp32"),
+        ({"precision": "fp16"}, "precision is 'fp16'; choose one of auto, bf16, fp32"),
     ],
 )
 def test_a_value_out_of_range_is_named(values: dict[str, Any], message: str) -> None:

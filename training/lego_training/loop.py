@@ -41,7 +41,7 @@ class LoopConfig:
         weight_decay: Of AdamW.
         ema_decay: Upper bound of the average's decay; 0 keeps no average.
         max_gradient_norm: Gradients are scaled down to this norm; 0 never scales.
-        precision: "bf16" computes under autocast, "fp32" without.
+        precision: "bf16" computes under autocast, "fp32" without; "auto" is bf16 where the hardware has it.
         save_minutes: Minutes between saved states.
         threads: CPU threads; 0 leaves torch's choice.
         seed: Of data order, noise and dropout.
@@ -55,7 +55,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     ema_decay: float = 0.0
     max_gradient_norm: float = 1.0
-    precision: str = "bf16"
+    precision: str = "auto"
     save_minutes: float = 5.0
     threads: int = 0
     seed: int = 0
@@ -70,7 +70,7 @@ class LoopConfig:
             ("max_gradient_norm", 0, 1e6), ("save_minutes", 0, 1e6),
         ):  # fmt: skip
             number_in_range(name, getattr(self, name), low, high)
-        for name, known in (("schedule", ("cosine", "constant")), ("precision", ("bf16", "fp32"))):
+        for name, known in (("schedule", ("cosine", "constant")), ("precision", ("auto", "bf16", "fp32"))):
             if getattr(self, name) not in known:
                 raise LegoError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
 
@@ -82,6 +82,16 @@ class LoopConfig:
         if self.schedule == "constant":
             return 1.0
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, self.steps - rising)))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 itself; one that emulates it is many times slower than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
 
 
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -128,6 +138,7 @@ def train(
     state = _State(run / f"{name}.pt", bundle, optimizer, average)
     first = state.load()
     stop = _StopSignal()
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
 
     def save(step: int) -> None:
         state.save(step)
@@ -153,7 +164,7 @@ def train(
             torch.manual_seed((config.seed << 32) + step)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * config.rate(step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = loss_of_step(step)
             value = float(loss.detach())
             if not math.isfinite(value):

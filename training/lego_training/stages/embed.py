@@ -24,6 +24,7 @@ from PIL import ImageOps
 from rich.progress import track
 
 from lego_training.dataset import Record, read_frame
+from lego_training.loop import has_bf16
 from lego_training.toy_kitchen.language import mirror_text
 
 _BATCH = 16
@@ -103,9 +104,9 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
             )
             for column in zip(*pictures, strict=True)
         )
-        # The encoder at full resolution is nearly all of the time, and bf16 halves it; its error is far below the
-        # noise the latents are trained under.
-        with torch.autocast(device.type, torch.bfloat16):
+        # The encoder at full resolution is nearly all of the time; the error of bf16 is far below the noise the latents
+        # are trained under.
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             frame_posterior = checkpoint.vae.encode(sources).latent_dist
             posterior = checkpoint.vae.encode(targets).latent_dist
         arrays["frame_latents"][rows] = frame_posterior.mode().float().cpu()
