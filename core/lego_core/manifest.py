@@ -5,6 +5,7 @@ Export writes it, the server reads it and refuses what does not fit, with a sent
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,6 +124,7 @@ class Manifest:
         opset: ONNX operator set.
         checkpoint_fingerprint: sha256 over the checkpoint's files.
         graphs: One per name in `GRAPHS`.
+        files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
         parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
     """
@@ -139,6 +141,7 @@ class Manifest:
     opset: int
     checkpoint_fingerprint: str
     graphs: dict[str, GraphSpec]
+    files: dict[str, str]
     tool_versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -162,7 +165,7 @@ class Manifest:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Reads and checks `manifest.json`; every graph file must be present (content is checked by `sha256`).
+        """Reads and checks `manifest.json`; every graph file must be present (`check_content` reads them).
 
         Raises:
             LegoError: Not an engine directory, another format version, a missing graph or file.
@@ -204,3 +207,23 @@ class Manifest:
             if Path(file).name != file or not (directory / file).is_file():
                 raise LegoError(f"{directory} lacks the graph file {file}: rebuild it with lego-export build")
         return manifest
+
+    def check_content(self, directory: Path) -> None:
+        """Reads every file that belongs to the engines and compares it with its checksum.
+
+        Raises:
+            LegoError: A file is missing, altered or outside the directory.
+        """
+        for name, sha256 in {**{graph.file: graph.sha256 for graph in self.graphs.values()}, **self.files}.items():
+            path = directory / name
+            if not path.resolve().is_relative_to(directory.resolve()):
+                raise LegoError(f"{directory / 'manifest.json'} names {name}, which lies outside: do not use it")
+            if not path.is_file():
+                raise LegoError(f"{directory} lacks {name}: restore it, or rebuild it with lego-export build")
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != sha256:
+                raise LegoError(
+                    f"{path} is not the file its manifest describes (sha256 {found[:12]}..., not {sha256[:12]}...): "
+                    "restore it, or rebuild it with lego-export build"
+                )

@@ -153,8 +153,16 @@ def _describe(
         checkpoint_fingerprint=fingerprint(checkpoint),
         graphs=graphs,
         tool_versions={tool: version(tool) for tool in _TOOLS},
+        files={
+            file.as_posix(): _sha256(directory / file) for file in (*weight_files(directory), *map(Path, TOKENIZERS))
+        },
         parity=parity,
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples) -> Parity:

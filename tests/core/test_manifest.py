@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from lego_core.manifest import GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manif
 def manifest() -> Manifest:
     graph = {
         name: GraphSpec(
-            f"{name}.onnx", "0" * 64,
+            f"{name}.onnx", hashlib.sha256(b"graph").hexdigest(),
             (TensorSpec("input", "float32", ("batch", 3, 64)),), (TensorSpec("output", "float32", ("batch", 4)),),
         )
         for name in GRAPHS
@@ -25,7 +27,8 @@ def manifest() -> Manifest:
         lego=LegoConfig(name="test"), schedule=NoiseSchedule(prediction_type="v_prediction"),
         decoder=DecoderSpec(2, 4, 8, 32, 1, 2), latent=LatentSpec(4, 8, 0.18215), context_width=16,
         text_pad_token_id=2, text_bos_token_id=1, text_eos_token_id=2, precision="fp32", opset=23,
-        checkpoint_fingerprint="abcdef0123456789", graphs=graph, tool_versions={"torch": "2"},
+        checkpoint_fingerprint="abcdef0123456789", graphs=graph,
+        files={"vllm_tokenizer.json": hashlib.sha256(b"words").hexdigest()}, tool_versions={"torch": "2"},
         parity={"unet": {"max_abs_error": 1e-6}},
     )  # fmt: skip
 
@@ -34,6 +37,7 @@ def manifest() -> Manifest:
 def directory(manifest: Manifest, tmp_path: Path) -> Path:
     for name in GRAPHS:
         (tmp_path / f"{name}.onnx").write_bytes(b"graph")
+    (tmp_path / "vllm_tokenizer.json").write_bytes(b"words")
     manifest.save(tmp_path)
     return tmp_path
 
@@ -120,3 +124,27 @@ def test_graph_files_lie_in_the_directory_itself(directory: Path, file: str) -> 
 
     with pytest.raises(LegoError, match="lacks the graph file"):
         Manifest.load(directory)
+
+
+def test_untouched_files_pass(directory: Path, manifest: Manifest) -> None:
+    manifest.check_content(directory)
+
+
+@pytest.mark.parametrize("name", ["unet.onnx", "vllm_tokenizer.json"])
+def test_an_altered_file_is_named(directory: Path, manifest: Manifest, name: str) -> None:
+    (directory / name).write_bytes(b"other")
+
+    with pytest.raises(LegoError, match=rf"{name} is not the file its manifest describes"):
+        manifest.check_content(directory)
+
+
+def test_a_missing_file_is_named(directory: Path, manifest: Manifest) -> None:
+    (directory / "vllm_tokenizer.json").unlink()
+
+    with pytest.raises(LegoError, match=r"lacks vllm_tokenizer\.json: restore it"):
+        manifest.check_content(directory)
+
+
+def test_a_manifest_cannot_have_files_outside_read(directory: Path, manifest: Manifest) -> None:
+    with pytest.raises(LegoError, match="which lies outside: do not use it"):
+        replace(manifest, files={"../secret": "0"}).check_content(directory)

@@ -45,7 +45,7 @@ def make_manifest(steps: int = 4) -> Manifest:
         decoder=DecoderSpec(1, 1, 8, HIDDEN, bos_token_id=1, eos_token_id=EOS),
         latent=LatentSpec(channels=4, factor=8, scaling_factor=0.2),
         context_width=HIDDEN, text_pad_token_id=EOS, text_bos_token_id=1, text_eos_token_id=EOS,
-        precision="fp32", opset=23, checkpoint_fingerprint="0123456789abcdef", graphs={},
+        precision="fp32", opset=23, checkpoint_fingerprint="0123456789abcdef", graphs={}, files={},
     )  # fmt: skip
 
 

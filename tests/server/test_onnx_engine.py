@@ -14,7 +14,7 @@ from lego_core.manifest import Manifest
 from lego_server.engines import load_engine
 from lego_server.engines.base import DecoderCache, Engine, FrameFeatures
 from lego_server.sampling.guidance import Branch
-from lego_server.texts import PromptTokens
+from lego_server.texts import PromptTokens, Texts
 
 pytest.importorskip("onnx")
 
@@ -184,10 +184,12 @@ def test_a_graph_other_than_its_description_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
-    write_tiny_engine(tmp_path)
+    manifest = write_tiny_engine(tmp_path)
     (tmp_path / "vllm_tokenizer.json").write_text("{}")
-    with pytest.raises(LegoError, match=r"vllm_tokenizer\.json is no tokenizer"):
+    with pytest.raises(LegoError, match=r"vllm_tokenizer\.json is not the file its manifest describes"):
         load_engine(tmp_path)
+    with pytest.raises(LegoError, match=r"vllm_tokenizer\.json is no tokenizer"):
+        Texts.load(tmp_path, manifest)
     (tmp_path / "vllm_tokenizer.json").unlink()
     with pytest.raises(LegoError, match=r"lacks vllm_tokenizer\.json"):
         load_engine(tmp_path)

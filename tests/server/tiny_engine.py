@@ -74,10 +74,12 @@ def write_tiny_engine(directory: Path) -> Manifest:
         path = directory / f"{name}.onnx"
         onnx.save(_model(name, *sides), path)
         graphs[name] = GraphSpec(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), *sides)
-    manifest = replace(manifest, graphs=graphs)
-    manifest.save(directory)
+    files = {}
     for file in ("text_tokenizer.json", "vllm_tokenizer.json"):
         make_tokenizer().save(str(directory / file))
+        files[file] = hashlib.sha256((directory / file).read_bytes()).hexdigest()
+    manifest = replace(manifest, graphs=graphs, files=files)
+    manifest.save(directory)
     return manifest
 
 

@@ -28,6 +28,7 @@ vae: {LOOP}
 pretrain_vllm: {LOOP}
 tune_vllm: {LOOP}
 unet: {LOOP}
+tuning: {{}}
 diffusion: {{train_text_encoder: true}}
 """
 

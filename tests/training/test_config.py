@@ -42,6 +42,7 @@ def test_any_key_can_be_overridden() -> None:
         ("diffusion.condition_dropout=0.5", "diffusion: condition_dropout is 0.5; it must lie between 0 and"),
         ("diffusion.change_weight=-1", "diffusion: change_weight is -1"),
         ("diffusion.train_conditioner=maybe", "diffusion: train_conditioner is 'maybe'; it must be true or false"),
+        ("tuning.train_vision_tower=1", "tuning: train_vision_tower is 1; it must be true or false"),
         ("dataset=5", "dataset is 5; it must be text"),
         ("seed=x", "seed is 'x'; it must be a whole number"),
         ("unet.steps=[", "cannot be read as a configuration"),

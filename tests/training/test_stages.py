@@ -21,7 +21,14 @@ from lego_training.loop import LoopConfig
 from lego_training.stages.embed import Embeddings, embed, load_embeddings
 from lego_training.stages.unet import DiffusionConfig, change, drop_conditions, train_unet
 from lego_training.stages.vae import edge_loss, train_vae
-from lego_training.stages.vllm import Example, answer_loss, encode_example, pretrain_vllm, tune_vllm
+from lego_training.stages.vllm import (
+    Example,
+    TuningConfig,
+    answer_loss,
+    encode_example,
+    pretrain_vllm,
+    tune_vllm,
+)
 from lego_training.toy_kitchen.language import mirror_text
 from PIL import ImageOps
 from torch import Tensor
@@ -91,11 +98,19 @@ def test_captions_are_learnt_with_the_tower(checkpoint: Path, workshop: Workshop
 def test_descriptions_are_learnt_with_the_tower_frozen(checkpoint: Path, workshop: Workshop, tmp_path: Path) -> None:
     before = tower_weights(checkpoint)
 
-    tune_vllm(checkpoint, workshop.records, settings(), tmp_path)
+    tune_vllm(checkpoint, workshop.records, settings(), TuningConfig(), tmp_path)
 
     assert learnt(tmp_path, "tune_vllm") < 0.8
     assert torch.equal(tower_weights(checkpoint), before)
     LegoCheckpoint.load(checkpoint)  # still whole, its tokenizer with it
+
+
+def test_tuning_can_train_the_tower_too(checkpoint: Path, workshop: Workshop, tmp_path: Path) -> None:
+    before = tower_weights(checkpoint)
+
+    tune_vllm(checkpoint, workshop.records, settings(steps=2), TuningConfig(train_vision_tower=True), tmp_path)
+
+    assert not torch.equal(tower_weights(checkpoint), before)
 
 
 def tower_weights(checkpoint: Path) -> Tensor:
@@ -109,7 +124,7 @@ def test_stages_ask_for_the_words_they_need(workshop: Workshop, plain_data: Path
 
     unworded = [type(record)(**{**vars(record), "description": ""}) for record in records]
     with pytest.raises(LegoError, match="no description; curate the dataset first"):
-        tune_vllm(workshop.checkpoint, unworded, settings(), tmp_path)
+        tune_vllm(workshop.checkpoint, unworded, settings(), TuningConfig(), tmp_path)
     with pytest.raises(LegoError, match="no description; curate the dataset first"):
         embed(workshop.checkpoint, unworded, tmp_path)
 

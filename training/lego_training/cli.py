@@ -131,8 +131,9 @@ def _is_done(stage: str, run_config: Any, checkpoint: Path, run: Path) -> bool:
 def _settings(stage: str, run_config: Any) -> dict[str, Any]:
     """What lego.json records of a stage's configuration."""
     values = asdict(run_config)
+    part = {"tune-vllm": "tuning", "embed": "diffusion", "unet": "diffusion"}.get(stage)
     settings = {"config": values.get(stage.replace("-", "_"), {})}
-    return {**settings, "diffusion": values["diffusion"]} if stage in ("embed", "unet") else settings
+    return {**settings, part: values[part]} if part else settings
 
 
 def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path) -> None:
@@ -145,12 +146,13 @@ def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path)
     from lego_training.toy_kitchen.pair import make_pair
 
     lego = LegoConfig.load(checkpoint)
-    if run_config.dataset == "toykitchen" and not (run / "tune_vllm.pt").exists():
+    tuned_already = (run / "tune_vllm.pt").exists() or "tune-vllm" in lego.provenance.get("stages", {})
+    if run_config.dataset == "toykitchen" and not tuned_already:
         scenes = 300
         pairs = (make_pair(FIRST_SEED + index, "val") for index in range(scenes))
         before = {"description_slots": description_slots(LegoCheckpoint.load(checkpoint), pairs), "scenes": scenes}
         replace(lego, provenance={**lego.provenance, "vllm_before_tuning": before}).save(checkpoint)
-    tune_vllm(checkpoint, records, run_config.tune_vllm, run)
+    tune_vllm(checkpoint, records, run_config.tune_vllm, run_config.tuning, run)
 
 
 def _record_provenance(

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from lego_training.loop import LoopConfig
 from lego_training.stages.unet import DiffusionConfig
+from lego_training.stages.vllm import TuningConfig
 
 Built = TypeVar("Built")
 
@@ -31,6 +32,7 @@ class RunConfig:
         pretrain_vllm: Captioning.
         tune_vllm: Visual instruction tuning.
         unet: Diffusion tuning.
+        tuning: What visual instruction tuning trains.
         diffusion: What diffusion tuning trains.
     """
 
@@ -41,6 +43,7 @@ class RunConfig:
     pretrain_vllm: LoopConfig
     tune_vllm: LoopConfig
     unet: LoopConfig
+    tuning: TuningConfig
     diffusion: DiffusionConfig
 
     def __post_init__(self) -> None:
@@ -68,7 +71,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         values = OmegaConf.to_container(merged, resolve=True)
     except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise LegoError(f"{path} cannot be read as a configuration: {error}") from error
-    kinds = {"diffusion": DiffusionConfig, **dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "unet"), LoopConfig)}
+    kinds = {"tuning": TuningConfig, "diffusion": DiffusionConfig}
+    kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "unet"), LoopConfig)
     if not isinstance(values, dict):
         raise LegoError(f"{path} is no mapping of keys")
     parts = {key: _build(kinds[key], value, key) if key in kinds else value for key, value in values.items()}

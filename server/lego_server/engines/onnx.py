@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,18 +58,18 @@ class OnnxEngine:
         """Loads an engine directory.
 
         Raises:
-            LegoError: A part is missing, a graph is altered or of the wrong shape, or the device is not available.
+            LegoError: A file is missing or altered, a graph is of the wrong shape, or the device is not available.
         """
         directory = Path(directory)
         if threads < 0:
             raise LegoError(f"threads is {threads}; give 1 or more, or 0 to let onnxruntime choose")
         require_providers(device)
         manifest = Manifest.load(directory)
+        manifest.check_content(directory)
         texts = Texts.load(directory, manifest)
         graphs = {}
         for name in GRAPHS:
             spec = manifest.graphs[name]
-            _check_content(directory / spec.file, spec.sha256)
             graph = graphs[name] = Graph(name, directory / spec.file, device, threads)
             expected_inputs, expected_outputs = expected_interface(manifest)[name]
             # Both must hold: what the manifest says of the file, and what the file is.
@@ -207,13 +206,3 @@ class OnnxEngine:
 
 def _pad_front(cache: NDArray[Any], length: int) -> NDArray[Any]:
     return np.pad(cache, ((0, 0), (0, 0), (length - cache.shape[2], 0), (0, 0)))
-
-
-def _check_content(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise LegoError(
-            f"{path} is not the file its manifest describes (sha256 {found[:12]}..., not {sha256[:12]}...): "
-            "restore it, or rebuild it with lego-export build"
-        )

@@ -31,6 +31,22 @@ TextOf = Callable[[Record, bool, np.random.Generator], tuple[str, str]]
 
 
 @dataclass(frozen=True)
+class TuningConfig:
+    """What visual instruction tuning trains.
+
+    Attributes:
+        train_vision_tower: For a model whose vision tower has no pretrained weights of a large corpus; the paper keeps
+            CLIP's tower as it is.
+    """
+
+    train_vision_tower: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.train_vision_tower, bool):
+            raise LegoError(f"train_vision_tower is {self.train_vision_tower!r}; it must be true or false")
+
+
+@dataclass(frozen=True)
 class Example:
     """One conversation of one turn, as token ids.
 
@@ -62,8 +78,8 @@ def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, r
     _train(checkpoint, records, config, run, "pretrain_vllm", text_of, freeze_tower=False)
 
 
-def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, run: Path) -> None:
-    """Visual instruction tuning: frame and question in, enriched action description out; the tower is frozen.
+def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, tuning: TuningConfig, run: Path) -> None:
+    """Visual instruction tuning: frame and question in, enriched action description out.
 
     Raises:
         LegoError: A record has no description.
@@ -76,7 +92,7 @@ def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, run: 
         query = template.replace("{action}", label_variant(record.action, rng))
         return (mirror_text(query), mirror_text(record.description)) if mirrored else (query, record.description)
 
-    _train(checkpoint, records, config, run, "tune_vllm", text_of, freeze_tower=True)
+    _train(checkpoint, records, config, run, "tune_vllm", text_of, freeze_tower=not tuning.train_vision_tower)
 
 
 def _train(
