@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 from typing import cast
@@ -78,7 +79,8 @@ def resolve_options(
     if wishes.sampler is not None and wishes.sampler not in SAMPLERS:
         raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}; choose one of {', '.join(SAMPLERS)}")
     sampler = defaults.sampler if wishes.sampler is None else cast(Sampler, wishes.sampler)
-    description = None if wishes.description is None else " ".join(wishes.description.split())
+    # As in a query: without its brackets, a text cannot pass for a special token of the model's.
+    description = None if wishes.description is None else " ".join(re.sub("[<>]", " ", wishes.description).split())
     if description is not None and not 1 <= len(description) <= max_description_characters:
         raise RequestError(
             Reason.INVALID,

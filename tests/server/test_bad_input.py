@@ -52,6 +52,7 @@ async def assert_still_answers(client: GuideClient, query_id: int = 1000) -> Non
         (DRAWER, {"preview_every": 1001}, "options.preview_every is 1001"),
         (DRAWER, {"jpeg_quality": 0}, "options.jpeg_quality is 0; it must lie between 1 and 100"),
         (DRAWER, {"description": "  "}, "options.description has 0 characters; give 1 to 1000"),
+        (DRAWER, {"description": "<>"}, "options.description has 0 characters; give 1 to 1000"),
         (DRAWER, {"description": "x" * 1001}, "options.description has 1001 characters"),
     ],
 )
