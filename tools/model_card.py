@@ -13,6 +13,7 @@ from typing import Any
 
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
+from lego_model.checkpoint import fingerprint
 
 # Keys of `lego-train evaluate toy`, in the order of the table's columns.
 _COLUMNS = {
@@ -36,9 +37,16 @@ def main() -> int:
     try:
         if not options.figures.is_file():
             raise LegoError(f"there is no {options.figures}; write it with lego-train evaluate toy --json")
+        figures, config = json.loads(options.figures.read_text()), LegoConfig.load(options.checkpoint)
+        version = f"{config.name}-{fingerprint(options.checkpoint)[:12]}"
+        if figures["model_version"] != version:
+            raise LegoError(
+                f"{options.figures} is of {figures['model_version']}, but {options.checkpoint} holds {version}; "
+                "evaluate it again"
+            )
         card = options.card.read_text(encoding="utf-8")
-        card = replace_block(card, "results", results_table(json.loads(options.figures.read_text())))
-        card = replace_block(card, "stages", stages_table(LegoConfig.load(options.checkpoint).provenance))
+        card = replace_block(card, "results", results_table(figures))
+        card = replace_block(card, "stages", stages_table(config.provenance))
     except (KeyError, TypeError) as error:
         print(f"error: {options.figures} or the checkpoint's record is of another kind: {error!r}", file=sys.stderr)
         return 2

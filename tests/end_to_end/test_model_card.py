@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lego_model.checkpoint import fingerprint
 
 from tests.end_to_end.processes import REPOSITORY
 
@@ -25,6 +26,13 @@ MEASURED = ROW | {
 STAGE = {"config": {"steps": 7, "batch_size": 3}, "samples": 12, "git_commit": "a" * 40, "finished": "2026-01-01"}
 
 
+def write_checkpoint(directory: Path) -> str:
+    """Writes as much of a checkpoint as the card shows; returns its model version."""
+    lego = {"format_version": 1, "name": "nano", "provenance": {"stages": {"unet": STAGE}}}
+    (directory / "lego.json").write_text(json.dumps(lego))
+    return f"nano-{fingerprint(directory)[:12]}"
+
+
 def write_card(card: Path, figures: Path, checkpoint: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "model_card.py")]
     options = ["--card", str(card), "--figures", str(figures), "--checkpoint", str(checkpoint)]
@@ -34,9 +42,7 @@ def write_card(card: Path, figures: Path, checkpoint: Path) -> subprocess.Comple
 def test_figures_and_stages_are_written_into_the_card_and_again_without_change(tmp_path: Path) -> None:
     card, figures = tmp_path / "card.md", tmp_path / "figures.json"
     card.write_text(CARD.read_text())
-    figures.write_text(json.dumps(MEASURED))
-    lego = {"format_version": 1, "name": "nano", "provenance": {"stages": {"unet": STAGE}}}
-    (tmp_path / "lego.json").write_text(json.dumps(lego))
+    figures.write_text(json.dumps(MEASURED | {"model_version": write_checkpoint(tmp_path)}))
 
     assert write_card(card, figures, tmp_path).returncode == 0
     written = card.read_text()
@@ -46,6 +52,16 @@ def test_figures_and_stages_are_written_into_the_card_and_again_without_change(t
     assert card.read_text() == written
 
 
+def test_figures_of_other_weights_are_refused(tmp_path: Path) -> None:
+    version, figures = write_checkpoint(tmp_path), tmp_path / "figures.json"
+    figures.write_text(json.dumps(MEASURED | {"model_version": "nano-000000000000"}))
+
+    result = write_card(CARD, figures, tmp_path)
+
+    assert result.returncode == 2
+    assert f"is of nano-000000000000, but {tmp_path} holds {version}; evaluate it again" in result.stderr
+
+
 def test_missing_figures_are_one_line(tmp_path: Path) -> None:
     result = write_card(CARD, tmp_path / "none.json", tmp_path)
     assert result.returncode == 2
@@ -53,6 +69,7 @@ def test_missing_figures_are_one_line(tmp_path: Path) -> None:
 
 
 def test_figures_of_another_kind_are_one_line(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
     (tmp_path / "figures.json").write_text('{"seconds": 1}')
     result = write_card(CARD, tmp_path / "figures.json", tmp_path)
     assert result.returncode == 2
