@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from lego_core.command import run_command
 from lego_core.config import SAMPLERS
 from lego_core.errors import LegoError
 from rich.console import Console
@@ -32,13 +32,7 @@ from lego_client.sources.video import VideoFile
 
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
-_INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 _DEFAULT_STEPS = 100  # of the original LEGO; only where a server states none
-
-# Newer typer carries its own copy of click; this base class of its errors is found in either.
-_UsageError: type[typer.BadParameter] = next(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
-)
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="See how to do it: ask about what you see."
@@ -249,35 +243,12 @@ def _print_written(console: Console, paths: Sequence[Path]) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 (server), 2 (the user can put it right) or 130 (Ctrl-C)."""
-    # gRPC's own log lines would stand beside our one sentence on stderr; a user's own setting wins.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        result = app(args=arguments or ["--help"], prog_name="lego-client", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
-    except LegoError as error:
-        return _fail(str(error), 2)
-    except _UsageError as error:
-        return _fail(error.format_message(), 2)
-    except ServerError as error:
-        return _fail(str(error), 1)
-    except OSError as error:  # a full disk, a folder without access
-        return _fail(str(error), 2)
-    if code == _INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves
-        print("stopped", file=sys.stderr)
-    return code
+    return run_command(app, "lego-client", arguments, {ServerError: 1})
 
 
 def main() -> None:
     """The console command."""
     sys.exit(run())
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

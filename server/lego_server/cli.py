@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from lego_core.errors import LegoError
+from lego_core.command import run_command
 from lego_core.manifest import Manifest
 from rich.console import Console
 from rich.table import Table
@@ -98,11 +97,5 @@ def _announce(line: str) -> None:
 
 
 def main() -> None:
-    """Runs the command line; an error a person can act on is one line on stderr and exit code 2."""
-    # gRPC's own log lines would stand beside that one line; a user's own setting wins.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        app()
-    except (LegoError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """The console command."""
+    sys.exit(run_command(app, "lego-server"))

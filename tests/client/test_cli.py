@@ -28,9 +28,9 @@ class Finished:
     stderr: str
 
 
-async def start_client(*arguments: object, module: str = "lego_client") -> asyncio.subprocess.Process:
+async def start_client(*arguments: object) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        sys.executable, "-m", "lego_client", *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -39,8 +39,8 @@ async def finish(process: asyncio.subprocess.Process) -> Finished:
     return Finished(process.returncode, stdout.decode(), stderr.decode())
 
 
-async def lego_client(*arguments: object, module: str = "lego_client") -> Finished:
-    return await finish(await start_client(*arguments, module=module))
+async def lego_client(*arguments: object) -> Finished:
+    return await finish(await start_client(*arguments))
 
 
 def the_error(finished: Finished) -> str:
@@ -133,9 +133,8 @@ async def test_playing_a_clip_leaves_answers_and_a_film(server: ScriptedServer, 
     queries.write_text(json.dumps([{"time": 1.0, "query": QUERY}, {"time": 3.0, "query": "how do I close it?"}]))
     out = tmp_path / "out"
     finished = await lego_client(
-        "--server", server.target, "--clip", clip, "--queries", queries, "--out", out, "--speed", 5,
-        module="lego_client.demo",
-    )  # fmt: skip
+        "play", "--server", server.target, "--clip", clip, "--queries", queries, "--out", out, "--speed", 5
+    )
     assert finished.code == 0, finished.stderr
     assert "The left hand pulls the drawer open." in finished.stdout
     assert {path.name for path in out.iterdir()} == {"001", "002", "demo.mp4"}

@@ -87,6 +87,13 @@ def test_a_missing_provider_is_one_line_and_exit_code_2(directory: Path) -> None
     assert result.stderr.count("\n") == 1
 
 
+def test_a_mistyped_option_is_one_line_and_exit_code_2(directory: Path) -> None:
+    result = run("serve", "--engines", str(directory), "--colour", "red")
+
+    assert result.returncode == 2
+    assert result.stderr == "error: No such option: --colour\n"
+
+
 def test_a_bad_setting_is_one_line_and_exit_code_2(directory: Path) -> None:
     result = run("serve", "--engines", str(directory), "--max-active", "0")
 

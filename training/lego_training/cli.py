@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from lego_core.command import Stopped, run_command
 from lego_core.errors import LegoError
 from rich.console import Console
 
@@ -34,12 +35,11 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs tha
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Says what a stopped command leaves behind; typer alone would end it without a word."""
+    """Keeps the words of a stopped stage; typer alone would drop them."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        typer.echo(f"stopped: {stop}" if str(stop) else "stopped", err=True)
-        raise typer.Exit(130) from None
+        raise Stopped(str(stop) or "run the same command again to go on") from None
 
 
 @app.command()
@@ -258,9 +258,5 @@ def _show(value: float | None) -> str:
 
 
 def main() -> None:
-    """Runs the command line; what a person can put right is one line on stderr."""
-    try:
-        app()
-    except (LegoError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+    """The console command."""
+    sys.exit(run_command(app, "lego-train"))

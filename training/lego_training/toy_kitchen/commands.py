@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from lego_core.command import Stopped
 
 from lego_training.toy_kitchen.clip import TOUR_SEEDS, render_clip, render_tour
 from lego_training.toy_kitchen.dataset import write_dataset
@@ -53,8 +54,7 @@ def write(
         try:
             summary = write_dataset(root, train, val, seed, workers)
         except KeyboardInterrupt:
-            typer.echo("stopped; run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
+            raise Stopped("run the same command again to go on") from None
     typer.echo(f"{summary.root}: {summary.train} train and {summary.val} val pairs, {summary.rendered} rendered now")
 
 
