@@ -130,5 +130,6 @@ def _vae(config: Any) -> Iterator[tuple[str, str]]:
         # The original counts the decoder's levels by resolution, from the finest.
         up = levels - 1 - level
         for layer in range(layers + 1):
-            yield from _inner(f"decoder.up_blocks.{level}.resnets.{layer}", f"decoder.up.{up}.block.{layer}", _VAE_RESNET)
+            ours, theirs = f"decoder.up_blocks.{level}.resnets.{layer}", f"decoder.up.{up}.block.{layer}"
+            yield from _inner(ours, theirs, _VAE_RESNET)
         yield f"decoder.up_blocks.{level}.upsamplers.0.conv", f"decoder.up.{up}.upsample.conv"

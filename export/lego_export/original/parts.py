@@ -22,6 +22,21 @@ SHARD_BYTES = 2_000_000_000
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
+def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
+    """Reads a part's configuration.
+
+    Raises:
+        LegoError: It is missing or no JSON mapping.
+    """
+    try:
+        values = json.loads((folder / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LegoError(f"{folder / file} cannot be read ({error}); restore the folder") from error
+    if not isinstance(values, dict):
+        raise LegoError(f"{folder / file} is no configuration; restore the folder")
+    return values
+
+
 @dataclass(frozen=True)
 class Part:
     """One folder of a checkpoint.

@@ -1,4 +1,4 @@
-"""The diffusion process of Stable Diffusion 1.x, and the buffers in which the original stores it (lego-reference A4)."""
+"""The diffusion process of Stable Diffusion 1.x, and the buffers the original stores it in (lego-reference A4)."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -47,6 +48,10 @@ class LazyTensor:
     def mapped(self, shape: tuple[int, ...], function: Callable[[Tensor], Tensor]) -> LazyTensor:
         """Returns what `function` will make of it, of another shape."""
         return LazyTensor(shape, self.dtype, lambda: function(self.load()))
+
+    def reshaped(self, shape: tuple[int, ...]) -> LazyTensor:
+        """Returns the same numbers in another shape."""
+        return self.mapped(shape, lambda values: values.reshape(shape))
 
 
 Tensors = dict[str, LazyTensor]
@@ -91,8 +96,8 @@ def read_file(path: Path) -> tuple[Tensors, dict[str, Any]]:
         return _read_safetensors(path), {}
     if start[:1] == b"\x80":
         raise LegoError(
-            f"{path} is a plain pickle, as torch before 1.6 wrote them; get the model as .safetensors, or load and save "
-            "it once with a newer torch, if you trust it"
+            f"{path} is a plain pickle, as torch before 1.6 wrote them; get the model as .safetensors, or load and "
+            "save it once with a newer torch, if you trust it"
         )
     raise LegoError(f"{path} is no weight file: neither a PyTorch file (.ckpt, .bin) nor .safetensors")
 
@@ -143,8 +148,8 @@ def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
         raise LegoError(
-            f"{path} asks for code to be run on reading{what}: refused, and nothing of it was executed; get the model as "
-            ".safetensors from its authors"
+            f"{path} asks for code to be run on reading{what}: refused, and nothing of it was executed; get the model "
+            "as .safetensors from its authors"
         ) from error
     except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:  # torch has no error type of its own
         raise LegoError(f"{path} is truncated or damaged; download it again") from error
@@ -170,7 +175,7 @@ def _read_safetensors(path: Path) -> Tensors:
             dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
             if dtype is None:
                 raise LegoError(f"{path}: {key} is stored as {view.get_dtype()}; give the model unquantised")
-            tensors[key] = LazyTensor(tuple(view.get_shape()), dtype, lambda key=key: file.get_tensor(key))
+            tensors[key] = LazyTensor(tuple(view.get_shape()), dtype, partial(file.get_tensor, key))
     except (SafetensorError, OSError) as error:
         raise LegoError(f"{path} is truncated or damaged ({error}); download it again") from error
     return tensors
