@@ -34,6 +34,8 @@ def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
         raise LegoError(f"{folder / file} cannot be read ({error}); restore the folder") from error
     if not isinstance(values, dict):
         raise LegoError(f"{folder / file} is no configuration; restore the folder")
+    # A path of the machine it was made on.
+    values.pop("_name_or_path", None)
     return values
 
 

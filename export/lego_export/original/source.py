@@ -58,6 +58,8 @@ def unet_for_frames(config: Mapping[str, Any], tensors: Tensors, place: Path) ->
             f"{place} holds a U-Net of {channels} input channels, made for inpainting or depth; LEGO starts from one "
             f"of {latent} (Stable Diffusion 1.5) or {2 * latent} (InstructPix2Pix)"
         )
+    # diffusers would take what it notes here to have been a default for a default again.
+    config = {key: value for key, value in config.items() if key != "_use_default_values"}
     first = tensors["conv_in.weight"]
     shape = (first.shape[0], 2 * latent, *first.shape[2:])
     widened = first.mapped(shape, lambda weight: torch.cat([weight, torch.zeros_like(weight)], dim=1))

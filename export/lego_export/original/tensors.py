@@ -145,6 +145,8 @@ def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
         with torch.serialization.safe_globals(_STAND_INS):
             content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise LegoError(f"{path} is damaged; download it again") from error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
         raise LegoError(
