@@ -9,6 +9,16 @@ from tokenizers import Tokenizer
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 
+# The conversation template `llava_llama_2` of LLaVA, up to where the answer begins; the system message is a constant of
+# the released models and must match (lego-reference C2). The tokenizer's BOS comes before it.
+LLAVA_LLAMA_2 = (
+    "[INST] <<SYS>>\n"
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language.\n"
+    "<</SYS>>\n\n"
+    "<image>\n{query} [/INST]"
+)
+
 # The ways people open such a question. What follows is the action.
 _QUESTION_OPENINGS = re.compile(
     r"^(?:(?:hey|hi|ok|okay|please|so|now|um|uh)[,\s]+)*"

@@ -17,8 +17,8 @@ from lego_core.manifest import GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manif
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.sampling.schedule import SigmaSchedule
 
-from lego_export.convert import OPSET, convert
 from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
+from lego_export.onnx_graph import OPSET, convert
 from lego_export.parity import GRAPH_TOLERANCE, Parity, check_graph, open_session
 from lego_export.samples import Samples, synthetic_frame
 from lego_export.weights import (

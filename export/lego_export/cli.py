@@ -1,4 +1,4 @@
-"""`lego-export`: make engines of a checkpoint, check them, or say what they are."""
+"""`lego-export`: convert released weights, make engines of a checkpoint, check them, or say what they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import typer
 from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, Manifest
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -25,6 +33,52 @@ app = typer.Typer(
 
 
 Engines = Annotated[Path, typer.Argument(help="Engine directory.")]
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A released .ckpt or .safetensors file, or a diffusers pipeline folder.")
+    ],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory to make; with --to original, a .ckpt file.")],
+    vllm: Annotated[Path | None, typer.Option(help="Folder of the LLaVA model.")] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="Folder of openai/clip-vit-large-patch14: tokenizer, and vision tower.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Take the raw U-Net, not its moving average.")] = False,
+    keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Store the raw U-Net beside the average.")] = False,
+    weights: Annotated[
+        Literal["fp16", "fp32"] | None, typer.Option(help="Stored precision of the weights; default: the source's.")
+    ] = None,
+    to: Annotated[
+        Literal["original"] | None, typer.Option(help="Write the checkpoint SOURCE as an original .ckpt file.")
+    ] = None,
+) -> None:
+    """Converts released weights (LEGO, InstructPix2Pix, Stable Diffusion 1.5, LLaVA) to a checkpoint, or back."""
+    if to is not None and (vllm or clip or raw or keep_raw or weights):
+        raise LegoError("--to original takes no other options: it writes SOURCE as it is, in fp32")
+    from lego_export.original.convert import convert as convert_model
+    from lego_export.original.restore import to_original
+
+    _quieten()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, description="writing", completed=done, total=total)
+
+        if to is not None:
+            to_original(source, checkpoint, advance)
+        else:
+            config = convert_model(
+                source, checkpoint, vllm=vllm, clip=clip, raw=raw, keep_raw=keep_raw, weights=weights, advance=advance
+            )  # fmt: skip
+    if to is not None:
+        kept = "its own raw U-Net" if (source / "unet_raw").is_dir() else "the same U-Net as raw and as moving average"
+        print(f"{checkpoint}: the original layout, with {kept}")
+    else:
+        print(f"{checkpoint}: converted from {config.provenance['converted_from']}; {config.notice}")
 
 
 @app.command()
