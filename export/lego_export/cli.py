@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from lego_core.command import run_command
 from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, Manifest
 from rich.console import Console
@@ -179,12 +180,8 @@ def info(engines: Engines) -> None:
 
 
 def main() -> None:
-    """Runs the command line; an error a person can act on is one line on stderr and exit code 2."""
-    try:
-        app()
-    except (LegoError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """The console command."""
+    sys.exit(run_command(app, "lego-export"))
 
 
 def _read_frame(path: Path) -> Image.Image:
