@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from lego_core.command import run_command
-from lego_core.config import SAMPLERS
+from lego_core.config import FIDELITIES, SAMPLERS, GuidanceDefaults
 from lego_core.errors import LegoError
 from rich.console import Console
 from rich.text import Text
@@ -32,7 +32,7 @@ from lego_client.sources.video import VideoFile
 
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
-_DEFAULT_STEPS = 100  # of the original LEGO; only where a server states none
+_ORIGINAL_STEPS = GuidanceDefaults().at("original").steps
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="See how to do it: ask about what you see."
@@ -46,6 +46,9 @@ ImageScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of 
 SamplerOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")]
 PreviewsOption = Annotated[int, typer.Option(help="How many previews of the picture to receive on the way.")]
 QualityOption = Annotated[int | None, typer.Option(help="JPEG quality of the guidance frame, 1 to 100.")]
+FidelityOption = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(FIDELITIES)}: original does as the code of the LEGO paper does.")
+]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds one answer may take.")]
 
 
@@ -68,12 +71,13 @@ def ask(
     sampler: SamplerOption = None,
     previews: PreviewsOption = 0,
     quality: QualityOption = None,
+    fidelity: FidelityOption = None,
     timeout: TimeoutOption = 120.0,
 ) -> None:
     """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
-        description=description, jpeg_quality=quality,
+        description=description, jpeg_quality=quality, fidelity=fidelity,
     )  # fmt: skip
     _check_requests(queries, previews, timeout)
     frames = open_source(source, at)
@@ -97,12 +101,14 @@ def play(
     sampler: SamplerOption = None,
     previews: PreviewsOption = 4,
     quality: QualityOption = None,
+    fidelity: FidelityOption = None,
     timeout: TimeoutOption = 120.0,
 ) -> None:
     """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
     options = GuidanceOptions(
-        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality
-    )
+        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
+        fidelity=fidelity,
+    )  # fmt: skip
     timed = load_queries(queries)
     _check_requests([query.query for query in timed], previews, timeout)
     source = open_clip(clip, speed)
@@ -222,7 +228,8 @@ def _with_previews(options: GuidanceOptions, previews: int, client: GuidanceClie
     """Spreads so many previews evenly over the steps before the last, which brings the picture itself."""
     if previews == 0:
         return options
-    steps = options.steps or client.info.defaults.steps or _DEFAULT_STEPS
+    default = _ORIGINAL_STEPS if options.fidelity == "original" else client.info.defaults.steps
+    steps = options.steps or default or _ORIGINAL_STEPS  # a server may state none
     return replace(options, preview_every=math.ceil(steps / (previews + 1)))
 
 

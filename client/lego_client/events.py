@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lego_core.config import SAMPLERS
+from lego_core.config import FIDELITIES, SAMPLERS
 from lego_core.errors import LegoError
 
 
@@ -22,6 +22,7 @@ class GuidanceOptions:
         preview_every: A preview picture every this many steps; None sends none.
         description: Paint this sentence instead of letting the model describe the action.
         jpeg_quality: Of the guidance frame, 1 to 100.
+        fidelity: One of `lego_core.config.FIDELITIES`; "original" as the code of the paper does.
     """
 
     seed: int | None = None
@@ -32,6 +33,7 @@ class GuidanceOptions:
     preview_every: int | None = None
     description: str | None = None
     jpeg_quality: int | None = None
+    fidelity: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("seed", self.seed, 0, 2**64 - 1)
@@ -42,6 +44,8 @@ class GuidanceOptions:
         _check_range("quality", self.jpeg_quality, 1, 100)
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise LegoError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if self.fidelity is not None and self.fidelity not in FIDELITIES:
+            raise LegoError(f"fidelity is {self.fidelity!r}; choose one of {', '.join(FIDELITIES)}")
         if self.description is not None and not self.description.strip():
             raise LegoError("the description is empty; write the sentence to paint, or leave the option out")
 
@@ -123,6 +127,7 @@ class Guidance:
         text_scale: Guidance scale used.
         image_scale: Guidance scale used.
         sampler: One of `lego_core.config.SAMPLERS`.
+        fidelity: One of `lego_core.config.FIDELITIES`.
         model_version: Identifies the weights.
         timings: As seen by the server.
     """
@@ -138,6 +143,7 @@ class Guidance:
     text_scale: float
     image_scale: float
     sampler: str
+    fidelity: str
     model_version: str
     timings: Timings
 

@@ -120,6 +120,7 @@ def record(answer: Answer, server: ServerInfo) -> dict[str, object]:
             "text_scale": round(guidance.text_scale, 6),
             "image_scale": round(guidance.image_scale, 6),
             "sampler": guidance.sampler,
+            "fidelity": guidance.fidelity,
         },
         "asked_options": {name: value for name, value in asdict(answer.options).items() if value is not None},
         "server": {

@@ -21,6 +21,8 @@ _SAMPLER_TO_PROTO = {
     "dpm_solver_pp": pb.SAMPLER_DPM_SOLVER_PP,
 }
 _SAMPLER_FROM_PROTO = {number: name for name, number in _SAMPLER_TO_PROTO.items()}
+_FIDELITY_TO_PROTO = {"default": pb.FIDELITY_UNSPECIFIED, "original": pb.FIDELITY_ORIGINAL}
+_FIDELITY_FROM_PROTO = {number: name for name, number in _FIDELITY_TO_PROTO.items()}
 _OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
 
 
@@ -30,6 +32,8 @@ def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
     message = pb.GuidanceOptions(**given)
     if options.sampler is not None:
         message.sampler = _SAMPLER_TO_PROTO[options.sampler]
+    if options.fidelity is not None:
+        message.fidelity = _FIDELITY_TO_PROTO[options.fidelity]
     return message
 
 
@@ -88,6 +92,7 @@ def _guidance_from_proto(result: pb.GuidanceResult) -> Guidance:
         text_scale=result.text_scale,
         image_scale=result.image_scale,
         sampler=_SAMPLER_FROM_PROTO.get(result.sampler, ""),
+        fidelity=_FIDELITY_FROM_PROTO.get(result.fidelity, ""),
         model_version=result.model_version,
         timings=Timings(**stages),
     )

@@ -17,6 +17,9 @@ from lego_core.errors import LegoError
 FORMAT_VERSION = 1
 SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp")
 Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp"]
+# "original" does as the code of the paper does, faults included: docs/fidelity.md holds every difference.
+FIDELITIES = ("default", "original")
+Fidelity = Literal["default", "original"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ class GuidanceDefaults:
         whole_number_in_range("guidance.steps", self.steps, 1, 1000)
         number_in_range("guidance.text_scale", self.text_scale, 1, 30)
         number_in_range("guidance.image_scale", self.image_scale, 1, 10)
+
+    def at(self, fidelity: Fidelity) -> GuidanceDefaults:
+        """Returns these defaults, or in the fidelity "original" those of the original code (lego-reference B).
+
+        Raises:
+            LegoError: No such fidelity.
+        """
+        if fidelity not in FIDELITIES:
+            raise LegoError(f"fidelity is {fidelity!r}; choose one of {', '.join(FIDELITIES)}")
+        return GuidanceDefaults("euler_ancestral", 100, 7.5, 1.5) if fidelity == "original" else self
 
 
 @dataclass(frozen=True)

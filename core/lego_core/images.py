@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lego_core.config import VisionInput
+from lego_core.config import Fidelity, VisionInput
 from lego_core.errors import LegoError
+
+JPEG_QUALITY: dict[Fidelity, int] = {"default": 90, "original": 75}
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
@@ -147,6 +149,52 @@ def pixels_to_frame(pixels: NDArray[np.float32], width: int, height: int) -> Ima
     return square.resize(output_size(resolution, width, height), Image.Resampling.BICUBIC)
 
 
+def original_frame(pixels: NDArray[np.float32], width: int, height: int) -> Image.Image:
+    """Turns decoded pixels into a picture as the original code does (lego-reference B).
+
+    Bicubic to R rows, then each picture's own darkest and brightest values are stretched to 0 and 255, over all
+    channels at once, and the fraction is cut off. Brightness and contrast of the input frame are not kept.
+
+    Args:
+        pixels: (3, R, R), any range.
+        width: Width of the input frame in pixels.
+        height: Height of the input frame in pixels.
+
+    Returns:
+        An RGB image of height R, whichever side is the shorter; black if all pixels are equal.
+    """
+    resolution = pixels.shape[-1]
+    rows = _bicubic_weights(resolution, resolution)
+    columns = _bicubic_weights(resolution, max(1, round(width / height * resolution)))
+    resized = np.einsum("yi,cij,xj->yxc", rows, pixels, columns, optimize=True)
+    darkest, brightest = resized.min(), resized.max()
+    # The original divides by zero here.
+    stretched = (resized - darkest) / (brightest - darkest) * 255 if brightest > darkest else np.zeros_like(resized)
+    return Image.fromarray(stretched.astype(np.uint8))
+
+
+def _bicubic_weights(size: int, new_size: int) -> NDArray[np.float32]:
+    """The matrix (new_size, size) of torch's bicubic interpolation: a = -0.75, half-pixel centres, no antialiasing."""
+    a = -0.75
+    centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
+    first = np.floor(centres).astype(int) - 1
+    weights = np.zeros((new_size, size), np.float32)
+    for tap in range(4):
+        distance = np.abs(centres - (first + tap))
+        near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+        far = a * (((distance - 5) * distance + 8) * distance - 4)
+        # Beyond the border the outermost pixel is repeated, so that it may count more than once.
+        source = np.clip(first + tap, 0, size - 1)
+        np.add.at(weights, (np.arange(new_size), source), np.where(distance <= 1, near, far))
+    return weights
+
+
+def guidance_frame(pixels: NDArray[np.float32], width: int, height: int, fidelity: Fidelity) -> Image.Image:
+    """Turns decoded pixels (3, R, R) into the picture of `pixels_to_frame` or, if so asked, of `original_frame`."""
+    finish = original_frame if fidelity == "original" else pixels_to_frame
+    return finish(pixels, width, height)
+
+
 def output_size(resolution: int, width: int, height: int) -> tuple[int, int]:
     """Returns (width, height) in pixels of the guidance frame: the shorter side is the model's resolution."""
     if width >= height:
@@ -154,8 +202,16 @@ def output_size(resolution: int, width: int, height: int) -> tuple[int, int]:
     return resolution, max(1, round(resolution * height / width))
 
 
-def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    """Returns JPEG bytes without chroma subsampling: thin coloured edges of hands and handles stay sharp."""
+def encode_jpeg(image: Image.Image, quality: int | None = None, fidelity: Fidelity = "default") -> bytes:
+    """Returns JPEG bytes without chroma subsampling: thin coloured edges of hands and handles stay sharp.
+
+    Args:
+        image: RGB.
+        quality: 1 to 100; None takes the fidelity's own of `JPEG_QUALITY`.
+        fidelity: "original" halves the colours' resolution (4:2:0), as Pillow does unless told otherwise.
+    """
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    quality = JPEG_QUALITY[fidelity] if quality is None else quality
+    subsampling = "4:2:0" if fidelity == "original" else "4:4:4"
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()

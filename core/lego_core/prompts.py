@@ -6,7 +6,7 @@ import re
 
 from tokenizers import Tokenizer
 
-from lego_core.config import LegoConfig
+from lego_core.config import Fidelity, LegoConfig
 from lego_core.errors import LegoError
 
 # The conversation template `llava_llama_2` of LLaVA, up to where the answer begins; the system message is a constant of
@@ -18,6 +18,8 @@ LLAVA_LLAMA_2 = (
     "<</SYS>>\n\n"
     "<image>\n{query} [/INST]"
 )
+# The one query template of the original code (lego-reference C3), and so the default of `LegoConfig`.
+LEGO_QUERY = LegoConfig.query_template
 
 # The ways people open such a question. What follows is the action.
 _QUESTION_OPENINGS = re.compile(
@@ -32,11 +34,16 @@ _QUESTION_OPENINGS = re.compile(
 _DETERMINERS = re.compile(r"\b(?:the|this|that|these|those|my|a|an|some)\s+", re.IGNORECASE)
 
 
-def action_from_query(query: str) -> str:
+def action_from_query(query: str, fidelity: Fidelity = "default") -> str:
     """Returns the action a query asks about: "How do I open the left drawer?" gives "open left drawer".
 
-    Training labels carry no articles, so they are dropped here too. A query that is not a question comes back
+    Most training labels carry no articles, so they are dropped here too. A query that is not a question comes back
     as it is, tidied.
+
+    Args:
+        query: What the wearer says.
+        fidelity: "original" keeps the articles: the original puts a label into its question as it is, and the labels
+            of Ego4D have them.
 
     Raises:
         LegoError: Nothing is left to look for.
@@ -44,21 +51,32 @@ def action_from_query(query: str) -> str:
     # Phones write typographic apostrophes.
     text = " ".join(query.replace("’", "'").split()).strip(" ?!.,;:\"'")
     # The space lets an opening, or an article, be recognised where nothing follows it.
-    action = _DETERMINERS.sub("", _QUESTION_OPENINGS.sub("", f"{text} ", count=1)).strip()
-    if not action:
+    action = _QUESTION_OPENINGS.sub("", f"{text} ", count=1)
+    bare = _DETERMINERS.sub("", action).strip()
+    action = action.strip() if fidelity == "original" else bare
+    if not bare:
         raise LegoError(f"the query {query!r} names no action; ask for example 'how do I open the drawer?'")
     return action[0].lower() + action[1:]
 
 
-def build_prompt(config: LegoConfig, query: str) -> str:
-    """Returns the full prompt, with `<image>` where the image tokens go, and nowhere else.
+def build_prompt(config: LegoConfig, query: str, fidelity: Fidelity = "default") -> str:
+    """Returns the full prompt for a wearer's query, with `<image>` where the image tokens go, and nowhere else.
 
     Raises:
         LegoError: The query names no action.
     """
-    # Without its brackets, what a wearer types cannot pass for a marker or a special token of the model's.
-    question = config.query_template.replace("{action}", action_from_query(re.sub("[<>]", " ", query)))
+    return action_prompt(config, action_from_query(_without_brackets(query), fidelity))
+
+
+def action_prompt(config: LegoConfig, action: str) -> str:
+    """Returns the full prompt for an action label, which goes into the model's question as it is."""
+    question = config.query_template.replace("{action}", _without_brackets(action))
     return config.prompt_template.replace("{query}", question)
+
+
+def _without_brackets(text: str) -> str:
+    """Takes from a text what could pass for a marker or a special token of the model's."""
+    return re.sub("[<>]", " ", text)
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, bos_token_id: int) -> tuple[list[int], list[int]]:

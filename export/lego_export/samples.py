@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.noise import gaussian_noise
-from lego_core.prompts import encode_description
+from lego_core.prompts import build_prompt, encode_description
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import null_context
 from lego_model.describe import Description, embed_image, prompt_embeddings, states_of
@@ -127,7 +127,8 @@ class Samples:
 
     def _prompt(self, row: int) -> NDArray[np.float32]:
         embeddings, query = self._embeddings[row % len(self._embeddings)], QUERIES[row % len(QUERIES)]
-        return prompt_embeddings(self._checkpoint, embeddings, query).detach().numpy()
+        prompt = build_prompt(self._checkpoint.config, query)
+        return prompt_embeddings(self._checkpoint, embeddings, prompt).detach().numpy()
 
     def _decoder_call(self, embeds: NDArray[np.float32], caches: Sequence[Sequence[NDArray[np.float32]]]) -> Feeds:
         """Returns the inputs for (B, T, D) embeddings after B caches, shorter ones padded in front and masked."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from lego_core.config import Fidelity
 from lego_core.prompts import build_prompt, encode_prompt
 from torch import Tensor
 from transformers import DynamicCache
 
 from lego_model.checkpoint import LegoCheckpoint
+
+# From the logits (words,) of the next token to its id.
+Choice = Callable[[Tensor], int]
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,34 @@ def embed_image(checkpoint: LegoCheckpoint, vision_pixels: Tensor) -> Tensor:
     return torch.stack(list(checkpoint.vllm.model.get_image_features(pixel_values=vision_pixels).pooler_output))
 
 
-@torch.inference_mode()
-def describe(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str) -> Description:
+def describe(
+    checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str, fidelity: Fidelity = "default"
+) -> Description:
     """Writes the description greedily.
 
     Args:
         checkpoint: The model.
         image_embeddings: Of the frame asked about, (M, D).
         query: What the wearer asked.
+        fidelity: How the query is understood; see `lego_core.prompts.action_from_query`.
 
     Raises:
         LegoError: The query names no action.
     """
+    prompt = build_prompt(checkpoint.config, query, fidelity)
+    return write(checkpoint, image_embeddings, prompt, most_likely, checkpoint.config.max_description_tokens)
+
+
+@torch.inference_mode()
+def write(
+    checkpoint: LegoCheckpoint, image_embeddings: Tensor, prompt: str, choose: Choice, max_tokens: int
+) -> Description:
+    """Writes what follows a whole prompt, token by token, until the end token or `max_tokens`."""
     ids, states = [], []
     end = checkpoint.vllm.config.text_config.eos_token_id
-    for token, state in _greedy(checkpoint, prompt_embeddings(checkpoint, image_embeddings, query)):
+    for token, state in _tokens(
+        checkpoint, prompt_embeddings(checkpoint, image_embeddings, prompt), choose, max_tokens
+    ):
         states.append(state)
         if token == end:
             break
@@ -58,9 +75,11 @@ def describe(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str) -
 
 
 @torch.inference_mode()
-def states_of(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str, description: str) -> Description:
+def states_of(
+    checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str, description: str, fidelity: Fidelity = "default"
+) -> Description:
     """Reads a given description through the VLLM (teacher forcing) and returns its states as if it had written it."""
-    prompt = prompt_embeddings(checkpoint, image_embeddings, query)
+    prompt = prompt_embeddings(checkpoint, image_embeddings, build_prompt(checkpoint.config, query, fidelity))
     ids = checkpoint.vllm_tokenizer.encode(description, add_special_tokens=False).ids
     ids = ids[: checkpoint.config.max_description_tokens - 1]
     answer = checkpoint.vllm.get_input_embeddings()(torch.tensor([ids], dtype=torch.long, device=prompt.device))
@@ -68,10 +87,10 @@ def states_of(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str, 
     return Description(description, image_embeddings, hidden[prompt.shape[1] - 1 :])
 
 
-def prompt_embeddings(checkpoint: LegoCheckpoint, image_embeddings: Tensor, query: str) -> Tensor:
-    """Returns the prompt as the language model reads it, image tokens in place, (1, T, D)."""
+def prompt_embeddings(checkpoint: LegoCheckpoint, image_embeddings: Tensor, prompt: str) -> Tensor:
+    """Returns a whole prompt as the language model reads it, image tokens in place, (1, T, D)."""
     bos = checkpoint.vllm.config.text_config.bos_token_id
-    before, after = encode_prompt(checkpoint.vllm_tokenizer, build_prompt(checkpoint.config, query), bos)
+    before, after = encode_prompt(checkpoint.vllm_tokenizer, prompt, bos)
     embed = checkpoint.vllm.get_input_embeddings()
     # The type is stated for the side that may be empty.
     ids_before, ids_after = (
@@ -80,14 +99,38 @@ def prompt_embeddings(checkpoint: LegoCheckpoint, image_embeddings: Tensor, quer
     return torch.cat([embed(ids_before), image_embeddings, embed(ids_after)])[None]
 
 
-def _greedy(checkpoint: LegoCheckpoint, prompt: Tensor) -> Iterator[tuple[int, Tensor]]:
+def most_likely(logits: Tensor) -> int:
+    """Chooses the next token greedily."""
+    return int(logits.argmax())
+
+
+def sampled(seed: int, temperature: float = 0.2, top_k: int = 50) -> Choice:
+    """Returns a choice that samples as the original does when it makes its features (lego-reference C6).
+
+    Args:
+        seed: Of the choices of one description, whatever else is written before or beside it.
+        temperature: Divides the logits.
+        top_k: Only so many of the likeliest tokens are drawn from.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(logits: Tensor) -> int:
+        likeliest, tokens = (logits.float().cpu() / temperature).topk(min(top_k, len(logits)))
+        return int(tokens[torch.multinomial(likeliest.softmax(-1), 1, generator=generator)])
+
+    return choose
+
+
+def _tokens(
+    checkpoint: LegoCheckpoint, prompt: Tensor, choose: Choice, max_tokens: int
+) -> Iterator[tuple[int, Tensor]]:
     """Yields (next token, the state (D,) that predicted it)."""
     vllm = checkpoint.vllm
     cache = DynamicCache()
     inputs = prompt
-    for _ in range(checkpoint.config.max_description_tokens):
+    for _ in range(max_tokens):
         output = vllm.model.language_model(inputs_embeds=inputs, cache=cache, use_cache=True)
         state = output.last_hidden_state[0, -1]
-        token = int(vllm.lm_head(state).argmax())
+        token = choose(vllm.lm_head(state))
         yield token, state
         inputs = vllm.get_input_embeddings()(torch.tensor([[token]], device=prompt.device))

@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
-from lego_core.config import GuidanceDefaults, Sampler
+from lego_core.config import Fidelity, GuidanceDefaults, Sampler, whole_number_in_range
 from lego_core.errors import LegoError
-from lego_core.images import frame_to_pixels, frame_to_vision_pixels, pixels_to_frame
+from lego_core.images import frame_to_pixels, frame_to_vision_pixels, guidance_frame
 from lego_core.noise import gaussian_noise
 from lego_core.prompts import encode_description
 from PIL import Image
@@ -29,7 +30,7 @@ from torch import Tensor
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import null_context, pad_text_states
 from lego_model.describe import Description, describe, embed_image, states_of
-from lego_model.sampling import SigmaSchedule, sample
+from lego_model.sampling import NoiseSource, SigmaSchedule, sample
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class LegoPipeline:
         image_scale: float | None = None,
         sampler: Sampler | None = None,
         scheduler: SchedulerMixin | None = None,
+        fidelity: Fidelity = "default",
     ) -> Guidance:
         """Answers one query about one frame.
 
@@ -98,23 +100,28 @@ class LegoPipeline:
             scheduler: Samples with this diffusers scheduler instead, made `from_config` of the checkpoint's own, such
                 as `UniPCMultistepScheduler.from_config(pipe.checkpoint.scheduler.config)`. Noise that it adds between
                 steps is the seed's too, but torch's.
+            fidelity: "original" does as the code of the paper does: its sampling defaults, noise from torch's generator
+                in its order, its precision on a GPU, its post-processing (docs/fidelity.md). Save the picture with
+                `lego_core.images.encode_jpeg(image, fidelity="original")` for the original's file.
 
         Raises:
             LegoError: The query names no action, the description is empty, or an option is out of range.
         """
-        options = self._options(steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler)
+        options = self._options(
+            fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
+        )  # fmt: skip
         image = image.convert("RGB")
         features = self.embed(image)
         if description is None:
-            words = describe(self.checkpoint, features, query)
+            words = describe(self.checkpoint, features, query, fidelity)
         elif description.strip():
-            words = states_of(self.checkpoint, features, query, " ".join(description.split()))
+            words = states_of(self.checkpoint, features, query, " ".join(description.split()), fidelity)
         else:
             raise LegoError("the description is empty; leave it out to let the model write it")
-        pixels = self.paint(
-            self.encode_frames([image]), self.context([words]), [seed], scheduler=scheduler, **asdict(options)
-        )
-        frame = pixels_to_frame(pixels[0].float().cpu().numpy(), *image.size)
+        with self._precision(fidelity):
+            frames, context = self.encode_frames([image]), self.context([words])
+        pixels = self.paint(frames, context, [seed], scheduler=scheduler, fidelity=fidelity, **asdict(options))
+        frame = guidance_frame(pixels[0].float().cpu().numpy(), *image.size, fidelity)
         return Guidance(frame, words.text, seed)
 
     @torch.inference_mode()
@@ -152,8 +159,11 @@ class LegoPipeline:
     def null(self) -> Tensor:
         """The context of "no condition", (1, 2N + M, C)."""
         if self._null is None:
-            self._null = null_context(self.encode_text([""]), self.config.image_tokens)
+            self._null = self._empty_context()
         return self._null
+
+    def _empty_context(self) -> Tensor:
+        return null_context(self.encode_text([""]), self.config.image_tokens)
 
     @torch.inference_mode()
     def paint(
@@ -167,6 +177,7 @@ class LegoPipeline:
         image_scale: float | None = None,
         sampler: Sampler | None = None,
         scheduler: SchedulerMixin | None = None,
+        fidelity: Fidelity = "default",
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Denoises and decodes a batch.
@@ -180,6 +191,7 @@ class LegoPipeline:
             image_scale: See above.
             sampler: See above.
             scheduler: See above.
+            fidelity: See above.
             on_step: Called with (steps done, steps) after each.
 
         Returns:
@@ -188,7 +200,9 @@ class LegoPipeline:
         Raises:
             LegoError: An option or a seed is out of range, or the batch sizes disagree.
         """
-        options = self._options(steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler)
+        options = self._options(
+            fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
+        )  # fmt: skip
         batch, shape = len(seeds), tuple(frame_latents.shape[1:])
         if not len(frame_latents) == len(contexts) == batch:
             raise LegoError(
@@ -196,7 +210,9 @@ class LegoPipeline:
             )
         unet, vae = self.checkpoint.unet, self.checkpoint.vae
         # The three branches of dual guidance share one call: condition, input frame only, nothing (lego-reference B).
-        context = torch.cat([contexts, self.null.expand(2 * batch, -1, -1)])
+        with self._precision(fidelity):
+            null = self._empty_context() if fidelity == "original" else self.null
+        context = torch.cat([contexts, null.expand(2 * batch, -1, -1)])
         frames = torch.cat([frame_latents, frame_latents, torch.zeros_like(frame_latents)])
         done = 0
 
@@ -205,7 +221,7 @@ class LegoPipeline:
             nonlocal done
             inputs = torch.cat([noisy.to(unet.dtype).repeat(3, 1, 1, 1), frames], dim=1)
             timesteps = torch.full((3 * batch,), timestep, device=self.device)
-            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.float().chunk(3)
+            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.to(noisy.dtype).chunk(3)
             done += 1
             if on_step is not None:
                 on_step(done, options.steps)
@@ -215,30 +231,34 @@ class LegoPipeline:
                 + options.text_scale * (conditioned - image_only)
             )  # fmt: skip
 
-        def noise(step: int) -> Tensor:
+        def our_noise(step: int) -> Tensor:
             return torch.from_numpy(np.stack([gaussian_noise(seed, step, shape) for seed in seeds])).to(self.device)
 
-        if scheduler is None:
-            latents = self._sample(options, predict, noise)
-        else:
-            scheduler.set_timesteps(options.steps, device=self.device)
-            latents = noise(0) * scheduler.init_noise_sigma
-            # Without generators, a scheduler that adds noise would take it from torch's global state.
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            extra = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
-            for timestep in scheduler.timesteps:
-                prediction = predict(scheduler.scale_model_input(latents, timestep), float(timestep))
-                latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
-        return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+        noise = our_noise if fidelity == "default" else _original_noise(frame_latents, seeds)
+        with self._precision(fidelity):
+            if scheduler is None:
+                latents = self._sample(options, predict, noise)
+            else:
+                scheduler.set_timesteps(options.steps, device=self.device)
+                latents = noise(0) * scheduler.init_noise_sigma
+                # Without generators, a scheduler that adds noise would take it from torch's global state.
+                generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+                extra = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
+                for timestep in scheduler.timesteps:
+                    prediction = predict(scheduler.scale_model_input(latents, timestep), float(timestep))
+                    latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
+            return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
 
     def _sample(
-        self, options: GuidanceDefaults, predict: Callable[[Tensor, float], Tensor], noise: Callable[[int], Tensor]
+        self, options: GuidanceDefaults, predict: Callable[[Tensor, float], Tensor], noise: NoiseSource
     ) -> Tensor:
         """Samples as the server does, step for step."""
         predicts_velocity = self.checkpoint.scheduler.config.prediction_type == "v_prediction"
         schedule = SigmaSchedule(self.checkpoint.scheduler)
 
         def denoise(latents: Tensor, sigma: float) -> Tensor:
+            # The original tells its network the sigma in the latents' own type, which matters in half precision.
+            sigma = torch.tensor(sigma, dtype=latents.dtype).item()
             variance = sigma**2 + 1
             prediction = predict(latents / variance**0.5, schedule.timestep(sigma))
             if predicts_velocity:
@@ -247,10 +267,34 @@ class LegoPipeline:
 
         return sample(options.sampler, denoise, schedule.sigmas(options.steps), noise)
 
-    def _options(self, **given: Any) -> GuidanceDefaults:
-        """The model's sampling defaults with what the caller gave in their place.
+    def _precision(self, fidelity: Fidelity) -> AbstractContextManager[Any]:
+        """The original samples under half-precision autocast, which it has on a GPU only (lego-reference B)."""
+        if fidelity == "original" and self.device.type == "cuda":
+            return torch.autocast("cuda", torch.float16)
+        return nullcontext()
+
+    def _options(self, fidelity: Fidelity, **given: Any) -> GuidanceDefaults:
+        """The sampling defaults with what the caller gave in their place.
 
         Raises:
             LegoError: A value is out of range.
         """
-        return replace(self.config.guidance, **{name: value for name, value in given.items() if value is not None})
+        defaults = self.config.guidance.at(fidelity)
+        return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
+
+def _original_noise(frame_latents: Tensor, seeds: Sequence[int]) -> NoiseSource:
+    """Returns the original's noise: torch's, drawn step by step, of the frame latents' type and on their device.
+
+    The original seeds torch once in a process, so this is the noise of the first picture of one.
+
+    Raises:
+        LegoError: A seed is out of range.
+    """
+    for seed in seeds:
+        whole_number_in_range("seed", seed, 0, 2**64 - 1)
+    generators = [torch.Generator(frame_latents.device).manual_seed(seed) for seed in seeds]
+    shape, dtype, device = (1, *frame_latents.shape[1:]), frame_latents.dtype, frame_latents.device
+    return lambda step: torch.cat(
+        [torch.randn(shape, generator=generator, dtype=dtype, device=device) for generator in generators]
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lego_core.images import encode_jpeg, pixels_to_frame
+from lego_core.images import encode_jpeg, guidance_frame
 from lego_core.manifest import Manifest
 from lego_core.noise import gaussian_noise
 
@@ -133,8 +133,8 @@ class Assistant:
         clean = time.perf_counter()
 
         pixels: Array = yield DecodeLatent(latent)
-        picture = pixels_to_frame(pixels, frame.width, frame.height)
-        image = encode_jpeg(picture, options.jpeg_quality)
+        picture = guidance_frame(pixels, frame.width, frame.height, options.fidelity)
+        image = encode_jpeg(picture, options.jpeg_quality, options.fidelity)
         decoded = time.perf_counter()
 
         timings = Timings(
@@ -202,7 +202,8 @@ class Assistant:
             preview = b""
             if options.preview_every and step % options.preview_every == 0 and step < options.steps:
                 pixels: Array = yield DecodeLatent(clean)
-                preview = encode_jpeg(pixels_to_frame(pixels, frame.width, frame.height), PREVIEW_JPEG_QUALITY)
+                picture = guidance_frame(pixels, frame.width, frame.height, options.fidelity)
+                preview = encode_jpeg(picture, PREVIEW_JPEG_QUALITY, options.fidelity)
             yield StepDone(step, options.steps, preview)
             try:
                 latent, sigma = sampling.send(clean)

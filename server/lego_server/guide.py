@@ -67,7 +67,7 @@ class Guide:
             wishes, self.manifest.lego.guidance, self.max_steps, self.config.max_description_characters
         )
         try:
-            prompt = self._texts.prompt(text)
+            prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:
             raise RequestError(Reason.INVALID, str(error)) from error
         return CheckedQuery(prompt, options, arrived)

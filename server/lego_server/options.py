@@ -7,11 +7,10 @@ import secrets
 from dataclasses import dataclass
 from typing import cast
 
-from lego_core.config import SAMPLERS, GuidanceDefaults, Sampler
+from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, GuidanceDefaults, Sampler
+from lego_core.images import JPEG_QUALITY
 
 from lego_server.failures import Reason, RequestError
-
-DEFAULT_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class OptionWishes:
     preview_every: int | None = None
     description: str | None = None
     jpeg_quality: int | None = None
+    fidelity: str = "default"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class SamplingOptions:
         preview_every: A preview every this many steps; 0 for none.
         description: Paint from this sentence instead of the model's own; None to let the model write.
         jpeg_quality: Of the guidance frame, 1 to 100.
+        fidelity: "original" for the original code's post-processing; its sampling defaults are in the values above.
     """
 
     seed: int
@@ -50,7 +51,8 @@ class SamplingOptions:
     sampler: Sampler
     preview_every: int = 0
     description: str | None = None
-    jpeg_quality: int = DEFAULT_JPEG_QUALITY
+    jpeg_quality: int = JPEG_QUALITY["default"]
+    fidelity: Fidelity = "default"
 
 
 def resolve_options(
@@ -61,11 +63,17 @@ def resolve_options(
     Raises:
         RequestError: INVALID, naming the option, its value and its range.
     """
+    if wishes.fidelity not in FIDELITIES:
+        raise RequestError(
+            Reason.INVALID, f"options.fidelity is {wishes.fidelity}; choose one of {', '.join(FIDELITIES)}"
+        )
+    fidelity = cast(Fidelity, wishes.fidelity)
+    defaults = defaults.at(fidelity)
     steps = defaults.steps if wishes.steps is None else wishes.steps
     text_scale = defaults.text_scale if wishes.text_scale is None else wishes.text_scale
     image_scale = defaults.image_scale if wishes.image_scale is None else wishes.image_scale
     preview_every = wishes.preview_every or 0
-    jpeg_quality = DEFAULT_JPEG_QUALITY if wishes.jpeg_quality is None else wishes.jpeg_quality
+    jpeg_quality = JPEG_QUALITY[fidelity] if wishes.jpeg_quality is None else wishes.jpeg_quality
     for name, value, low, high in (
         ("steps", steps, 1, max_steps),
         ("text_scale", text_scale, 1, 30),
@@ -90,5 +98,5 @@ def resolve_options(
     # 32 bits: a drawn seed is one that a person can read out and type.
     seed = secrets.randbits(32) if wishes.seed is None else wishes.seed
     return SamplingOptions(
-        seed, steps, text_scale, image_scale, sampler, preview_every, description, jpeg_quality
+        seed, steps, text_scale, image_scale, sampler, preview_every, description, jpeg_quality, fidelity
     )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from lego_core.images import JPEG_QUALITY
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 
@@ -15,7 +16,7 @@ from lego_server.assistant import Answer, DescriptionPiece, StepDone
 from lego_server.failures import Reason, RequestError
 from lego_server.guide import INTERNAL_ERROR, Guide
 from lego_server.messages import Message, QueryFailed
-from lego_server.options import DEFAULT_JPEG_QUALITY, OptionWishes
+from lego_server.options import OptionWishes
 from lego_server.session import Session
 
 _log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
                 image_scale=lego.guidance.image_scale,
                 sampler=_sampler_enum(lego.guidance.sampler),
                 preview_every=0,
-                jpeg_quality=DEFAULT_JPEG_QUALITY,
+                jpeg_quality=JPEG_QUALITY["default"],
             ),
             notice=lego.notice,
         )
@@ -143,6 +144,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             text_scale=options.text_scale,
             image_scale=options.image_scale,
             sampler=_sampler_enum(options.sampler),
+            fidelity=pb.FIDELITY_ORIGINAL if options.fidelity == "original" else pb.FIDELITY_UNSPECIFIED,
             model_version=self._guide.manifest.model_version,
             timings=pb.Timings(
                 queue_ms=1000 * timings.queue,
@@ -198,6 +200,7 @@ def _wishes(options: pb.GuidanceOptions) -> OptionWishes:
         preview_every=get("preview_every"),
         description=get("description"),
         jpeg_quality=get("jpeg_quality"),
+        fidelity=_fidelity_name(options.fidelity),
     )
 
 
@@ -208,6 +211,11 @@ def _sampler_name(value: int) -> str | None:
     if value not in pb.Sampler.values():
         return str(value)
     return pb.Sampler.Name(value).removeprefix("SAMPLER_").lower()
+
+
+def _fidelity_name(value: int) -> str:
+    """Returns the fidelity's name; a number this server does not know stays a number."""
+    return {pb.FIDELITY_UNSPECIFIED: "default", pb.FIDELITY_ORIGINAL: "original"}.get(value, str(value))
 
 
 def _sampler_enum(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lego_core.config import Fidelity
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_core.prompts import build_prompt, encode_description, encode_prompt
@@ -54,13 +55,13 @@ class Texts:
         special = (m.text_bos_token_id, m.text_eos_token_id, m.text_pad_token_id)
         return np.array(encode_description(self._text_tokenizer, description, m.lego.text_tokens, special), np.int64)
 
-    def prompt(self, query: str) -> PromptTokens:
+    def prompt(self, query: str, fidelity: Fidelity = "default") -> PromptTokens:
         """Returns the whole prompt for a wearer's query.
 
         Raises:
             LegoError: The query names no action.
         """
-        prompt = build_prompt(self._manifest.lego, query)
+        prompt = build_prompt(self._manifest.lego, query, fidelity)
         before, after = encode_prompt(self._vllm_tokenizer, prompt, self._manifest.decoder.bos_token_id)
         return PromptTokens(before, after)
 

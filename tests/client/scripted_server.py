@@ -155,7 +155,8 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
             query_id=query.query_id, frame_id=query.frame_id, description="".join(pieces),
             image=b"not a picture" if script.garbage_picture else jpeg(ImageOps.invert(frame)),
             width=frame.width, height=frame.height, seed=options.seed or 1234, steps=steps, text_scale=7.5,
-            image_scale=1.5, sampler=pb.SAMPLER_EULER, model_version="scripted-0123456789ab",
+            image_scale=1.5, sampler=pb.SAMPLER_EULER, fidelity=options.fidelity,
+            model_version="scripted-0123456789ab",
             timings=pb.Timings(queue_ms=1, encode_ms=2, describe_ms=3, condition_ms=4, denoise_ms=5, total_ms=21),
         )  # fmt: skip
         out.put_nowait(pb.GuideResponse(result=result))

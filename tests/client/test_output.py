@@ -31,7 +31,8 @@ def answer() -> Answer:
     picture = jpeg(Image.fromarray(scene(60, width=256, height=144)))
     guidance = Guidance(
         query_id=3, frame_id=7, description=DESCRIPTION, image=picture, width=256, height=144, seed=11, steps=8,
-        text_scale=7.5, image_scale=1.5, sampler="euler", model_version="scripted-1", timings=Timings(total_ms=900.0),
+        text_scale=7.5, image_scale=1.5, sampler="euler", fidelity="original", model_version="scripted-1",
+        timings=Timings(total_ms=900.0),
     )  # fmt: skip
     moments = (
         Moment(0.2, DescriptionPiece(3, DESCRIPTION, True)),
@@ -58,7 +59,9 @@ def test_the_record_says_how_the_answer_came_about(tmp_path: Path, answer: Answe
     assert record["source"] == "clip.mp4 at 1 s"
     assert (record["query_id"], record["frame_id"]) == (3, 7)
     assert record["frame"] == {"width": 320, "height": 180, "bytes": len(answer.frame.encoded.jpeg)}
-    assert record["sampling"] == {"seed": 11, "steps": 8, "text_scale": 7.5, "image_scale": 1.5, "sampler": "euler"}
+    assert record["sampling"] == {
+        "seed": 11, "steps": 8, "text_scale": 7.5, "image_scale": 1.5, "sampler": "euler", "fidelity": "original"
+    }  # fmt: skip
     assert record["asked_options"] == {"seed": 11}
     assert record["server"]["model_version"] == "scripted-1"
     assert record["server_timings_ms"]["total_ms"] == 900.0

@@ -59,12 +59,19 @@ async def test_a_query_is_answered_piece_by_piece(server: ScriptedServer) -> Non
 
 
 async def test_only_the_options_given_are_sent(server: ScriptedServer) -> None:
-    options = GuidanceOptions(seed=0, steps=2, text_scale=5.0, sampler="dpm_solver_pp", description="The hand waves.")
+    options = GuidanceOptions(
+        seed=0, steps=2, text_scale=5.0, sampler="dpm_solver_pp", description="The hand waves.", fidelity="original"
+    )
     async with GuidanceClient(server.target) as client:
         await events_of(client, options=options)
         await events_of(client)
     expected = pb.GuidanceOptions(
-        seed=0, steps=2, text_scale=5.0, sampler=pb.SAMPLER_DPM_SOLVER_PP, description="The hand waves."
+        seed=0,
+        steps=2,
+        text_scale=5.0,
+        sampler=pb.SAMPLER_DPM_SOLVER_PP,
+        description="The hand waves.",
+        fidelity=pb.FIDELITY_ORIGINAL,
     )
     assert server.script.queries[0].options == expected
     assert server.script.queries[1].options == pb.GuidanceOptions()
@@ -267,6 +274,7 @@ def test_a_server_address_is_accepted(target: str) -> None:
         ({"text_scale": 0.5}, "text-scale is 0.5"),
         ({"text_scale": float("nan")}, "text-scale is nan"),
         ({"image_scale": 11.0}, "image-scale is 11.0"),
+        ({"fidelity": "exact"}, "fidelity is 'exact'; choose one of default, original"),
         ({"sampler": "ddim"}, "sampler is 'ddim'; choose one of euler_ancestral"),
         ({"jpeg_quality": 0}, "quality is 0"),
         ({"description": " "}, "the description is empty"),

@@ -27,6 +27,15 @@ def test_only_the_name_and_the_format_version_are_needed() -> None:
     assert LegoConfig.from_dict({"format_version": 1, "name": "x"}) == LegoConfig(name="x")
 
 
+def test_the_fidelity_original_has_the_original_codes_defaults() -> None:
+    own = GuidanceDefaults("dpm_solver_pp", 8, 5.0, 2.0)
+
+    assert own.at("default") == own
+    assert own.at("original") == GuidanceDefaults("euler_ancestral", 100, 7.5, 1.5)
+    with pytest.raises(LegoError, match="fidelity is 'exact'; choose one of default, original"):
+        own.at("exact")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from lego_core.images import (
     encode_jpeg,
     frame_to_pixels,
     frame_to_vision_pixels,
+    original_frame,
     output_size,
     pixels_to_frame,
 )
 from PIL import Image
+
+GOLDEN = Path(__file__).parents[3] / "shared/golden/original_small.npz"
 
 
 def smooth_picture(width: int, height: int) -> Image.Image:
@@ -207,6 +211,45 @@ def test_values_beyond_the_range_are_clamped() -> None:
     pixels = np.stack([np.full((8, 8), value, np.float32) for value in (-3, 0, 3)])
 
     assert pixels_to_frame(pixels, 8, 8).getpixel((4, 4)) == (0, 128, 255)
+
+
+@pytest.mark.skipif(not GOLDEN.is_file(), reason="the golden values of the original code are not here")
+def test_the_original_finish_is_the_original_codes() -> None:
+    with np.load(GOLDEN) as golden:
+        pixels, expected = golden["sampler.decoded"][0], golden["postprocess.original_uint8_hwc"]
+
+    picture = np.asarray(original_frame(pixels, 1280, 720), int)
+
+    assert picture.shape == expected.shape == (64, 114, 3)
+    assert np.abs(picture - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1280, 720), (28, 16)), ((720, 1280), (9, 16)), ((8, 256), (1, 16))])
+def test_the_original_finish_keeps_the_height_whichever_side_is_shorter(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert original_frame(frame_to_pixels(smooth_picture(16, 16), 16), *size).size == expected
+
+
+def test_the_original_finish_stretches_what_is_there_to_the_whole_range() -> None:
+    dim = np.linspace(-0.2, 0.1, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
+
+    picture = np.asarray(original_frame(dim, 8, 8))
+
+    assert (picture.min(), picture.max()) == (0, 255)
+    assert picture[..., 0].max() < 128 < picture[..., 2].min(), "one stretch for all channels"
+
+
+def test_the_original_finish_of_one_colour_is_black() -> None:
+    assert np.asarray(original_frame(np.full((3, 8, 8), 0.3, np.float32), 8, 8)).max() == 0
+
+
+def test_the_originals_jpeg_is_pillows_own() -> None:
+    picture, buffer = smooth_picture(64, 48), io.BytesIO()
+    picture.save(buffer, "JPEG")
+
+    assert encode_jpeg(picture, fidelity="original") == buffer.getvalue()
+    assert encode_jpeg(picture, 40, "original") != buffer.getvalue()
 
 
 def test_jpegs_keep_coloured_edges() -> None:

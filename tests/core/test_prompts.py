@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
-from lego_core.prompts import action_from_query, build_prompt, encode_description, encode_prompt
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from lego_core.prompts import (
+    LEGO_QUERY,
+    LLAVA_LLAMA_2,
+    action_from_query,
+    action_prompt,
+    build_prompt,
+    encode_description,
+    encode_prompt,
+)
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 
 @pytest.mark.parametrize(
@@ -91,6 +99,51 @@ def test_a_prompt_may_begin_or_end_with_the_image(
     before, after = encode_prompt(merging_tokenizer, prompt, bos_token_id=7)
 
     assert (len(before), len(after)) == sides
+
+
+def test_the_originals_fidelity_keeps_articles() -> None:
+    assert action_from_query("How do I pick up the knife?", "original") == "pick up the knife"
+    assert action_from_query("pick up the knife", "original") == "pick up the knife"
+    with pytest.raises(LegoError, match="names no action"):
+        action_from_query("How do I the?", "original")
+
+
+LLAMA_2_PROMPT = (
+    "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual content "
+    "that the user provides, and assist the user with a variety of tasks using natural language.\n<</SYS>>\n\n<image>\n"
+    "How does the person properly pick up the knife that is displayed in the video frame? [/INST]"
+)
+
+
+def test_the_llama_2_prompt_is_the_released_models_own() -> None:
+    config = LegoConfig(name="x", query_template=LEGO_QUERY, prompt_template=LLAVA_LLAMA_2)
+
+    assert action_prompt(config, "pick up the knife") == LLAMA_2_PROMPT
+
+
+@pytest.fixture(scope="module")
+def llama_tokenizer() -> Tokenizer:
+    """A small one of LLaMA's kind: a space before every text it is given, bytes for the unknown, BOS in front."""
+    specials = [AddedToken(token, special=True) for token in ("<unk>", "<s>", "</s>")]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    alphabet = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[*specials, *alphabet], show_progress=False)
+    tokenizer.train_from_iterator([LLAMA_2_PROMPT.replace("\n", " ")] * 3, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def test_the_llama_2_prompt_is_encoded_as_llava_does(llama_tokenizer: Tokenizer) -> None:
+    before, after = encode_prompt(llama_tokenizer, LLAMA_2_PROMPT, bos_token_id=1)
+
+    # LLaVA encodes each side of the image with the tokenizer's own BOS and drops it from all but the first.
+    sides = [llama_tokenizer.encode(side).ids for side in LLAMA_2_PROMPT.split("<image>")]
+    assert before == sides[0] and after == sides[1][1:]
+    assert (before + after).count(1) == 1 and before[0] == 1
+    newline = llama_tokenizer.token_to_id("<0x0A>")
+    assert before[-2:] == [newline, newline]
+    assert after[:2] == [llama_tokenizer.token_to_id("▁"), newline], "each side begins with a space of the tokenizer's"
 
 
 SPECIAL = (1, 2, 0)

@@ -71,6 +71,23 @@ def test_an_upright_picture_stays_upright(server: Server, kitchen: Path, tmp_pat
         assert guidance.size == (256, 512)
 
 
+def test_the_fidelity_original_stretches_each_picture_to_its_whole_range(
+    server: Server, kitchen: Path, tmp_path: Path
+) -> None:
+    options = ("--seed", "3", "--steps", "2")
+    original = ask(server, kitchen, tmp_path / "original", DRAWER, "--fidelity", "original", *options)
+    ours = ask(server, kitchen, tmp_path / "ours", DRAWER, *options)
+
+    assert original.record["sampling"]["fidelity"] == "original"
+    assert original.record["sampling"]["sampler"] == "euler_ancestral"
+    assert (original.record["sampling"]["text_scale"], original.record["sampling"]["image_scale"]) == (7.5, 1.5)
+    assert ours.record["sampling"]["fidelity"] == "default"
+    with Image.open(original.directory / "guidance.jpg") as picture:
+        pixels = np.asarray(picture, int)
+        assert pixels.min() < 8 and pixels.max() > 247  # but for what JPEG costs
+        assert picture.layer[0][1:3] == (2, 2)  # 4:2:0
+
+
 def test_clients_at_the_same_time_get_their_own_answers_as_if_alone(
     server: Server, kitchens: list[Path], tmp_path: Path
 ) -> None:

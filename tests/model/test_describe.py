@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lego_core.errors import LegoError
+from lego_core.prompts import build_prompt
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.describe import describe, embed_image, prompt_embeddings, states_of
 from lego_model.pipeline import LegoPipeline
@@ -17,10 +18,14 @@ QUERY = "How do I open the drawer?"
 LIMIT = 6
 
 
+def asked(checkpoint: LegoCheckpoint, image: torch.Tensor) -> torch.Tensor:
+    return prompt_embeddings(checkpoint, image, build_prompt(checkpoint.config, QUERY))
+
+
 def generated_ids(checkpoint: LegoCheckpoint, image: torch.Tensor) -> list[int]:
     """transformers' own greedy decoding of the same prompt."""
     output = checkpoint.vllm.generate(
-        inputs_embeds=prompt_embeddings(checkpoint, image, QUERY), max_new_tokens=LIMIT, do_sample=False,
+        inputs_embeds=asked(checkpoint, image), max_new_tokens=LIMIT, do_sample=False,
         eos_token_id=checkpoint.vllm.config.text_config.eos_token_id, pad_token_id=0,
     )  # fmt: skip
     return output[0].tolist()
@@ -91,7 +96,7 @@ def test_reading_a_description_gives_the_states_of_writing_it(tiny: LegoCheckpoi
     embed = tiny.vllm.get_input_embeddings()
     written = []
     with torch.inference_mode():
-        inputs = prompt_embeddings(tiny, image, QUERY)
+        inputs = asked(tiny, image)
         for token in [*ids, None]:
             written.append(tiny.vllm.model.language_model(inputs_embeds=inputs).last_hidden_state[0, -1])
             if token is not None:
@@ -127,7 +132,7 @@ def test_an_empty_description_has_the_state_that_ends_it(tiny: LegoCheckpoint, i
 def test_the_image_stands_between_the_sides_of_the_prompt(tiny: LegoCheckpoint, image: torch.Tensor) -> None:
     at_end = replace(tiny, config=replace(tiny.config, prompt_template="{query}<image>"))
 
-    first, last = prompt_embeddings(tiny, image, QUERY)[0], prompt_embeddings(at_end, image, QUERY)[0]
+    first, last = asked(tiny, image)[0], asked(at_end, image)[0]
 
     begin = tiny.vllm.get_input_embeddings().weight[tiny.vllm.config.text_config.bos_token_id]
     assert torch.equal(first[0], begin) and torch.equal(last[0], begin)

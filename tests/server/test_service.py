@@ -52,6 +52,28 @@ async def test_an_answer_comes_as_description_then_progress_then_picture() -> No
     assert t.total_ms == pytest.approx(stages, rel=1e-3)
 
 
+async def test_the_fidelity_original_has_the_originals_defaults_and_finish() -> None:
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, fidelity=pb.FIDELITY_ORIGINAL)
+        defaults = await client.result()
+        await client.query(2, fidelity=pb.FIDELITY_ORIGINAL, steps=2, jpeg_quality=60)
+        given = await client.result()
+        await client.query(3)
+        ours = await client.result()
+
+    assert (defaults.steps, defaults.sampler) == (100, pb.SAMPLER_EULER_ANCESTRAL)
+    assert (defaults.text_scale, defaults.image_scale, defaults.fidelity) == (7.5, 1.5, pb.FIDELITY_ORIGINAL)
+    assert given.steps == 2
+    assert (ours.steps, ours.fidelity) == (4, pb.FIDELITY_UNSPECIFIED)
+    pictures = [Image.open(io.BytesIO(result.image)) for result in (defaults, given, ours)]
+    assert [picture.layer[0][1:3] for picture in pictures] == [(2, 2), (2, 2), (1, 1)]  # 4:2:0, 4:2:0, 4:4:4
+    assert [picture.size for picture in pictures] == [(114, 64)] * 3
+    first, second, _ = (sum(sum(table) for table in picture.quantization.values()) for picture in pictures)
+    assert first < second, "a lower quality divides by more"
+
+
 async def test_previews_come_when_asked_for() -> None:
     async with running(FakeEngine(delay=0.005)) as server:
         client = await server.open_session()

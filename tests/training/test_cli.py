@@ -58,7 +58,18 @@ def test_help_answers_without_loading_torch() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
     assert done.stdout.rstrip().endswith("[]"), done.stderr
-    for command in ("create", "all", "vae", "pretrain-vllm", "tune-vllm", "embed", "unet", "evaluate", "toy-kitchen"):
+    for command in (
+        "create",
+        "all",
+        "vae",
+        "pretrain-vllm",
+        "tune-vllm",
+        "embed",
+        "unet",
+        "features",
+        "evaluate",
+        "toy-kitchen",
+    ):
         assert command in done.stdout
 
 
@@ -78,6 +89,23 @@ def test_every_stage_in_order_makes_a_checkpoint_that_says_how_it_was_made(
     assert stages["unet"]["config"]["steps"] == 3 and stages["unet"]["samples"] == PAIRS
     LegoCheckpoint.load(checkpoint)
     assert sorted(path.name for path in runs.glob("*.csv")) == ["pretrain_vllm.csv", "unet.csv", "vae.csv"]
+
+
+def test_features_are_written_in_shards_and_trained_on(
+    monkeypatch: pytest.MonkeyPatch, config: Path, plain_data: Path, checkpoint: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = ("--data", plain_data, "--checkpoint", checkpoint)
+    writing = ("features", *data, "--dataset", "plain", "--out", tmp_path / "features", "--max-tokens", "4")
+
+    assert run(monkeypatch, *writing, "--shard", "1/2") == 0
+    assert f"wrote the features of 3 records below {tmp_path / 'features'}; 3 of" in capsys.readouterr().out
+    unet = ("unet", config, *data, "--run", tmp_path / "runs", "--features", tmp_path / "features", "unet.steps=2")
+    assert run(monkeypatch, *unet) == 2
+    assert "3 of 6 records lack their features" in capsys.readouterr().err
+    assert run(monkeypatch, *writing, "--shard", "2/2") == 0
+    assert "the split is complete" in capsys.readouterr().out
+    assert run(monkeypatch, *unet) == 0
 
 
 def test_all_refuses_what_a_later_stage_would_lack_and_keeps_what_is_done(
@@ -148,6 +176,14 @@ def test_stages_of_different_precision_run_one_after_the_other(
     ("arguments", "message"),
     [
         (["vae", "none.yaml", "--data", "d", "--checkpoint", "c", "--run", "r"], "none.yaml cannot be read"),
+        (
+            ["features", "--data", "d", "--checkpoint", "c", "--out", "o", "--dataset", "x", "--shard", "3/2"],
+            "the shard is",
+        ),
+        (
+            ["features", "--data", "d", "--checkpoint", "c", "--out", "o", "--dataset", "x", "--split", "test"],
+            "split is",
+        ),
         (["vae", "{config}", "--data", "d", "--checkpoint", "c", "--run", "r"], "d holds no dataset 'plain'"),
         (
             ["vae", "{config}", "--data", "{data}", "--checkpoint", "c", "--run", "r"],

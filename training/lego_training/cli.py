@@ -48,7 +48,6 @@ def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Ov
     from lego_model import create as creation
 
     from lego_training.config import load_config
-    from lego_training.dataset import read_records
     from lego_training.queries import corpus
 
     run_config = load_config(config, overrides or ())
@@ -58,7 +57,7 @@ def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Ov
     shape = shape if shape.is_file() else Path(creation.__file__).with_name(run_config.architecture)
     if not shape.is_file():
         raise LegoError(f"architecture {run_config.architecture!r} is neither a file nor one of lego_model's")
-    records = read_records(data, run_config.dataset, "train")
+    records = _labelled_records(data, run_config)
     creation.create(shape, corpus(records), run_config.seed).save(checkpoint)
     typer.echo(f"wrote {checkpoint}")
 
@@ -81,14 +80,19 @@ def train_all(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, 
 
 
 def train_stage(
-    stage: str, config: Path, data: Path, checkpoint: Path, run: Path, overrides: list[str] | None = None
+    stage: str,
+    config: Path,
+    data: Path,
+    checkpoint: Path,
+    run: Path,
+    overrides: list[str] | None = None,
+    features: Path | None = None,
 ) -> None:
-    """Runs one stage of a run."""
+    """Runs one stage of a run; `features` is for the U-Net's."""
     from lego_training.config import load_config
-    from lego_training.dataset import read_records
 
     run_config = load_config(config, overrides or ())
-    records = read_records(data, run_config.dataset, "train")
+    records = _labelled_records(data, run_config)
     was_done = _is_done(stage, run_config, checkpoint, run)
     if stage == "vae":
         from lego_core.config import LegoConfig
@@ -112,10 +116,36 @@ def train_stage(
         from lego_training.stages.unet import train_unet
 
         records = records[: run_config.diffusion.pairs or None]
-        embeddings = embed(checkpoint, records, run / "embeddings")
+        store = None
+        if features is not None:
+            records, store = _with_features(features, records, run_config.dataset)
+        embeddings = embed(checkpoint, records, run / "embeddings", store)
         train_unet(checkpoint, embeddings, run_config.unet, run_config.diffusion, run)
     if not was_done:  # else the weights are of the commit and time already on record
         _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))
+
+
+def _labelled_records(data: Path, run_config: Any) -> list[Any]:
+    """The training records, their labels as the VLLM is asked about them."""
+    from lego_training.dataset import read_records
+    from lego_training.labels import normalise_records
+
+    return normalise_records(read_records(data, run_config.dataset, "train"), run_config.dataset, run_config.labels)
+
+
+def _with_features(root: Path, records: list[Any], dataset: str) -> tuple[list[Any], Any]:
+    """Returns the records, described as their features were written where that is known, and the features."""
+    from lego_training.features import FeatureStore
+    from lego_training.stages.features import read_descriptions
+
+    path = root / f"{dataset}_train_descriptions.json"
+    if path.is_file():  # released features come without one: their descriptions are in the dataset
+        words = read_descriptions(path)
+        lacking = [each for each in records if (each.clip_id, each.action_id) not in words]
+        if lacking:
+            raise LegoError(f"{path} has no description of {lacking[0].clip_id}/{lacking[0].action_id}")
+        records = [replace(each, description=words[each.clip_id, each.action_id]) for each in records]
+    return records, FeatureStore.find(root, "train")
 
 
 def _is_done(stage: str, run_config: Any, checkpoint: Path, run: Path) -> bool:
@@ -194,7 +224,51 @@ _add_stage_command("vae", "Train the frame autoencoder (small models; real ones 
 _add_stage_command("pretrain-vllm", "Teach a small VLLM to caption scenes, the footing LLaVA starts from.")
 _add_stage_command("tune-vllm", "Visual instruction tuning on enriched action descriptions.")
 _add_stage_command("embed", "Embed a dataset for diffusion tuning.")
-_add_stage_command("unet", "Diffusion tuning of the U-Net with the VLLM's embeddings.")
+
+
+@app.command("unet")
+@_stoppable()
+def train_unet_command(
+    config: ConfigFile,
+    data: Data,
+    checkpoint: Checkpoint,
+    run: Run,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of VLLM features, written by lego-train features or released.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Diffusion tuning of the U-Net with the VLLM's embeddings."""
+    train_stage("unet", config, data, checkpoint, run, overrides, features)
+
+
+@app.command("features")
+@_stoppable()
+def write_features(
+    data: Data,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint directory, read.")],
+    out: Annotated[Path, typer.Option(help="Folder for features and descriptions; what is done there is kept.")],
+    dataset: Annotated[str, typer.Option(help="Name of the dataset within its directory, such as ego4d.")],
+    split: Annotated[str, typer.Option(help="train or val.")] = "train",
+    shard: Annotated[str, typer.Option(help="This worker's part, such as 2/8.")] = "1/1",
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 42,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest words, instead of sampled ones.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Longest description.")] = 1024,
+    labels: Annotated[str, typer.Option(help="How narrations become labels: corrected or original.")] = "corrected",
+) -> None:
+    """Describe a dataset with the VLLM and store descriptions and features in the layout of the released ones."""
+    from lego_training.dataset import read_records
+    from lego_training.stages.features import FeatureConfig, Shard, extract_features
+
+    if split not in ("train", "val"):
+        raise LegoError(f"split is {split!r}; choose train or val")
+    config = FeatureConfig(seed, greedy, max_tokens, labels)  # type: ignore[arg-type]  # checked there
+    part = Shard.parse(shard)
+    records = read_records(data, dataset, split)  # type: ignore[arg-type]
+    left = extract_features(checkpoint, records, dataset, split, out, config, part)
+    done = f"wrote the features of {len(part.of(records))} records below {out}"
+    rest = f"{left} of the split's {len(records)} records are still to do" if left else "the split is complete"
+    typer.echo(f"{done}; {rest}")
 
 
 @evaluate.command("toy")

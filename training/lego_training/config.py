@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lego_training.labels import LABEL_MODES, LabelMode
 from lego_training.loop import LoopConfig
 from lego_training.stages.unet import DiffusionConfig
 from lego_training.stages.vllm import TuningConfig
@@ -34,6 +35,7 @@ class RunConfig:
         unet: Diffusion tuning.
         tuning: What visual instruction tuning trains.
         diffusion: What diffusion tuning trains.
+        labels: How narrations become labels, one of `lego_training.labels.LABEL_MODES`.
     """
 
     dataset: str
@@ -45,11 +47,14 @@ class RunConfig:
     unet: LoopConfig
     tuning: TuningConfig
     diffusion: DiffusionConfig
+    labels: LabelMode = "corrected"
 
     def __post_init__(self) -> None:
         for name in ("dataset", "architecture"):
             if not isinstance(getattr(self, name), str):
                 raise LegoError(f"{name} is {getattr(self, name)!r}; it must be text")
+        if self.labels not in LABEL_MODES:
+            raise LegoError(f"labels is {self.labels!r}; choose one of {', '.join(LABEL_MODES)}")
         whole_number_in_range("seed", self.seed, 0, 2**31 - 1)
 
 

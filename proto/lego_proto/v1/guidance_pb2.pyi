@@ -6,12 +6,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Fidelity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIDELITY_UNSPECIFIED: _ClassVar[Fidelity]
+    FIDELITY_ORIGINAL: _ClassVar[Fidelity]
+
 class Sampler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SAMPLER_UNSPECIFIED: _ClassVar[Sampler]
     SAMPLER_EULER_ANCESTRAL: _ClassVar[Sampler]
     SAMPLER_EULER: _ClassVar[Sampler]
     SAMPLER_DPM_SOLVER_PP: _ClassVar[Sampler]
+FIDELITY_UNSPECIFIED: Fidelity
+FIDELITY_ORIGINAL: Fidelity
 SAMPLER_UNSPECIFIED: Sampler
 SAMPLER_EULER_ANCESTRAL: Sampler
 SAMPLER_EULER: Sampler
@@ -62,7 +69,7 @@ class Query(_message.Message):
     def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., frame_id: _Optional[int] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ...) -> None: ...
 
 class GuidanceOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality")
+    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +78,7 @@ class GuidanceOptions(_message.Message):
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    FIDELITY_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_scale: float
@@ -79,7 +87,8 @@ class GuidanceOptions(_message.Message):
     preview_every: int
     description: str
     jpeg_quality: int
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ...) -> None: ...
+    fidelity: Fidelity
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("query_id",)
@@ -118,7 +127,7 @@ class Progress(_message.Message):
     def __init__(self, query_id: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., preview: _Optional[bytes] = ...) -> None: ...
 
 class GuidanceResult(_message.Message):
-    __slots__ = ("query_id", "frame_id", "description", "image", "width", "height", "seed", "steps", "text_scale", "image_scale", "sampler", "model_version", "timings")
+    __slots__ = ("query_id", "frame_id", "description", "image", "width", "height", "seed", "steps", "text_scale", "image_scale", "sampler", "model_version", "timings", "fidelity")
     QUERY_ID_FIELD_NUMBER: _ClassVar[int]
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +141,7 @@ class GuidanceResult(_message.Message):
     SAMPLER_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    FIDELITY_FIELD_NUMBER: _ClassVar[int]
     query_id: int
     frame_id: int
     description: str
@@ -145,7 +155,8 @@ class GuidanceResult(_message.Message):
     sampler: Sampler
     model_version: str
     timings: Timings
-    def __init__(self, query_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., description: _Optional[str] = ..., image: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., model_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    fidelity: Fidelity
+    def __init__(self, query_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., description: _Optional[str] = ..., image: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., model_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "describe_ms", "condition_ms", "denoise_ms", "decode_ms", "total_ms")

@@ -7,8 +7,10 @@ and text states, and the description's token ids.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from PIL import ImageOps
 from rich.progress import track
 
 from lego_training.dataset import Record, read_frame
+from lego_training.features import FeatureRows, FeatureStore
 from lego_training.loop import has_bf16
 from lego_training.toy_kitchen.language import mirror_text
 
@@ -46,8 +49,8 @@ class Embeddings:
     frame_latents: NDArray[np.float16]
     target_means: NDArray[np.float16]
     target_stds: NDArray[np.float16]
-    image_embeddings: NDArray[np.float16]
-    text_states: NDArray[np.float16]
+    image_embeddings: NDArray[np.float16] | FeatureRows
+    text_states: NDArray[np.float16] | FeatureRows
     text_ids: NDArray[np.int32]
 
     def __len__(self) -> int:
@@ -55,19 +58,26 @@ class Embeddings:
 
 
 _NAMES = tuple(Embeddings.__dataclass_fields__)
+_FEATURES = ("image_embeddings", "text_states")
 
 
 @torch.inference_mode()
-def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Embeddings:
+def embed(
+    checkpoint_directory: Path, records: list[Record], output: Path, features: FeatureStore | None = None
+) -> Embeddings:
     """Embeds every pair and its mirror image; goes on where an interrupted call stopped.
 
-    The descriptions are the dataset's own, read through the VLLM (teacher forcing).
+    The descriptions are the dataset's own, read through the VLLM (teacher forcing). With stored features the VLLM is
+    not run, and the mirror images keep the features and the words of their pairs, as in the original.
 
     Raises:
-        LegoError: A record has no description, or `output` holds embeddings of another checkpoint or dataset.
+        LegoError: A record has no description or lacks its features, or `output` holds embeddings of another checkpoint
+            or dataset.
     """
     if not all(record.description for record in records):
         raise LegoError("some records have no description; curate the dataset first")
+    if features is not None:
+        features.check(records)
     device = PartialState().device
     checkpoint = LegoCheckpoint.load(checkpoint_directory).to(device)
     checkpoint.vae.to(memory_format=torch.channels_last)
@@ -76,11 +86,11 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
     latent = (checkpoint.vae.config.latent_channels, side, side)
     width = checkpoint.conditioner.config.vllm_width
     shapes: dict[str, tuple[int, ...]] = {
-        "frame_latents": latent, "target_means": latent, "target_stds": latent,
-        "image_embeddings": (lego.image_tokens, width), "text_states": (lego.text_tokens, width),
-        "text_ids": (lego.text_tokens,),
+        "frame_latents": latent, "target_means": latent, "target_stds": latent, "text_ids": (lego.text_tokens,),
     }  # fmt: skip
-    key = _key(checkpoint_directory, records)
+    if features is None:
+        shapes |= {"image_embeddings": (lego.image_tokens, width), "text_states": (lego.text_tokens, width)}
+    key = _key(checkpoint_directory, records, features)
     done = _resume(output, key)
     arrays = {}
     for name, shape in shapes.items():
@@ -96,7 +106,8 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
             source, target = read_frame(record.input_path), read_frame(record.target_path)
             pictures += [(source, target), (ImageOps.mirror(source), ImageOps.mirror(target))]
             texts.append((record.action, record.description))
-            texts.append((mirror_text(record.action), mirror_text(record.description)))
+            mirrored = (mirror_text(record.action), mirror_text(record.description))
+            texts.append(texts[-1] if features else mirrored)
         rows = slice(2 * first, 2 * first + len(texts))
         sources, targets = (
             torch.from_numpy(np.stack([frame_to_pixels(each, lego.resolution) for each in column])).to(
@@ -114,23 +125,36 @@ def embed(checkpoint_directory: Path, records: list[Record], output: Path) -> Em
             posterior.mean.float().cpu(),
             posterior.std.float().cpu(),
         )
-        vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source, _ in pictures])
-        images = embed_image(checkpoint, torch.from_numpy(vision).to(device))
-        arrays["image_embeddings"][rows] = images.cpu()
         special = checkpoint.special_text_tokens
-        for row, image, (action, description) in zip(range(rows.start, rows.stop), images, texts, strict=True):
-            words = states_of(checkpoint, image, action, description)
-            arrays["text_states"][row] = pad_text_states(words.text_states, lego.text_tokens).cpu()
-            arrays["text_ids"][row] = encode_description(checkpoint.tokenizer, description, lego.text_tokens, special)
+        arrays["text_ids"][rows] = [
+            encode_description(checkpoint.tokenizer, description, lego.text_tokens, special) for _, description in texts
+        ]
+        if features is None:
+            vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source, _ in pictures])
+            images = embed_image(checkpoint, torch.from_numpy(vision).to(device))
+            arrays["image_embeddings"][rows] = images.cpu()
+            for row, image, (action, description) in zip(range(rows.start, rows.stop), images, texts, strict=True):
+                words = states_of(checkpoint, image, action, description)
+                arrays["text_states"][row] = pad_text_states(words.text_states, lego.text_tokens).cpu()
         _mark(output, key, rows.stop)
     for array in arrays.values():
         array.flush()
-    return load_embeddings(output)
+    if features is None:
+        return load_embeddings(output)
+    return Embeddings(
+        **_mapped(output, [name for name in _NAMES if name not in _FEATURES]),
+        image_embeddings=features.image_rows(records, lego.image_tokens, width),
+        text_states=features.text_rows(records, lego.text_tokens, width),
+    )
 
 
 def load_embeddings(output: Path) -> Embeddings:
     """Maps finished embeddings into memory."""
-    return Embeddings(**{name: np.load(output / f"{name}.npy", mmap_mode="r") for name in _NAMES})
+    return Embeddings(**_mapped(output, _NAMES))
+
+
+def _mapped(output: Path, names: Sequence[str]) -> dict[str, Any]:
+    return {name: np.load(output / f"{name}.npy", mmap_mode="r") for name in names}
 
 
 def _resume(output: Path, key: str) -> int:
@@ -152,8 +176,9 @@ def _mark(output: Path, key: str, done: int) -> None:
     partial.replace(output / "done.txt")
 
 
-def _key(checkpoint: Path, records: list[Record]) -> str:
-    """Of all that embeddings depend on; the U-Net may change without making them stale."""
+def _key(checkpoint: Path, records: list[Record], features: FeatureStore | None) -> str:
+    """Of all that embeddings depend on; the U-Net may change without making them stale. Stored features stay out."""
     texts = "\0".join(f"{each.clip_id}/{each.action_id}/{each.action}/{each.description}" for each in records)
-    frozen = fingerprint(checkpoint, parts=("vae", "vllm", "tokenizer"))
-    return f"{frozen[:16]} {len(records)} {hashlib.sha256(texts.encode()).hexdigest()[:16]}"
+    frozen = fingerprint(checkpoint, parts=("vae", "tokenizer") if features else ("vae", "vllm", "tokenizer"))
+    kind = " features" if features else ""
+    return f"{frozen[:16]} {len(records)} {hashlib.sha256(texts.encode()).hexdigest()[:16]}{kind}"
