@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from lego_export.original.names import EMA_DECAY, EMA_UPDATES, POSITION_IDS, UNET, ema_key, original_keys, original_shape
+from lego_export.original.names import (
+    EMA_DECAY,
+    EMA_UPDATES,
+    POSITION_IDS,
+    UNET,
+    ema_key,
+    original_keys,
+    original_shape,
+)
 from lego_export.original.parts import on_meta, shapes
 from lego_export.original.schedule import buffers
 from lego_model.conditioner import Conditioner

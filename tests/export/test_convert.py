@@ -347,8 +347,9 @@ def test_missing_unexpected_and_misshaped_tensors_are_listed_together(released: 
 
     message = refused_state(tmp_path, state)
 
-    assert "missing: 2 (first_stage_model.decoder.norm_out.bias, model.diffusion_model.output_blocks.3.1.norm.weight)" in (
-        message
+    assert (
+        "missing: 2 (first_stage_model.decoder.norm_out.bias, model.diffusion_model.output_blocks.3.1.norm.weight)"
+        in (message)
     )
     assert "unexpected: 1 (model.diffusion_model.extra)" in message
     assert "misshaped: 1 (projection_txt.bias (7,) instead of (64,))" in message
