@@ -215,7 +215,8 @@ def _sampler_name(value: int) -> str | None:
 
 def _fidelity_name(value: int) -> str:
     """Returns the fidelity's name; a number this server does not know stays a number."""
-    return {pb.FIDELITY_UNSPECIFIED: "default", pb.FIDELITY_ORIGINAL: "original"}.get(value, str(value))
+    names: dict[int, str] = {pb.FIDELITY_UNSPECIFIED: "default", pb.FIDELITY_ORIGINAL: "original"}
+    return names.get(value, str(value))
 
 
 def _sampler_enum(name: str) -> str:
