@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,13 @@ def test_verify_fails_and_says_which_graph_when_its_weights_are_wrong(
     header = 8 + int.from_bytes(content[:8], "little")
     values = np.frombuffer(content[header:], np.float16) * np.float16(1.5)
     weights.write_bytes(content[:header] + values.tobytes())
+    # An altered file is refused by its checksum; these engines are as they were built, and built wrongly.
+    manifest = Manifest.load(engines)
+    sums = {
+        **manifest.files,
+        "conditioner/diffusion_pytorch_model.safetensors": sha256(weights.read_bytes()).hexdigest(),
+    }
+    replace(manifest, files=sums).save(engines)
     assert run(monkeypatch, "verify", engines, "--checkpoint", built.checkpoint, "--steps", 1) == 1
     errors = capsys.readouterr().err
     assert "failed: graph conditioner at batch 1" in errors
