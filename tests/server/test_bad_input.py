@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from lego_core.config import Fidelity
 from lego_core.manifest import NoiseSchedule
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_server.texts import PromptTokens, Texts
@@ -228,10 +229,10 @@ async def test_more_steps_than_the_model_was_trained_with_are_refused() -> None:
 
 async def test_an_error_of_the_servers_own_ends_the_session_with_a_status() -> None:
     class BrokenTexts(Texts):
-        def prompt(self, query: str) -> PromptTokens:
+        def prompt(self, query: str, fidelity: Fidelity = "default") -> PromptTokens:
             if "pot" in query:
                 raise RuntimeError("a bug")
-            return super().prompt(query)
+            return super().prompt(query, fidelity)
 
     engine = FakeEngine()
     engine.texts = BrokenTexts(engine.manifest, make_tokenizer(), make_tokenizer())

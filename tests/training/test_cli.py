@@ -132,7 +132,7 @@ def test_all_goes_on_behind_the_stages_that_are_done_and_keeps_their_record(
     # As if tuning had ended: another 300 scenes would have to be described for it.
     lego = LegoConfig.load(checkpoint)
     stages = lego.provenance["stages"]
-    stages["tune-vllm"] = stages["pretrain-vllm"]
+    stages["tune-vllm"] = {**stages["pretrain-vllm"], "tuning": {"train_vision_tower": False}}
     stages["vae"]["git_commit"] = "the one that made it"
     replace(lego, provenance={"stages": stages}).save(checkpoint)
     (tmp_path / "runs" / "tune_vllm.pt").write_bytes(b"")
