@@ -147,7 +147,7 @@ def test_ctrl_c_ends_the_writing_of_a_dataset_in_one_line(tmp_path: Path) -> Non
             os.killpg(process.pid, signal.SIGKILL)
 
     assert process.returncode == 130
-    assert errors.strip() == "stopped; run the same command again to go on"
+    assert errors.strip() == "stopped: run the same command again to go on"
 
 
 def test_sheet_command_writes_a_picture(tmp_path: Path) -> None:
