@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,20 @@ from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import Conditioner
 
 NANO = Path(__file__).with_name("nano.yaml")
-PAD, BEGINNING, END, IMAGE = "<pad>", "<s>", "</s>", "<image>"
+# Their ids are their places: a trained tokenizer numbers its special tokens first.
+SPECIAL_TOKENS = PAD, BEGINNING, END, IMAGE = "<pad>", "<s>", "</s>", "<image>"
+PROJECTORS = {"mlp": "gelu", "linear": "linear"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of one LEGO model; see `LegoCheckpoint` for what each does."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    conditioner: Conditioner
+    vllm: LlavaForConditionalGeneration
 
 
 def create(architecture: Path, corpus: Iterable[str], seed: int = 0) -> LegoCheckpoint:
@@ -39,38 +54,77 @@ def create(architecture: Path, corpus: Iterable[str], seed: int = 0) -> LegoChec
     Raises:
         LegoError: The file is no YAML, lacks a key, or a value is of the wrong type or out of range.
     """
+    with naming_faults(architecture):
+        shape = read_shape(architecture)
+        tokenizer = train_tokenizer(corpus, shape["vocabulary"])
+        config = lego_config(shape)
+        torch.manual_seed(seed)
+        parts = build_parts(shape, tokenizer.get_vocab_size())
+        scheduler = EulerAncestralDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=shape["prediction_type"]
+        )
+        checkpoint = LegoCheckpoint(
+            config, scheduler=scheduler, tokenizer=tokenizer, vllm_tokenizer=tokenizer, **vars(parts)
+        )
+        checkpoint.check()
+    return checkpoint
+
+
+@contextmanager
+def naming_faults(architecture: Path) -> Iterator[None]:
+    """Turns what goes wrong inside into a LegoError that names the architecture file."""
     try:
-        shape: Any = safe_load(architecture.read_text(encoding="utf-8"))
-        return _build(shape, corpus, seed)
+        yield
     except KeyError as error:
         raise LegoError(f"{architecture} lacks the key {error}; see lego_model/nano.yaml for all of them") from error
     except (ValueError, TypeError, YAMLError) as error:  # a LegoError is a ValueError
         raise LegoError(f"{architecture} is no architecture ({error}); see lego_model/nano.yaml") from error
 
 
-def _build(shape: dict[str, Any], corpus: Iterable[str], seed: int) -> LegoCheckpoint:
-    torch.manual_seed(seed)
-    tokenizer = train_tokenizer(corpus, shape["vocabulary"])
-    vocabulary = tokenizer.get_vocab_size()
-    special = {name: tokenizer.token_to_id(token) for name, token in
-               (("pad_token_id", PAD), ("bos_token_id", BEGINNING), ("eos_token_id", END))}  # fmt: skip
-    vision, language, text = shape["vllm"]["vision"], shape["vllm"]["language"], shape["text_encoder"]
-    image_tokens = (shape["vision"]["size"] // vision["patch_size"]) ** 2
-    config = LegoConfig(
+def read_shape(architecture: Path) -> dict[str, Any]:
+    """Reads an architecture file and refuses keys of the text encoder and the VLLM that nothing would read."""
+    shape: Any = safe_load(architecture.read_text(encoding="utf-8"))
+    vllm = shape["vllm"]
+    for place, values, known in (
+        ("text_encoder", shape["text_encoder"], {"hidden_size", "layers", "heads", "vocabulary"}),
+        ("vllm", vllm, {"vision", "language", "feature_layer", "projector"}),
+        ("vllm.vision", vllm["vision"], {"hidden_size", "layers", "heads", "patch_size"}),
+        ("vllm.language", vllm["language"],
+         {"hidden_size", "layers", "heads", "vocabulary", "feed_forward", "positions", "norm_epsilon"}),
+    ):  # fmt: skip
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise LegoError(f"unknown key {place}.{unknown[0]}; known keys are {', '.join(sorted(known))}")
+    return shape
+
+
+def lego_config(shape: dict[str, Any]) -> LegoConfig:
+    """Returns lego.json of a model of this shape."""
+    return LegoConfig(
         **{key: shape[key] for key in ("name", "resolution", "text_tokens", "query_template", "prompt_template",
                                        "max_description_tokens", "notice")},
-        image_tokens=image_tokens,
+        image_tokens=(shape["vision"]["size"] // shape["vllm"]["vision"]["patch_size"]) ** 2,
         guidance=GuidanceDefaults(**shape["guidance"]),
         vision=VisionInput(**shape["vision"]),
     )  # fmt: skip
+
+
+def build_parts(shape: dict[str, Any], vocabulary: int) -> Parts:
+    """Builds the networks; on the meta device, if that is the default, without memory for their weights.
+
+    Args:
+        shape: As `read_shape` returns it.
+        vocabulary: Tokens of a model that does not say how many its text encoder and its VLLM have.
+    """
+    special = dict(zip(("pad_token_id", "bos_token_id", "eos_token_id"), range(3), strict=True))
+    vision, language, text = shape["vllm"]["vision"], shape["vllm"]["language"], shape["text_encoder"]
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * len(shape["vae"]["block_out_channels"]),
         up_block_types=("UpDecoderBlock2D",) * len(shape["vae"]["block_out_channels"]),
         sample_size=shape["resolution"],
-        mid_block_add_attention=False,
-        **shape["vae"],
+        **{"mid_block_add_attention": False, **shape["vae"]},
     )
     factor = 2 ** (len(shape["vae"]["block_out_channels"]) - 1)
     attention = shape["unet"]["attention"]
@@ -89,7 +143,7 @@ def _build(shape: dict[str, Any], corpus: Iterable[str], seed: int) -> LegoCheck
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary,
+            vocab_size=text.get("vocabulary", vocabulary),
             hidden_size=text["hidden_size"],
             intermediate_size=4 * text["hidden_size"],
             num_hidden_layers=text["layers"],
@@ -109,19 +163,21 @@ def _build(shape: dict[str, Any], corpus: Iterable[str], seed: int) -> LegoCheck
                 patch_size=vision["patch_size"],
             ),
             text_config=LlamaConfig(
-                vocab_size=vocabulary,
+                vocab_size=language.get("vocabulary", vocabulary),
                 hidden_size=language["hidden_size"],
-                intermediate_size=language["hidden_size"] * 8 // 3,
+                intermediate_size=language.get("feed_forward", language["hidden_size"] * 8 // 3),
                 num_hidden_layers=language["layers"],
                 num_attention_heads=language["heads"],
-                max_position_embeddings=1024,
+                max_position_embeddings=language.get("positions", 1024),
+                rms_norm_eps=language.get("norm_epsilon", 1e-6),
                 tie_word_embeddings=False,
                 **special,
             ),
-            image_token_index=tokenizer.token_to_id(IMAGE),
-            image_seq_length=image_tokens,
+            image_token_index=SPECIAL_TOKENS.index(IMAGE),
+            image_seq_length=(shape["vision"]["size"] // vision["patch_size"]) ** 2,
             # A tower trained with the model has no need to be tapped before its last layer.
-            vision_feature_layer=-1,
+            vision_feature_layer=shape["vllm"].get("feature_layer", -1),
+            projector_hidden_act=_projector_activation(shape["vllm"].get("projector", "mlp")),
         )
     )
     conditioner = Conditioner(
@@ -130,12 +186,14 @@ def _build(shape: dict[str, Any], corpus: Iterable[str], seed: int) -> LegoCheck
         mixer_heads=shape["conditioner"]["heads"],
         mixer_feed_forward=shape["conditioner"]["feed_forward"],
     )
-    scheduler = EulerAncestralDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=shape["prediction_type"]
-    )
-    checkpoint = LegoCheckpoint(config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, tokenizer)
-    checkpoint.check()
-    return checkpoint
+    return Parts(unet, vae, text_encoder, conditioner, vllm)
+
+
+def _projector_activation(projector: Any) -> str:
+    # Of transformers' two layers, always there: with no activation between them they are one, as in the first LLaVA.
+    if projector not in PROJECTORS:
+        raise LegoError(f"vllm.projector is {projector!r}; choose one of {', '.join(PROJECTORS)}")
+    return PROJECTORS[projector]
 
 
 def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -146,7 +204,7 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, BEGINNING, END, IMAGE],
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
