@@ -1,13 +1,13 @@
-"""`lego-export`: convert released weights, make engines of a checkpoint, check them, or say what they are."""
+"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify and info."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from lego_core.command import run_command
+from lego_core.command import Stopped, run_command
 from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, Manifest
 from rich.console import Console
@@ -25,6 +25,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from PIL import Image
 
+    from lego_export.describe import Cost
+    from lego_export.pull import RemoteFile
     from lego_export.verify import Verification
 
 app = typer.Typer(
@@ -34,6 +36,45 @@ app = typer.Typer(
 
 
 Engines = Annotated[Path, typer.Argument(help="Engine directory.")]
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="Such as ego4d; --help lists all.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Where the files go; each repository becomes a folder in it.")
+    ] = Path("weights"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch without asking.")] = False,
+) -> None:
+    """Fetches released weights from the Hugging Face hub: says how much, asks, and checks what it got.
+
+    Names: ego4d, epic-kitchens, ego4d-scaleup, epic-kitchens-scaleup, sd-1.5, instruct-pix2pix, llava, clip.
+    """
+    from huggingface_hub.utils import logging
+
+    from lego_export.pull import fetch, free_bytes, list_files, missing_bytes, next_commands
+
+    logging.set_verbosity_error()  # what the hub's client resumes by itself needs nobody's attention
+    files = list_files(name)
+    _show_files(name, files)
+    missing = missing_bytes(files, directory)
+    print(f"{missing / 1e9:.2f} GB to fetch into {directory}; {free_bytes(directory) / 1e9:.2f} GB are free there")
+    if missing and not yes and not typer.confirm("Fetch them?"):
+        raise LegoError("nothing is fetched")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def watch(file: RemoteFile, done: int) -> None:
+            progress.update(task, description=PurePosixPath(file.path).name, completed=done, total=file.size)
+
+        try:
+            fetch(files, directory, watch=watch)
+        except KeyboardInterrupt:
+            raise Stopped("what is fetched is kept; run the same command again to go on") from None
+    print(f"{directory}: all {len(files)} files are there and their checksums are right. Next:")
+    for command in next_commands(name, directory):
+        print(f"  {command}")
 
 
 @app.command()
@@ -179,6 +220,27 @@ def info(engines: Engines) -> None:
     console.print(graphs)
 
 
+@app.command()
+def describe(
+    source: Annotated[
+        Path, typer.Argument(help="Checkpoint directory, architecture file, or name of one, such as lego-laptop.")
+    ],
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
+) -> None:
+    """Says what a model takes: parameters, memory, operations per guidance frame. No weight is read or allocated."""
+    from lego_model.skeleton import read_skeleton
+
+    from lego_export.describe import describe_model
+
+    _quieten()
+    with _progress() as progress:
+        progress.add_task("working it out", total=None)
+        cost = describe_model(read_skeleton(source))
+    if json is not None:
+        cost.save(json)
+    _show_cost(cost)
+
+
 def main() -> None:
     """The console command."""
     sys.exit(run_command(app, "lego-export"))
@@ -210,6 +272,38 @@ def _quieten() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
+
+
+def _show_files(name: str, files: list[RemoteFile]) -> None:
+    table = Table("repository", "file", "size", title=name)
+    for file in files:
+        table.add_row(file.repository, file.path, f"{file.size / 1e6:,.1f} MB")
+    table.add_section()
+    table.add_row("total", f"{len(files)} files", f"{sum(file.size for file in files) / 1e6:,.1f} MB")
+    Console().print(table)
+
+
+def _show_cost(cost: Cost) -> None:
+    console = Console()
+    parts = Table("network", "tensors", "parameters", "fp32", "fp16", "int8", title=f"{cost.model}: weights")
+    for part in (*cost.parts, cost.total):
+        if part.name == "total":
+            parts.add_section()
+        sizes = (f"{size / 1e9:.2f} GB" for size in part.memory.values())
+        parts.add_row(part.name, f"{part.tensors:,}", f"{part.parameters:,}", *sizes)
+    console.print(parts)
+    work = Table("work", "calls", "GFLOP", title="Operations per guidance frame")
+    for each in cost.work:
+        work.add_row(each.name, str(each.calls), f"{each.flops / 1e9:,.1f}")
+    work.add_section()
+    work.add_row("total", "", f"{cost.flops / 1e9:,.1f}")
+    console.print(work)
+    console.print(
+        f"The VLLM reads about {cost.prompt_tokens} tokens and writes at most {cost.description_tokens}. "
+        f"As a file of the original code: {cost.original_file.tensors:,} tensors, "
+        f"{cost.original_file.bytes / 1e9:.2f} GB.",
+        highlight=False,
+    )
 
 
 def _show(verification: Verification) -> None:

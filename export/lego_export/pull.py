@@ -1,0 +1,279 @@
+"""Fetches released weights from the Hugging Face hub: asks first, resumes, and checks every file's checksum.
+
+The hub's own client opens the connections and finds the token; what is fetched is kept here, because that client drops
+a half-fetched file at the end of its process, and 8 GB are not fetched again gladly.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, httpx
+from lego_core.errors import LegoError
+from yaml import safe_load
+
+_BLOCK = 1 << 20
+
+# Called with the file at hand and how many of its bytes are fetched, or checked.
+Watch = Callable[["RemoteFile", int], None]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One row of releases.yaml.
+
+    Attributes:
+        about: One line for people.
+        files: Repository to the patterns of the files wanted of it.
+        along: Names of releases that are fetched too.
+        convert: What `lego-export convert` takes of it: source, vllm, clip, relative to the directory of all.
+        before_convert: Names of releases that converting needs too.
+    """
+
+    about: str
+    files: dict[str, list[str]]
+    along: list[str] = field(default_factory=list)
+    convert: dict[str, str] = field(default_factory=dict)
+    before_convert: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of the hub.
+
+    Attributes:
+        repository: Such as "bolinlai/LEGO-Ego4D".
+        path: Within the repository.
+        commit: Of the repository; all files of it are of one commit.
+        size: In bytes.
+        digest: What its content must hash to: the sha256 of a large file, else the sha1 of a git blob.
+        is_large: Whether the hub keeps it outside git.
+    """
+
+    repository: str
+    path: str
+    commit: str
+    size: int
+    digest: str
+    is_large: bool
+
+    def place(self, directory: Path) -> Path:
+        """Where it belongs."""
+        return directory / self.repository.rpartition("/")[2] / self.path
+
+    def partial(self, directory: Path) -> Path:
+        """Where its beginning is kept until it is whole and checked; another version's is never taken up."""
+        place = self.place(directory)
+        return place.with_name(f".{place.name}.{self.digest[:12]}.partial")
+
+    def missing(self, directory: Path) -> int:
+        """Bytes still to fetch, going by size."""
+        present = max(
+            (path.stat().st_size for path in (self.place(directory), self.partial(directory)) if path.is_file()),
+            default=0,
+        )
+        return max(0, self.size - present)
+
+
+def releases() -> dict[str, Release]:
+    """Returns what can be pulled, by name."""
+    table = safe_load(Path(__file__).with_name("releases.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Release(
+            row["about"], row["files"], row.get("with", []), row.get("convert", {}), row.get("before convert", [])
+        )
+        for name, row in table.items()
+    }
+
+
+def list_files(name: str, endpoint: str | None = None) -> list[RemoteFile]:
+    """Asks the hub for a release's files.
+
+    Args:
+        name: Of a release.
+        endpoint: Of the hub; None takes HF_ENDPOINT or the public one.
+
+    Raises:
+        LegoError: No such release, the hub cannot be reached or refuses, or it lacks a file.
+    """
+    known = releases()
+    if name not in known:
+        raise LegoError(f"there is no release {name!r}; choose one of {', '.join(known)}")
+    wanted = {
+        **known[name].files,
+        **{repo: files for each in known[name].along for repo, files in known[each].files.items()},
+    }
+    return [
+        file for repository, patterns in wanted.items() for file in _list_repository(repository, patterns, endpoint)
+    ]
+
+
+def missing_bytes(files: list[RemoteFile], directory: Path) -> int:
+    """Returns how many bytes are still to fetch, going by size."""
+    return sum(file.missing(directory) for file in files)
+
+
+def free_bytes(directory: Path) -> int:
+    """Returns the free space, in bytes, of the disk that `directory` is or will be on."""
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def fetch(
+    files: list[RemoteFile], directory: Path, endpoint: str | None = None, watch: Watch = lambda file, done: None
+) -> None:
+    """Fetches what is not there yet and checks everything that is.
+
+    A file appears under its own name once it is whole and its checksum is right; what an interrupted call has fetched
+    is taken up by the next.
+
+    Args:
+        files: As `list_files` returns them.
+        directory: Each repository becomes a folder in it.
+        endpoint: Of the hub.
+        watch: Told about progress.
+
+    Raises:
+        LegoError: Not enough disk, no network, no access, or a wrong checksum (the file is removed then).
+    """
+    needed, free = missing_bytes(files, directory), free_bytes(directory)
+    if needed > free:
+        raise LegoError(
+            f"{directory} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are to be fetched; make room, or "
+            "choose another directory"
+        )
+    disable_progress_bars()  # the hub client's own; the caller has one
+    for file in files:
+        place, partial = file.place(directory), file.partial(directory)
+        tell = functools.partial(watch, file)
+        if place.is_file():
+            if _digest(place, file, tell) == file.digest:
+                continue
+            place.unlink()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _download(file, partial, endpoint, tell)
+        if (found := _digest(partial, file, tell)) != file.digest:
+            partial.unlink()
+            raise LegoError(
+                f"{file.repository}/{file.path} has the checksum {found[:12]} and should have {file.digest[:12]}: it "
+                "was damaged on the way and is removed; run the same command again"
+            )
+        partial.replace(place)
+
+
+def next_commands(name: str, directory: Path) -> list[str]:
+    """Returns the commands that make a checkpoint of a pulled release; capitals stand for what it does not have."""
+    release = releases()[name]
+    convert = release.convert
+    source, checkpoint = "SOURCE", "CHECKPOINT"
+    if "source" in convert:
+        source, checkpoint = str(directory / convert["source"]), f"models/{name}"
+    command = ["lego-export", "convert", source, checkpoint]
+    for option in ("vllm", "clip"):
+        if option in convert:
+            command += [f"--{option}", str(directory / convert[option])]
+    pulls = [["lego-export", "pull", other, str(directory)] for other in release.before_convert]
+    return [shlex.join(each) for each in (*pulls, command)]
+
+
+def _list_repository(repository: str, patterns: list[str], endpoint: str | None) -> Iterator[RemoteFile]:
+    with _speaking_plainly(repository, endpoint):
+        info = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
+    siblings: list[Any] = sorted(info.siblings or [], key=lambda sibling: sibling.rfilename)
+    for pattern in patterns:
+        if not any(fnmatchcase(sibling.rfilename, pattern) for sibling in siblings):
+            held = ", ".join(sibling.rfilename for sibling in siblings) or "nothing"
+            raise LegoError(f"{repository} holds no {pattern}; it holds {held}")
+    for sibling in siblings:
+        if not any(fnmatchcase(sibling.rfilename, pattern) for pattern in patterns):
+            continue
+        path = PurePosixPath(sibling.rfilename)
+        if path.is_absolute() or ".." in path.parts:
+            raise LegoError(f"{repository} names a file {sibling.rfilename!r} outside its folder; do not use it")
+        large = sibling.lfs is not None
+        digest = sibling.lfs.sha256 if large else sibling.blob_id
+        if info.sha is None or sibling.size is None or digest is None:
+            raise LegoError(f"the hub gives no size or checksum of {repository}/{path}; try again later")
+        yield RemoteFile(repository, str(path), info.sha, sibling.size, digest, large)
+
+
+def _download(file: RemoteFile, partial: Path, endpoint: str | None, tell: Callable[[int], None]) -> None:
+    """Appends what is missing to the partial file; the hub's client reconnects a few times by itself."""
+    url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=endpoint)
+    with partial.open("r+b" if partial.is_file() else "w+b") as raw, _speaking_plainly(file.repository, endpoint):
+        raw.seek(0, 2)
+        if raw.tell() > file.size:
+            raw.truncate(0)
+            raw.seek(0)
+        http_get(url, _Watched(raw, tell), resume_size=raw.tell(), headers=build_hf_headers(), expected_size=file.size)  # type: ignore[arg-type]
+
+
+class _Watched:
+    """A file that tells how far it is written."""
+
+    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
+        self._file, self._tell = file, tell
+
+    def write(self, data: bytes) -> int:
+        written = self._file.write(data)
+        self._tell(self._file.tell())
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _digest(path: Path, file: RemoteFile, tell: Callable[[int], None]) -> str:
+    """Hashes a file as the hub does."""
+    if file.is_large:
+        digest = hashlib.sha256()
+    else:  # git's own, and no secret
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as content:
+        while block := content.read(_BLOCK):
+            digest.update(block)
+            tell(content.tell())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _speaking_plainly(repository: str, endpoint: str | None) -> Iterator[None]:
+    """Turns what the hub's client raises into one sentence that says what to do."""
+    hub = endpoint or constants.ENDPOINT
+    login = "log in with `hf auth login`, or set HF_TOKEN"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise LegoError(
+            f"{repository} is gated: accept its terms at {hub}/{repository}, then {login}, and run the command again"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise LegoError(f"{hub} shows no repository {repository}; if it is a private one, {login}") from error
+    except RemoteEntryNotFoundError as error:
+        raise LegoError(f"{repository} no longer holds a file it listed; run the command again") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        cure = login if status in (401, 403) else "run the same command again later to go on"
+        raise LegoError(f"{hub} refuses {repository} with status {status}; {cure}") from error
+    except (httpx.TransportError, OfflineModeIsEnabled) as error:
+        raise LegoError(
+            f"{hub} cannot be reached or broke off ({error}); check the network and run the same command again to go on"
+        ) from error
