@@ -67,6 +67,7 @@ def test_help_answers_without_loading_torch() -> None:
         "embed",
         "unet",
         "features",
+        "check-data",
         "evaluate",
         "toy-kitchen",
     ):
@@ -106,6 +107,47 @@ def test_features_are_written_in_shards_and_trained_on(
     assert run(monkeypatch, *writing, "--shard", "2/2") == 0
     assert "the split is complete" in capsys.readouterr().out
     assert run(monkeypatch, *unet) == 0
+
+
+def test_the_vllm_is_tuned_on_a_curation_file(
+    monkeypatch: pytest.MonkeyPatch,
+    config: Path,
+    workshop: Workshop,
+    plain_data: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    curation = workshop.data / "curation_from_gpt" / "toykitchen_for_tuning_forecasting.json"
+    arguments = ("--data", plain_data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
+    before = fingerprint(checkpoint, ("vllm",))
+
+    assert run(monkeypatch, "tune-vllm", config, *arguments, "--curation", curation) == 0
+
+    made = LegoConfig.load(checkpoint).provenance["stages"]["tune-vllm"]
+    assert made["command"] == f"lego-train tune-vllm run.yaml --curation {curation.name}"
+    assert made["samples"] == PAIRS and fingerprint(checkpoint, ("vllm",)) != before
+
+
+def test_a_sound_dataset_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "check-data", workshop.data, "--json", tmp_path / "report.json") == 0
+
+    # The training pairs, one of val, and the training pairs' conversations.
+    assert capsys.readouterr().out == f"toykitchen: {2 * PAIRS + 1} records, 0 faults\n"
+    assert json.loads((tmp_path / "report.json").read_text())["findings"] == []
+
+
+def test_what_is_wrong_with_a_dataset_is_said_and_counted(
+    monkeypatch: pytest.MonkeyPatch, plain_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It has no metadata.
+    assert run(monkeypatch, "check-data", plain_data, "--dataset", "plain", "--smallest-side", "300") == 1
+
+    said = capsys.readouterr().out.splitlines()
+    assert f"{plain_data}/plain_metadata.json: is missing: it gives each clip's height and width" in said
+    assert said[-1] == f"plain: {PAIRS} records, {2 * PAIRS + 1} faults"
+    assert [line.split(maxsplit=1) for line in said[-3:-1]] == [[str(2 * PAIRS), "small frame"], ["1", "metadata"]]
 
 
 def test_all_refuses_what_a_later_stage_would_lack_and_keeps_what_is_done(
@@ -183,6 +225,22 @@ def test_stages_of_different_precision_run_one_after_the_other(
         (
             ["features", "--data", "d", "--checkpoint", "c", "--out", "o", "--dataset", "x", "--split", "test"],
             "split is",
+        ),
+        (["check-data", "d"], "d holds no dataset: there is no NAME_train.json"),
+        (
+            [
+                "tune-vllm",
+                "{config}",
+                "--data",
+                "{data}",
+                "--checkpoint",
+                "{checkpoint}",
+                "--run",
+                "r",
+                "--curation",
+                "c",
+            ],
+            "c is no file; give a curation file",
         ),
         (["vae", "{config}", "--data", "d", "--checkpoint", "c", "--run", "r"], "d holds no dataset 'plain'"),
         (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lego_core.errors import LegoError
-from lego_training.dataset import read_frame, read_records, read_squares
+from lego_training.dataset import Squares, read_frame, read_records, stream_records
 from lego_training.queries import CAPTION_QUERY, QUERY_TEMPLATES, corpus, label_variant, scene_caption
 from lego_training.toy_kitchen.language import mirror_text
 from PIL import Image
@@ -62,16 +63,20 @@ def test_ego4d_keeps_its_frames_in_a_folder_of_another_name(root: Path) -> None:
     ("content", "message"),
     [
         ({}, "holds no records"),
-        ({"clip": {"cut": {"image_0": "a", "action": "cut"}}}, "record clip/cut lacks image_1"),
+        ({"clip": {"cut": {"image_0": "a", "action": "cut"}}}, "record clip/cut: lacks image_1"),
         (
             {"clip": {"cut": {"image_0": "a", "image_1": 5, "action": "cut"}}},
             "record clip/cut: image_1 is 5; it must be",
         ),
-        ({"clip": {"cut": "a"}}, "record clip/cut must be a mapping; it is a str"),
-        ({"clip": ["cut"]}, "clip clip must be a mapping; it is a list"),
+        ({"clip": {"cut": "a"}}, "record clip/cut: must be a mapping; it is a str"),
+        ({"clip": ["cut"]}, r"record clip/\*: must be a mapping; it is a list"),
         (
-            {"clip": {"cut": {"image_0": "clip/cut/0.jpg", "image_1": "clip/cut/9.jpg", "action": "cut"}}},
-            "record clip/cut lacks its frame .*clip/cut/9.jpg; restore it",
+            {"clip": {"cut": {"image_0": "/etc/hosts", "image_1": "b", "action": "cut"}}},
+            "record clip/cut: image_0 is '/etc/hosts'; it must be relative to the split's folder and stay in it",
+        ),
+        (
+            {"clip": {"cut": {"image_0": "a", "image_1": "clip/../../b", "action": "cut"}}},
+            "record clip/cut: image_1 is 'clip/../../b'; it must be relative",
         ),
         ("{", "is not valid JSON"),
         ([1], "must map clip ids to actions; it holds a list"),
@@ -122,12 +127,51 @@ def encoded_half(folder: Path) -> bytes:
     return whole.read_bytes()[:900]
 
 
+def test_records_are_yielded_before_those_behind_them_are_looked_at(root: Path) -> None:
+    good = {"image_0": "clip/cut/0.jpg", "image_1": "clip/cut/1.jpg", "action": "cut"}
+    write(root, {"clip": {"cut": good, "mix": {"image_0": "a"}}})
+    stream = stream_records(root, NAME, "train")
+
+    assert next(stream).action_id == "cut"
+    with pytest.raises(LegoError, match="record clip/mix: lacks image_1"):
+        next(stream)
+
+
+def test_reading_an_index_looks_at_no_frame(root: Path) -> None:
+    shutil.rmtree(root / "EgoGen")
+
+    (record,) = read_records(root, NAME, "train")
+
+    squares = Squares([record.input_path, record.target_path], 16, lambda frame: frame.resize((16, 16)))
+    assert len(squares) == 2
+    with pytest.raises(LegoError, match=r"clip/cut/1\.jpg cannot be read .*restore it or drop its record"):
+        squares[1]
+
+
 def test_squares_are_as_the_given_function_makes_them(root: Path) -> None:
     (record,) = read_records(root, NAME, "train")
 
-    squares = read_squares([record.input_path] * 2, 16, lambda frame: frame.resize((16, 16)), "frames")
+    square = Squares([record.input_path], 16, lambda frame: frame.resize((16, 16)))[0]
 
-    assert (squares.shape, squares.dtype) == ((2, 16, 16, 3), np.uint8)
+    assert (square.shape, square.dtype) == ((16, 16, 3), np.uint8)
+    assert square.reshape(-1, 3).mean(axis=0) == pytest.approx((10, 20, 30), abs=2)
+
+
+@pytest.mark.parametrize(("keep", "reads"), [(2 * 3 * 16 * 16, 2), (3 * 16 * 16, 3), (0, 4)])
+def test_squares_are_kept_while_there_is_room_for_them(root: Path, keep: int, reads: int) -> None:
+    (record,) = read_records(root, NAME, "train")
+    made = []
+
+    def square(frame: Image.Image) -> Image.Image:
+        made.append(frame)
+        return frame.resize((16, 16))
+
+    squares = Squares([record.input_path, record.target_path], 16, square, keep)
+    first = [squares[index] for index in (0, 1)]
+    again = [squares[index] for index in (0, 1)]
+
+    assert len(made) == reads
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_the_models_own_question_is_among_those_it_is_tuned_on() -> None:

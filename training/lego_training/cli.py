@@ -16,6 +16,7 @@ import typer
 from lego_core.command import Stopped, run_command
 from lego_core.errors import LegoError
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lego_training.toy_kitchen.commands import toy_kitchen
 
@@ -87,12 +88,13 @@ def train_stage(
     run: Path,
     overrides: list[str] | None = None,
     features: Path | None = None,
+    curation: Path | None = None,
 ) -> None:
-    """Runs one stage of a run; `features` is for the U-Net's."""
+    """Runs one stage of a run; `features` is for the U-Net's, `curation` for the VLLM's tuning."""
     from lego_training.config import load_config
 
     run_config = load_config(config, overrides or ())
-    records = _labelled_records(data, run_config)
+    records: list[Any] = [] if curation else _labelled_records(data, run_config)
     was_done = _is_done(stage, run_config, checkpoint, run)
     if stage == "vae":
         from lego_core.config import LegoConfig
@@ -105,7 +107,12 @@ def train_stage(
 
         pretrain_vllm(checkpoint, records, run_config.pretrain_vllm, run)
     elif stage == "tune-vllm":
-        _tune_vllm(checkpoint, records, run_config, run)
+        if curation is not None:
+            from lego_training.curation import read_curation
+            from lego_training.dataset import split_folder
+
+            records = read_curation(curation, split_folder(data, run_config.dataset, "train"))
+        _tune_vllm(checkpoint, records, run_config, run, curated=curation is not None)
     elif stage == "embed":
         from lego_training.stages.embed import embed
 
@@ -122,7 +129,8 @@ def train_stage(
         embeddings = embed(checkpoint, records, run / "embeddings", store)
         train_unet(checkpoint, embeddings, run_config.unet, run_config.diffusion, run)
     if not was_done:  # else the weights are of the commit and time already on record
-        _record_provenance(checkpoint, stage, run_config, config, overrides or [], len(records))
+        options = [*(overrides or []), *(["--curation", curation.name] if curation else [])]
+        _record_provenance(checkpoint, stage, run_config, config, options, len(records))
 
 
 def _labelled_records(data: Path, run_config: Any) -> list[Any]:
@@ -166,13 +174,13 @@ def _settings(stage: str, run_config: Any) -> dict[str, Any]:
     return {**settings, part: values[part]} if part else settings
 
 
-def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path) -> None:
+def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path, curated: bool) -> None:
     """Tunes, and notes in lego.json how well the untuned VLLM described, while it still exists."""
     from lego_core.config import LegoConfig
     from lego_model.checkpoint import LegoCheckpoint
 
     from lego_training.evaluation.toy import FIRST_SEED, description_slots
-    from lego_training.stages.vllm import tune_vllm
+    from lego_training.stages.vllm import tune_vllm, tune_vllm_on_conversations
     from lego_training.toy_kitchen.pair import make_pair
 
     lego = LegoConfig.load(checkpoint)
@@ -182,17 +190,18 @@ def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path)
         pairs = (make_pair(FIRST_SEED + index, "val") for index in range(scenes))
         before = {"description_slots": description_slots(LegoCheckpoint.load(checkpoint), pairs), "scenes": scenes}
         replace(lego, provenance={**lego.provenance, "vllm_before_tuning": before}).save(checkpoint)
-    tune_vllm(checkpoint, records, run_config.tune_vllm, run_config.tuning, run)
+    tune = tune_vllm_on_conversations if curated else tune_vllm
+    tune(checkpoint, records, run_config.tune_vllm, run_config.tuning, run)
 
 
 def _record_provenance(
-    checkpoint: Path, stage: str, run_config: Any, config: Path, overrides: list[str], samples: int
+    checkpoint: Path, stage: str, run_config: Any, config: Path, options: list[str], samples: int
 ) -> None:
     from lego_core.config import LegoConfig
 
     lego = LegoConfig.load(checkpoint)
     made = {
-        "command": " ".join(["lego-train", stage, config.name, *overrides]),
+        "command": " ".join(["lego-train", stage, config.name, *options]),
         **_settings(stage, run_config),
         "samples": samples,
         "git_commit": _git_commit(),
@@ -222,7 +231,24 @@ def _add_stage_command(stage: str, help_text: str) -> None:
 
 _add_stage_command("vae", "Train the frame autoencoder (small models; real ones keep Stable Diffusion's).")
 _add_stage_command("pretrain-vllm", "Teach a small VLLM to caption scenes, the footing LLaVA starts from.")
-_add_stage_command("tune-vllm", "Visual instruction tuning on enriched action descriptions.")
+
+
+@app.command("tune-vllm")
+@_stoppable()
+def tune_vllm_command(
+    config: ConfigFile,
+    data: Data,
+    checkpoint: Checkpoint,
+    run: Run,
+    curation: Annotated[
+        Path | None, typer.Option(help="Curation file to tune on, in place of the dataset's descriptions.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Visual instruction tuning on enriched action descriptions."""
+    train_stage("tune-vllm", config, data, checkpoint, run, overrides, curation=curation)
+
+
 _add_stage_command("embed", "Embed a dataset for diffusion tuning.")
 
 
@@ -269,6 +295,33 @@ def write_features(
     done = f"wrote the features of {len(part.of(records))} records below {out}"
     rest = f"{left} of the split's {len(records)} records are still to do" if left else "the split is complete"
     typer.echo(f"{done}; {rest}")
+
+
+@app.command("check-data")
+def check_data_command(
+    data: Annotated[Path, typer.Argument(help="Dataset directory.")],
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset of it, such as ego4d; default: all.")] = None,
+    smallest_side: Annotated[int, typer.Option(min=1, help="Shortest side of a frame, in pixels.")] = 256,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings to this file too.")] = None,
+) -> None:
+    """Say of every record of a dataset what is wrong with it; exit code 1 if anything is."""
+    from lego_training.check import check_data
+
+    columns = (TextColumn("checking records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        report = check_data(
+            data, dataset, smallest_side, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    if json_file is not None:
+        report.save(json_file)
+    for finding in report.findings:
+        typer.echo(str(finding))
+    for kind, count in report.counts.items():
+        typer.echo(f"{count:8} {kind}")
+    typer.echo(f"{', '.join(report.datasets)}: {report.records} records, {len(report.findings)} faults")
+    if report.findings:
+        raise typer.Exit(1)
 
 
 @evaluate.command("toy")

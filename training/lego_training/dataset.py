@@ -7,9 +7,9 @@ lists the actions, and <name>_metadata.json says more of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from lego_core.errors import LegoError
 from lego_core.images import decode_image
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
+
+Split = Literal["train", "val"]
 
 # The released sets keep their frames in a folder of another name than their JSON files.
 _FOLDERS = {"ego4d": "ego4d.fho"}
@@ -46,62 +47,125 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def read_records(root: Path, name: str, split: Literal["train", "val"]) -> list[Record]:
+def read_records(root: Path, name: str, split: Split) -> list[Record]:
     """Returns the records of a split in file order, which defines their indices.
 
+    No frame is looked at: a missing one is named when its turn comes, or before training by lego-train check-data.
+
     Raises:
-        LegoError: No such dataset, a damaged file, or a record that lacks a key or a frame; the message names it.
+        LegoError: No such dataset, a damaged file, or a record that cannot be read; the message names it.
     """
-    index = root / f"{name}_{split}.json"
+    records = list(stream_records(root, name, split))
+    if not records:
+        raise LegoError(f"{index_path(root, name, split)} holds no records")
+    return records
+
+
+def stream_records(root: Path, name: str, split: Split) -> Iterator[Record]:
+    """Yields the records of a split in file order, each checked as it is reached.
+
+    Raises:
+        LegoError: See `read_records`.
+    """
+    index = index_path(root, name, split)
     if not index.is_file():
         raise LegoError(
             f"{root} holds no dataset {name!r}: {index.name} is missing; write one with lego-train toy-kitchen write"
         )
-    metadata_path = root / f"{name}_metadata.json"
-    metadata = _read_json(metadata_path) if metadata_path.is_file() else {}
-    folder = root / "EgoGen" / _FOLDERS.get(name, name) / split
-    records = []
-    for clip_id, actions in _read_json(index).items():
-        for action_id, values in actions.items():
-            texts = _texts(values, f"{index}: record {clip_id}/{action_id}")
-            record = Record(
-                clip_id, action_id, folder / texts["image_0"], folder / texts["image_1"], texts["action"],
-                texts["llava_forecast_finetune"],
-                metadata.get(clip_id, {}).get("actions", {}).get(action_id, {}),
-            )  # fmt: skip
-            for path in (record.input_path, record.target_path):
-                if not path.is_file():
-                    raise LegoError(f"{index}: record {clip_id}/{action_id} lacks its frame {path}; restore it")
-            records.append(record)
-    if not records:
-        raise LegoError(f"{index} holds no records")
-    return records
+    metadata = read_metadata(root, name) or {}
+    folder = split_folder(root, name, split)
+    for clip_id, action_id, values in walk_index(read_index(index)):
+        for fault in record_faults(values):
+            raise LegoError(f"{index}: record {clip_id}/{action_id}: {fault}")
+        yield Record(
+            clip_id, action_id, folder / values["image_0"], folder / values["image_1"], values["action"],
+            values.get("llava_forecast_finetune", ""),
+            metadata.get(clip_id, {}).get("actions", {}).get(action_id, {}),
+        )  # fmt: skip
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def index_path(root: Path, name: str, split: Split) -> Path:
+    """Where a split's records are listed."""
+    return root / f"{name}_{split}.json"
+
+
+def split_folder(root: Path, name: str, folder: str) -> Path:
+    """Where a split's frames are; `folder` may also be val_gt_for_metric."""
+    return root / "EgoGen" / _FOLDERS.get(name, name) / folder
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Returns clip ids, each with its actions; what those are is not looked at.
+
+    Raises:
+        LegoError: Not JSON, or no mapping.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
     if not isinstance(values, dict):
         raise LegoError(f"{path} must map clip ids to actions; it holds a {type(values).__name__}")
-    for clip_id, actions in values.items():
-        if not isinstance(actions, dict):
-            raise LegoError(f"{path}: clip {clip_id} must be a mapping; it is a {type(actions).__name__}")
     return values
 
 
-def _texts(values: Any, place: str) -> dict[str, str]:
-    """Returns what is read of a record; only the description may be absent."""
+def read_metadata(root: Path, name: str) -> dict[str, Any] | None:
+    """Returns what is said of each clip, or None if the dataset has no metadata.
+
+    Raises:
+        LegoError: The file is damaged.
+    """
+    path = root / f"{name}_metadata.json"
+    if not path.is_file():
+        return None
+    metadata = read_index(path)
+    for clip_id, about in metadata.items():
+        if not isinstance(about, dict):
+            raise LegoError(f"{path}: clip {clip_id} must be a mapping; it is a {type(about).__name__}")
+    return metadata
+
+
+def walk_index(clips: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yields (clip id, action id, values) in file order; a clip without a mapping of actions is one record, "*"."""
+    for clip_id, actions in clips.items():
+        yield from ((clip_id, *each) for each in (actions.items() if isinstance(actions, dict) else [("*", actions)]))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a record.
+
+    Attributes:
+        kind: A few words, to count by.
+        message: What exactly, with the value.
+    """
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def record_faults(values: Any) -> Iterator[Fault]:
+    """Yields what keeps a record from being read; only its description may be absent."""
     if not isinstance(values, dict):
-        raise LegoError(f"{place} must be a mapping; it is a {type(values).__name__}")
-    texts = {"llava_forecast_finetune": "", **values}
+        yield Fault("no record", f"must be a mapping; it is a {type(values).__name__}")
+        return
     for key in ("image_0", "image_1", "action", "llava_forecast_finetune"):
-        if key not in texts:
-            raise LegoError(f"{place} lacks {key}")
-        if not isinstance(texts[key], str):
-            raise LegoError(f"{place}: {key} is {texts[key]!r}; it must be text")
-    return texts
+        if key not in values:
+            if key != "llava_forecast_finetune":
+                yield Fault("missing key", f"lacks {key}")
+        elif not isinstance(values[key], str):
+            yield Fault("not text", f"{key} is {values[key]!r}; it must be text")
+        elif key.startswith("image"):
+            yield from path_faults(key, values[key])
+
+
+def path_faults(key: str, path: str) -> Iterator[Fault]:
+    """Yields what makes a path one that would lead out of the split's folder."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        yield Fault("unsafe path", f"{key} is {path!r}; it must be relative to the split's folder and stay in it")
 
 
 def read_frame(path: Path) -> Image.Image:
@@ -116,21 +180,36 @@ def read_frame(path: Path) -> Image.Image:
         raise LegoError(f"the frame {path} cannot be read ({error}); restore it or drop its record") from error
 
 
-def read_squares(
-    paths: list[Path], size: int, square: Callable[[Image.Image], Image.Image], what: str
-) -> NDArray[np.uint8]:
-    """Reads all frames into memory, showing a progress bar.
+class Squares:
+    """Frames as squares, each read when it is first asked for and kept while there is room.
 
     Args:
-        paths: n of them.
+        paths: Of the frames.
         size: Side in pixels of the squares.
         square: Makes a square of a frame, as the part that is trained will be shown it.
-        what: Named on the progress bar.
-
-    Returns:
-        (n, size, size, 3) uint8.
+        keep: Bytes of squares kept in memory; the rest is read again each time. Batches come in random order, so it
+            does not matter which are kept.
     """
-    squares = np.empty((len(paths), size, size, 3), np.uint8)
-    for index, path in enumerate(track(paths, f"reading {what}")):
-        squares[index] = np.asarray(square(read_frame(path)))
-    return squares
+
+    def __init__(
+        self, paths: list[Path], size: int, square: Callable[[Image.Image], Image.Image], keep: int = 4 << 30
+    ) -> None:
+        self._paths, self._square = paths, square
+        self._room = keep // (3 * size * size)
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Returns one square, (size, size, 3) uint8.
+
+        Raises:
+            LegoError: Its frame is missing or damaged; the message names it.
+        """
+        if index in self._kept:
+            return self._kept[index]
+        square = np.asarray(self._square(read_frame(self._paths[index])))
+        if len(self._kept) < self._room:
+            self._kept[index] = square
+        return square

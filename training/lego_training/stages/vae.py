@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from lego_core.images import frame_square
 from lego_model.checkpoint import load_part, save_part
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lego_training.dataset import Record, read_squares
+from lego_training.dataset import Record, Squares
 from lego_training.loop import LoopConfig, batch_indices, train
 
 CROP = 96
@@ -32,7 +31,7 @@ def train_vae(checkpoint: Path, records: list[Record], config: LoopConfig, run: 
     """
     vae = load_part(AutoencoderKL, checkpoint / "vae", torch.float32).to(memory_format=torch.channels_last)
     paths = [path for record in records for path in (record.input_path, record.target_path)]
-    frames = read_squares(paths, resolution, lambda frame: frame_square(frame, resolution), "frames")
+    frames = Squares(paths, resolution, lambda frame: frame_square(frame, resolution))
     crop = min(CROP, resolution)
 
     def loss_of_step(step: int) -> Tensor:
@@ -40,7 +39,7 @@ def train_vae(checkpoint: Path, records: list[Record], config: LoopConfig, run: 
         crops = []
         for index in batch_indices(step, config.batch_size, len(frames), config.seed):
             top, left = rng.integers(0, resolution - crop + 1, 2)
-            picture = frames[index, top : top + crop, left : left + crop]
+            picture = frames[index][top : top + crop, left : left + crop]
             crops.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
         pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
         pixels = pixels.to(vae.device, memory_format=torch.channels_last)
@@ -68,9 +67,16 @@ def edge_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def latent_scale(vae: AutoencoderKL, frames: NDArray[np.uint8], seed: int, count: int = 64) -> float:
-    """Returns 1 / standard deviation of the latents of some frames (n, R, R, 3) uint8."""
+def latent_scale(vae: AutoencoderKL, frames: Squares, seed: int, count: int = 64) -> float:
+    """Returns 1 / standard deviation of the latents of some frames."""
     chosen = np.random.default_rng(seed).choice(len(frames), min(count, len(frames)), replace=False)
-    pixels = torch.from_numpy(frames[np.sort(chosen)]).permute(0, 3, 1, 2).float().to(vae.device) / 127.5 - 1
+    pixels = (
+        torch.from_numpy(np.stack([frames[index] for index in np.sort(chosen)]))
+        .permute(0, 3, 1, 2)
+        .float()
+        .to(vae.device)
+        / 127.5
+        - 1
+    )
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(8)])
     return float(1 / latents.std())

@@ -21,13 +21,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from lego_training.dataset import Record, read_squares
+from lego_training.curation import Conversation
+from lego_training.dataset import Record, Squares
 from lego_training.loop import LoopConfig, batch_indices, train
 from lego_training.queries import CAPTION_QUERY, QUERY_TEMPLATES, label_variant, scene_caption
 from lego_training.toy_kitchen.language import mirror_text
 
-# From a record, whether it is mirrored, and a random generator: the query and the answer.
-TextOf = Callable[[Record, bool, np.random.Generator], tuple[str, str]]
+# From a sample's index, whether it is mirrored, and a random generator: the query and the answer.
+TextOf = Callable[[int, bool, np.random.Generator], tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,12 @@ def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, r
     if not all("facts" in record.facts for record in records):
         raise LegoError("this dataset has no scene captions in its metadata; pretrain on the toy kitchen")
 
-    def text_of(record: Record, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
-        return CAPTION_QUERY, scene_caption(record.facts, mirrored)
+    def text_of(index: int, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
+        return CAPTION_QUERY, scene_caption(records[index].facts, mirrored)
 
-    _train(checkpoint, records, config, run, "pretrain_vllm", text_of, freeze_tower=False)
+    _train(
+        checkpoint, [record.input_path for record in records], config, run, "pretrain_vllm", text_of, freeze_tower=False
+    )
 
 
 def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, tuning: TuningConfig, run: Path) -> None:
@@ -87,17 +90,32 @@ def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, tunin
     if not all(record.description for record in records):
         raise LegoError("some records have no description; curate the dataset first")
 
-    def text_of(record: Record, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
+    def text_of(index: int, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
+        record = records[index]
         template = QUERY_TEMPLATES[rng.integers(len(QUERY_TEMPLATES))]
         query = template.replace("{action}", label_variant(record.action, rng))
         return (mirror_text(query), mirror_text(record.description)) if mirrored else (query, record.description)
 
-    _train(checkpoint, records, config, run, "tune_vllm", text_of, freeze_tower=not tuning.train_vision_tower)
+    paths = [record.input_path for record in records]
+    _train(checkpoint, paths, config, run, "tune_vllm", text_of, freeze_tower=not tuning.train_vision_tower)
+
+
+def tune_vllm_on_conversations(
+    checkpoint: Path, conversations: list[Conversation], config: LoopConfig, tuning: TuningConfig, run: Path
+) -> None:
+    """Visual instruction tuning on curated conversations, each asked in its own words (lego-reference C3, D4)."""
+
+    def text_of(index: int, mirrored: bool, rng: np.random.Generator) -> tuple[str, str]:
+        words = conversations[index].question, conversations[index].answer
+        return (mirror_text(words[0]), mirror_text(words[1])) if mirrored else words
+
+    paths = [conversation.image_path for conversation in conversations]
+    _train(checkpoint, paths, config, run, "tune_vllm", text_of, freeze_tower=not tuning.train_vision_tower)
 
 
 def _train(
     checkpoint: Path,
-    records: list[Record],
+    paths: list[Path],
     config: LoopConfig,
     run: Path,
     name: str,
@@ -108,16 +126,15 @@ def _train(
     vllm = load_part(LlavaForConditionalGeneration, checkpoint / "vllm", torch.float32)
     tokenizer = load_tokenizer(checkpoint / "vllm")
     vllm.model.vision_tower.requires_grad_(not freeze_tower)
-    paths = [record.input_path for record in records]
-    frames = read_squares(paths, lego.vision.size, lambda frame: vision_square(frame, lego.vision), "input frames")
+    frames = Squares(paths, lego.vision.size, lambda frame: vision_square(frame, lego.vision))
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng((config.seed, step))
         examples, pictures = [], []
-        for index in batch_indices(step, config.batch_size, len(records), config.seed):
+        for index in batch_indices(step, config.batch_size, len(paths), config.seed):
             # A mirrored kitchen is a kitchen, if the words are mirrored too.
             mirrored = bool(rng.random() < 0.5)
-            query, answer = text_of(records[index], mirrored, rng)
+            query, answer = text_of(index, mirrored, rng)
             frame = frames[index][:, ::-1] if mirrored else frames[index]
             examples.append(encode_example(lego, tokenizer, vllm, query, answer))
             pictures.append(frame)

@@ -1,0 +1,227 @@
+"""Checking a dataset: each fault is found, said with its record, and counted, and nothing else is."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lego_core.errors import LegoError
+from lego_training.check import Report, check_data
+from PIL import Image
+
+HEIGHT, WIDTH = 256, 456
+NAME, FOLDER = "ego4d", "ego4d.fho"
+RECORD = {
+    "image_0": "clip/cut/0001.jpg", "image_1": "clip/cut/0002.jpg", "action": "#C C cuts the carrot",
+    "llava_forecast_finetune": "The right hand cuts the carrot.",
+}  # fmt: skip
+CONVERSATION = {
+    "image": RECORD["image_0"],
+    "conversations": [
+        {"from": "human", "value": "<image>\nHow do I cut the carrot?"},
+        {"from": "gpt", "value": RECORD["llava_forecast_finetune"]},
+    ],
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A sound dataset: one record of train, one of val, one conversation."""
+    for split, frames in (("train", (1, 2)), ("val", (1, 2)), ("val_gt_for_metric", (2,))):
+        folder = tmp_path / "EgoGen" / FOLDER / split / "clip" / "cut"
+        folder.mkdir(parents=True)
+        for number in frames:
+            Image.effect_noise((WIDTH, HEIGHT), 30).convert("RGB").save(folder / f"000{number}.jpg")
+    for split in ("train", "val"):
+        (tmp_path / f"{NAME}_{split}.json").write_text(json.dumps({"clip": {"cut": RECORD}}))
+    (tmp_path / f"{NAME}_metadata.json").write_text(json.dumps({"clip": {"height": HEIGHT, "width": WIDTH}}))
+    (tmp_path / "curation_from_gpt").mkdir()
+    curation = tmp_path / "curation_from_gpt" / f"{NAME}_for_tuning_forecasting.json"
+    curation.write_text(json.dumps([CONVERSATION]))
+    return tmp_path
+
+
+def faults(report: Report) -> list[tuple[str, str, str]]:
+    return [(Path(finding.file).name, finding.record, finding.kind) for finding in report.findings]
+
+
+def test_a_sound_dataset_has_no_fault(root: Path) -> None:
+    walked = []
+
+    report = check_data(root, advance=lambda done, total: walked.append((done, total)))
+
+    assert (report.datasets, report.records, report.findings) == ([NAME], 3, [])
+    assert walked == [(1, 3), (2, 3), (3, 3)]
+
+
+def changed(**values: Any) -> Callable[[Path], None]:
+    """Gives the training record other values; None takes a key away."""
+
+    def change(root: Path) -> None:
+        record = {key: value for key, value in {**RECORD, **values}.items() if value is not None}
+        (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"cut": record}}))
+
+    return change
+
+
+def frame(split: str, number: int, content: Callable[[bytes], bytes] | None) -> Callable[[Path], None]:
+    """Gives a frame another content; None takes it away."""
+
+    def change(root: Path) -> None:
+        path = root / "EgoGen" / FOLDER / split / "clip" / "cut" / f"000{number}.jpg"
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content(path.read_bytes()))
+
+    return change
+
+
+def small(root: Path) -> None:
+    Image.new("RGB", (300, 200)).save(root / "EgoGen" / FOLDER / "train" / "clip" / "cut" / "0002.jpg")
+
+
+def deeper(root: Path) -> None:
+    folder = root / "EgoGen" / FOLDER / "train" / "clip" / "cut" / "more"
+    folder.mkdir()
+    (folder.parent / "0002.jpg").rename(folder / "0002.jpg")
+    changed(image_1="clip/cut/more/0002.jpg")(root)
+
+
+def backwards(root: Path) -> None:
+    changed(image_0=RECORD["image_1"], image_1=RECORD["image_0"])(root)
+
+
+def metadata(**values: Any) -> Callable[[Path], None]:
+    return lambda root: (root / f"{NAME}_metadata.json").write_text(json.dumps(values)) and None
+
+
+CASES: list[tuple[Callable[[Path], None], str, str]] = [
+    (frame("train", 1, None), "missing frame", r"image_0: .*train/clip/cut/0001\.jpg is missing"),
+    (frame("train", 2, lambda _: b"not a picture"), "unreadable frame", r"image_1: .*0002\.jpg: .* are not a JPEG"),
+    (frame("train", 2, lambda _: b""), "unreadable frame", "the image is empty"),
+    (frame("train", 2, lambda whole: whole[: len(whole) // 2]), "truncated frame", "image_1: .*truncated"),
+    (small, "small frame", r"0002\.jpg is 300x200 pixels; the shorter side must be 256"),
+    (deeper, "path depth", "image_1 is 'clip/cut/more/0002.jpg'; it must be clip/action/frame"),
+    (changed(image_0="/etc/hosts"), "unsafe path", "image_0 is '/etc/hosts'; it must be relative"),
+    (changed(image_1="clip/../../val/clip/cut/0002.jpg"), "unsafe path", "image_1 is .*; it must be relative"),
+    (changed(action=None), "missing key", "lacks action"),
+    (changed(image_0=7), "not text", "image_0 is 7; it must be text"),
+    (changed(llava_forecast_finetune=" "), "empty description", "has no description"),
+    (changed(llava_forecast_finetune=None), "empty description", "has no description"),
+    (changed(action="cut carrot"), "label", "action is 'cut carrot'; a narration of Ego4D begins with '#C C '"),
+    (changed(action=""), "label", "action is empty"),
+    (backwards, "frame order", "the target 0001.jpg does not come after the input 0002.jpg by name"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "kind", "message"), CASES)
+def test_each_fault_of_a_record_is_found_and_nothing_else(
+    root: Path, break_it: Callable[[Path], None], kind: str, message: str
+) -> None:
+    # The conversation shares a frame with the record: its own faults are another test's.
+    (root / "curation_from_gpt" / f"{NAME}_for_tuning_forecasting.json").unlink()
+    break_it(root)
+
+    report = check_data(root)
+
+    assert faults(report) == [(f"{NAME}_train.json", "record clip/cut", kind)]
+    assert report.counts == {kind: 1}
+    assert re.search(message, report.findings[0].message)
+
+
+@pytest.mark.parametrize("content", [None, lambda whole: whole[:2000]])
+def test_a_target_that_metrics_would_miss_is_found(root: Path, content: Callable[[bytes], bytes] | None) -> None:
+    frame("val_gt_for_metric", 2, content)(root)
+
+    kind = "truncated frame" if content else "missing target"
+    assert faults(check_data(root)) == [(f"{NAME}_val.json", "record clip/cut", kind)]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (metadata(), "its clip is not in the metadata"),
+        (metadata(clip={"height": HEIGHT}), "its clip's width is None in the metadata"),
+        (metadata(clip={"height": "256", "width": WIDTH}), "its clip's height is '256' in the metadata"),
+    ],
+)
+def test_metadata_without_a_clips_size_is_found(root: Path, break_it: Callable[[Path], None], message: str) -> None:
+    break_it(root)
+
+    report = check_data(root)
+
+    assert report.counts == {"metadata": 2}, "one for each split"
+    assert message in report.findings[0].message
+
+
+def test_a_record_may_have_several_faults_and_the_walk_goes_on(root: Path) -> None:
+    broken = {**RECORD, "action": "", "llava_forecast_finetune": ""}
+    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"a": broken, "b": "x", "c": RECORD}, "d": []}))
+
+    report = check_data(root)
+
+    assert [(finding.record, finding.kind) for finding in report.findings] == [
+        ("record clip/a", "empty description"), ("record clip/a", "label"), ("record clip/b", "no record"),
+        ("record d/*", "no record"), ("record d/*", "metadata"),
+    ]  # fmt: skip
+    assert report.records == 6
+
+
+@pytest.mark.parametrize(
+    "file", ["ego4d_train.json", "ego4d_metadata.json", "curation_from_gpt/ego4d_for_tuning_forecasting.json"]
+)
+def test_a_file_that_cannot_be_read_is_found_and_the_others_are_walked(root: Path, file: str) -> None:
+    (root / file).write_text("{")
+
+    report = check_data(root)
+
+    assert faults(report) == [(Path(file).name, "", "unreadable file")]
+    assert str(report.findings[0]).startswith(f"{root / file}: is not valid JSON")
+    assert report.records == (3 if "metadata" in file else 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("image", "clip/cut/0009.jpg", "missing frame"),
+        ("image", "../train/clip/cut/0001.jpg", "unsafe path"),
+        ("conversations", [], "turns"),
+    ],
+)
+def test_faults_of_conversations_are_found(root: Path, key: str, value: Any, kind: str) -> None:
+    conversations = [copy.deepcopy(CONVERSATION), {**CONVERSATION, key: value}]
+    path = root / "curation_from_gpt" / f"{NAME}_for_tuning_forecasting.json"
+    path.write_text(json.dumps(conversations))
+
+    assert faults(check_data(root)) == [(path.name, "record 1", kind)]
+
+
+def test_another_smallest_side_can_be_asked_for(root: Path) -> None:
+    assert check_data(root, smallest_side=300).counts == {"small frame": 6}
+    small(root)
+    assert check_data(root, smallest_side=200).findings == []
+
+
+def test_only_the_dataset_asked_for_is_walked(root: Path) -> None:
+    (root / "other_train.json").write_text("{")
+
+    assert check_data(root, NAME).findings == []
+    assert check_data(root).datasets == [NAME, "other"]
+    with pytest.raises(LegoError, match=r"holds no dataset 'epic': there is no epic_train.json"):
+        check_data(root, "epic")
+
+
+def test_a_report_is_saved_with_its_counts(root: Path, tmp_path: Path) -> None:
+    changed(action="")(root)
+
+    check_data(root).save(tmp_path / "report.json")
+
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved["records"] == 3 and saved["counts"] == {"label": 1}
+    assert saved["findings"][0]["record"] == "record clip/cut"

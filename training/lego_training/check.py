@@ -1,0 +1,236 @@
+"""Walks a dataset and says what is wrong with each record, before a training run finds out (lego-reference D)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard, TypeVar, get_args
+
+from lego_core.errors import LegoError
+from lego_core.images import decode_image, open_image
+
+from lego_training.curation import conversation_faults, read_list
+from lego_training.dataset import (
+    Fault,
+    Split,
+    index_path,
+    path_faults,
+    read_index,
+    read_metadata,
+    record_faults,
+    split_folder,
+    walk_index,
+)
+
+# The released frames are 256 pixels high; training would have to enlarge smaller ones.
+SMALLEST_SIDE = 256
+TARGETS = "val_gt_for_metric"
+_SPLITS: tuple[Split, ...] = get_args(Split)
+
+Content = TypeVar("Content")
+# Called with (records walked, records in all).
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault and where it is: the file, and the record in it if it is a record's."""
+
+    file: str
+    record: str
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.record}{': ' if self.record else ''}{self.message}"
+
+
+@dataclass
+class Report:
+    """What a walk found.
+
+    Attributes:
+        datasets: Their names.
+        records: How many were walked, those of curation files too.
+        findings: In file order.
+    """
+
+    datasets: list[str]
+    records: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faults by kind, the most frequent first."""
+        return dict(Counter(finding.kind for finding in self.findings).most_common())
+
+    def save(self, path: Path) -> None:
+        """Writes all of it as JSON."""
+        path.write_text(json.dumps({**asdict(self), "counts": self.counts}, indent=2) + "\n", encoding="utf-8")
+
+
+def check_data(
+    root: Path,
+    dataset: str | None = None,
+    smallest_side: int = SMALLEST_SIDE,
+    advance: Advance = lambda done, total: None,
+) -> Report:
+    """Checks every record of a dataset directory, decoding every frame.
+
+    Args:
+        root: The directory.
+        dataset: Only this dataset of it; None takes all.
+        smallest_side: A frame with a shorter side, in pixels, is a fault.
+        advance: Told how far the walk is.
+
+    Raises:
+        LegoError: There is no dataset.
+    """
+    names = [dataset] if dataset else _names(root)
+    if not any(index_path(root, name, split).is_file() for name in names for split in _SPLITS):
+        wanted = f"dataset {dataset!r}" if dataset else "dataset"
+        raise LegoError(f"{root} holds no {wanted}: there is no {dataset or 'NAME'}_train.json and no _val.json")
+    report = Report(names)
+    walks: list[Iterator[list[Finding]]] = []
+    total = 0
+    for name in names:
+        metadata = _metadata(root, name, report)
+        for split in _SPLITS:
+            index = index_path(root, name, split)
+            clips = _readable(index, read_index, report) if index.is_file() else None
+            if clips is not None:
+                records = list(walk_index(clips))
+                total += len(records)
+                walks.append(_walk_split(root, name, split, records, metadata, smallest_side))
+        curation = root / "curation_from_gpt" / f"{name}_for_tuning_forecasting.json"
+        conversations = _readable(curation, read_list, report) if curation.is_file() else None
+        if conversations is not None:
+            total += len(conversations)
+            walks.append(_walk_curation(curation, conversations, split_folder(root, name, "train"), smallest_side))
+    for findings in chain.from_iterable(walks):
+        report.findings += findings
+        report.records += 1
+        advance(report.records, total)
+    return report
+
+
+def _names(root: Path) -> list[str]:
+    files = [path for split in _SPLITS for path in root.glob(f"*_{split}.json")]
+    return sorted({path.stem.rpartition("_")[0] for path in files})
+
+
+def _readable(path: Path, read: Callable[[Path], Content], report: Report) -> Content | None:
+    """Reads a whole file; why it cannot be read goes into the report."""
+    try:
+        return read(path)
+    except LegoError as error:
+        report.findings.append(Finding(str(path), "", "unreadable file", str(error).removeprefix(f"{path} ")))
+        return None
+
+
+def _metadata(root: Path, name: str, report: Report) -> dict[str, Any] | None:
+    path = root / f"{name}_metadata.json"
+    if not path.is_file():
+        report.findings.append(Finding(str(path), "", "metadata", "is missing: it gives each clip's height and width"))
+        return None
+    return _readable(path, lambda _: read_metadata(root, name), report)
+
+
+def _walk_split(
+    root: Path, name: str, split: Split, records: list[tuple[str, str, Any]], metadata: dict[str, Any] | None,
+    smallest: int,
+) -> Iterator[list[Finding]]:  # fmt: skip
+    """Yields what is wrong with each record in turn."""
+    index, folder = index_path(root, name, split), split_folder(root, name, split)
+    clips: set[str] = set()
+    for clip_id, action_id, values in records:
+        faults = list(record_faults(values))
+        if isinstance(values, dict):
+            paths = {key: values[key] for key in ("image_0", "image_1") if _is_followed(values.get(key), key)}
+            faults += _text_faults(values, name) + _order_faults(paths)
+            for key, path in paths.items():
+                faults += _depth_faults(key, path) + _frame_faults(key, folder / path, smallest)
+            if split == "val" and "image_1" in paths:
+                target = split_folder(root, name, TARGETS) / paths["image_1"]
+                if target.is_file():
+                    faults += _frame_faults(TARGETS, target, smallest)
+                else:
+                    faults.append(Fault("missing target", f"{TARGETS} has no {paths['image_1']}"))
+        if metadata is not None and clip_id not in clips:
+            clips.add(clip_id)
+            faults += _metadata_faults(metadata.get(clip_id))
+        yield [Finding(str(index), f"record {clip_id}/{action_id}", fault.kind, fault.message) for fault in faults]
+
+
+def _walk_curation(file: Path, conversations: list[Any], frames: Path, smallest: int) -> Iterator[list[Finding]]:
+    """Yields what is wrong with each conversation in turn."""
+    for number, conversation in enumerate(conversations):
+        faults = list(conversation_faults(conversation))
+        image = conversation.get("image") if isinstance(conversation, dict) else None
+        if _is_followed(image, "image"):
+            faults += _depth_faults("image", image) + _frame_faults("image", frames / image, smallest)
+        yield [Finding(str(file), f"record {number}", fault.kind, fault.message) for fault in faults]
+
+
+def _is_followed(path: Any, key: str) -> TypeGuard[str]:
+    """Whether a path stays within its folder, so that it may be opened."""
+    return isinstance(path, str) and not any(path_faults(key, path))
+
+
+def _text_faults(values: dict[str, Any], name: str) -> list[Fault]:
+    faults = []
+    description, action = values.get("llava_forecast_finetune", ""), values.get("action")
+    if isinstance(description, str) and not description.strip():
+        faults.append(Fault("empty description", "has no description: llava_forecast_finetune is empty or absent"))
+    if isinstance(action, str) and not action.strip():
+        faults.append(Fault("label", "action is empty"))
+    elif isinstance(action, str) and name.startswith("ego4d") and not action.startswith("#C C "):
+        faults.append(Fault("label", f"action is {action!r}; a narration of Ego4D begins with '#C C '"))
+    return faults
+
+
+def _order_faults(paths: dict[str, str]) -> list[Fault]:
+    names = [PurePosixPath(path).name for path in paths.values()]
+    if len(names) < 2 or names[0] < names[1]:
+        return []
+    # The input frame is known by being the first of its folder.
+    return [Fault("frame order", f"the target {names[1]} does not come after the input {names[0]} by name")]
+
+
+def _depth_faults(key: str, path: str) -> list[Fault]:
+    if len(PurePosixPath(path).parts) == 3:
+        return []
+    return [Fault("path depth", f"{key} is {path!r}; it must be clip/action/frame")]
+
+
+def _frame_faults(key: str, path: Path, smallest: int) -> list[Fault]:
+    if not path.is_file():
+        return [Fault("missing frame", f"{key}: {path} is missing")]
+    try:
+        data = path.read_bytes()
+        width, height = open_image(data).size
+    except (LegoError, OSError) as error:
+        return [Fault("unreadable frame", f"{key}: {path}: {error}")]
+    try:
+        decode_image(data)
+    except LegoError as error:
+        return [
+            Fault("truncated frame" if "truncated" in str(error) else "unreadable frame", f"{key}: {path}: {error}")
+        ]
+    if min(width, height) < smallest:
+        return [Fault("small frame", f"{key}: {path} is {width}x{height} pixels; the shorter side must be {smallest}")]
+    return []
+
+
+def _metadata_faults(about: Any) -> list[Fault]:
+    if about is None:
+        return [Fault("metadata", "its clip is not in the metadata")]
+    return [
+        Fault("metadata", f"its clip's {key} is {about.get(key)!r} in the metadata; it must be a number of pixels")
+        for key in ("height", "width")
+        if isinstance(about.get(key), bool) or not isinstance(about.get(key), int) or about[key] < 1
+    ]
