@@ -85,6 +85,7 @@ class LegoPipeline:
         sampler: Sampler | None = None,
         scheduler: SchedulerMixin | None = None,
         fidelity: Fidelity = "default",
+        on_step: Callable[[int, int], None] | None = None,
     ) -> Guidance:
         """Answers one query about one frame.
 
@@ -103,6 +104,7 @@ class LegoPipeline:
             fidelity: "original" does as the code of the paper does: its sampling defaults, noise from torch's generator
                 in its order, its precision on a GPU, its post-processing (docs/fidelity.md). Save the picture with
                 `lego_core.images.encode_jpeg(image, fidelity="original")` for the original's file.
+            on_step: Called with (steps done, steps) after each.
 
         Raises:
             LegoError: The query names no action, the description is empty, or an option is out of range.
@@ -120,7 +122,9 @@ class LegoPipeline:
             raise LegoError("the description is empty; leave it out to let the model write it")
         with self._precision(fidelity):
             frames, context = self.encode_frames([image]), self.context([words])
-        pixels = self.paint(frames, context, [seed], scheduler=scheduler, fidelity=fidelity, **asdict(options))
+        pixels = self.paint(
+            frames, context, [seed], scheduler=scheduler, fidelity=fidelity, on_step=on_step, **asdict(options)
+        )
         frame = guidance_frame(pixels[0].float().cpu().numpy(), *image.size, fidelity)
         return Guidance(frame, words.text, seed)
 
