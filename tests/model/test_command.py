@@ -46,7 +46,7 @@ def test_the_original_fidelity_writes_the_originals_kind_of_file(
         assert painted.format == "JPEG"
         assert painted.quantization[0][0] == 8  # type: ignore[attr-defined]  # of quality 75
         values = np.asarray(painted)
-        assert values.min() < 15 and values.max() > 240  # stretched over the whole range
+        assert int(values.max()) - int(values.min()) > 200  # stretched over the whole range, and compressed
 
 
 @pytest.mark.parametrize(
