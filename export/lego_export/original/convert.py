@@ -78,8 +78,7 @@ def convert(
     """
     if raw and keep_raw:
         raise LegoError("--raw takes the raw U-Net alone, --keep-raw keeps it beside the average; choose one")
-    if checkpoint.exists() and (not checkpoint.is_dir() or any(checkpoint.iterdir())):
-        raise LegoError(f"{checkpoint} is there already; choose a new directory")
+    check_place(checkpoint)
     model = read_source(source, raw=raw, keep_raw=keep_raw)
     if vllm is None:
         raise LegoError(f"{source} holds no VLLM; give the folder of its LLaVA model with --vllm")
@@ -100,6 +99,16 @@ def convert(
     LegoCheckpoint(config, scheduler=process, tokenizer=tokenizer, vllm_tokenizer=vllm_tokenizer, **modules).check()
     _write(checkpoint, config, parts, weights, tokenizer, vllm_tokenizer, process, advance)
     return config
+
+
+def check_place(checkpoint: Path) -> None:
+    """Checks that a checkpoint directory can be made.
+
+    Raises:
+        LegoError: Something is there already.
+    """
+    if checkpoint.exists() and (not checkpoint.is_dir() or any(checkpoint.iterdir())):
+        raise LegoError(f"{checkpoint} is there already; choose a new directory")
 
 
 def _new_conditioner(parts: dict[str, Part]) -> Part:
