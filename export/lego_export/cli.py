@@ -65,6 +65,7 @@ def pull(
     from huggingface_hub.utils import logging
 
     from lego_export import pull as hub
+    from lego_export.original.place import check_place
 
     release = hub.find_release(name)
     converts = release.is_model and not no_convert
@@ -73,8 +74,6 @@ def pull(
         raise LegoError(f"{why}; leave out --checkpoint and --weights")
     checkpoint = checkpoint or hub.checkpoint_beside(name, directory)
     if converts:
-        from lego_export.original.convert import check_place
-
         check_place(checkpoint)
     logging.set_verbosity_error()  # what the hub's client resumes by itself needs nobody's attention
     files = hub.list_files(name, to_convert=converts)

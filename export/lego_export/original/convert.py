@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from lego_export.original.detect import read_source
 from lego_export.original.llava import read_llava
 from lego_export.original.parts import Part, Weights, on_meta, stored_bytes, write_part
+from lego_export.original.place import check_place
 from lego_export.original.schedule import scheduler
 from lego_export.original.sizes import HEADS, RESOLUTION
 from lego_export.original.source import Family, Source
@@ -99,16 +100,6 @@ def convert(
     LegoCheckpoint(config, scheduler=process, tokenizer=tokenizer, vllm_tokenizer=vllm_tokenizer, **modules).check()
     _write(checkpoint, config, parts, weights, tokenizer, vllm_tokenizer, process, advance)
     return config
-
-
-def check_place(checkpoint: Path) -> None:
-    """Checks that a checkpoint directory can be made.
-
-    Raises:
-        LegoError: Something is there already.
-    """
-    if checkpoint.exists() and (not checkpoint.is_dir() or any(checkpoint.iterdir())):
-        raise LegoError(f"{checkpoint} is there already; choose a new directory")
 
 
 def _new_conditioner(parts: dict[str, Part]) -> Part:
