@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
 from lego_core.errors import LegoError
-from lego_core.prompts import LLAVA_LLAMA_2
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import Conditioner
 from tokenizers import Tokenizer
 
 from lego_export.original.detect import read_source
-from lego_export.original.llava import read_llava
+from lego_export.original.llava import prompt_template, read_llava
 from lego_export.original.parts import Part, Weights, on_meta, stored_bytes, write_part
 from lego_export.original.place import check_place
 from lego_export.original.schedule import scheduler
@@ -139,7 +138,7 @@ def _lego_json(checkpoint: Path, model: Source, parts: dict[str, Part], provenan
         resolution=RESOLUTION,
         text_tokens=text.max_position_embeddings,
         image_tokens=(vision.image_size // vision.patch_size) ** 2,
-        prompt_template=LLAVA_LLAMA_2,
+        prompt_template=prompt_template(vllm),
         max_description_tokens=_DESCRIPTION_TOKENS,
         guidance=GuidanceDefaults("euler_ancestral", steps=100, text_scale=7.5, image_scale=1.5),
         vision=VisionInput(size=vision.image_size, fit="centre_crop"),
