@@ -240,6 +240,7 @@ def test_a_diffusers_pipeline_converts(released: Released, converted: Path, tmp_
     config = convert(pipeline, tmp_path / "out", vllm=released.vllm, clip=released.clip)
 
     assert config.provenance["converted_from"] == "InstructPix2Pix"
+    assert config.licence == "MIT AND CreativeML-OpenRAIL-M"
     expected, checkpoint = LegoCheckpoint.load(converted), LegoCheckpoint.load(tmp_path / "out")
     for part in ("unet", "vae", "text_encoder"):
         weights = getattr(checkpoint, part).state_dict()

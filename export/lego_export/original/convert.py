@@ -31,10 +31,11 @@ Advance = Callable[[int, int], None]
 _CONDITIONER_SEED = 0
 # CLIP and μ read 77 tokens (lego-reference A6); a description still running here has lost its tail to both already.
 _DESCRIPTION_TOKENS = 128
-# The licence that the weights' authors state, and what a user must know (lego-reference section 0).
+# As the weights' authors state them: the model card of LEGO-Ego4D (lego-reference section 0), that of Stable Diffusion
+# 1.5, and the LICENSE file of InstructPix2Pix: it is MIT's text and puts the weights under Stable Diffusion's too.
 _LICENCES: dict[Family, str] = {
     "LEGO": "CC-BY-4.0",
-    "InstructPix2Pix": "CreativeML-OpenRAIL-M",
+    "InstructPix2Pix": "MIT AND CreativeML-OpenRAIL-M",
     "Stable Diffusion": "CreativeML-OpenRAIL-M",
 }
 _UNTRAINED = (
