@@ -18,6 +18,12 @@ LLAVA_LLAMA_2 = (
     "<</SYS>>\n\n"
     "<image>\n{query} [/INST]"
 )
+# The template `vicuna_v1` that LLaVA-1.5 was tuned with (`--version v1` in its authors' scripts). Their `llava_v1` says
+# "human" for "user" and is not what the weights have read.
+VICUNA_V1 = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. USER: <image>\n{query} ASSISTANT:"
+)
 # The one query template of the original code (lego-reference C3), and so the default of `LegoConfig`.
 LEGO_QUERY = LegoConfig.query_template
 

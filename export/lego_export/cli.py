@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from lego_core.command import Stopped, run_command
@@ -36,6 +39,9 @@ app = typer.Typer(
 
 
 Engines = Annotated[Path, typer.Argument(help="Engine directory.")]
+Precision = Annotated[
+    Literal["fp16", "fp32"] | None, typer.Option(help="Stored precision of the weights; default: the source's.")
+]
 
 
 @app.command()
@@ -44,37 +50,64 @@ def pull(
     directory: Annotated[
         Path, typer.Argument(help="Where the files go; each repository becomes a folder in it.")
     ] = Path("weights"),
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch without asking.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint directory to make; default: checkpoints/NAME beside the files.")
+    ] = None,
+    weights: Precision = None,
+    no_convert: Annotated[bool, typer.Option("--no-convert", help="Only fetch.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
 ) -> None:
-    """Fetches released weights from the Hugging Face hub: says how much, asks, and checks what it got.
+    """Fetches released weights from the Hugging Face hub and converts them: says how much, asks, and checks all.
 
-    Names: ego4d, epic-kitchens, ego4d-scaleup, epic-kitchens-scaleup, sd-1.5, instruct-pix2pix, llava, clip.
+    Names: ego4d, epic-kitchens, ego4d-scaleup, epic-kitchens-scaleup, sd-1.5, instruct-pix2pix; llava and clip, which
+    are parts of a model and only fetched.
     """
     from huggingface_hub.utils import logging
 
-    from lego_export.pull import fetch, free_bytes, list_files, missing_bytes, next_commands
+    from lego_export import pull as hub
+    from lego_export.original.place import check_place
 
+    release = hub.find_release(name)
+    converts = release.is_model and not no_convert
+    if not converts and (checkpoint or weights):
+        why = "--no-convert makes no checkpoint" if no_convert else f"{name} is a part of a model, not a whole one"
+        raise LegoError(f"{why}; leave out --checkpoint and --weights")
+    checkpoint = checkpoint or hub.checkpoint_beside(name, directory)
+    if converts:
+        check_place(checkpoint)
     logging.set_verbosity_error()  # what the hub's client resumes by itself needs nobody's attention
-    files = list_files(name)
+    files = hub.list_files(name, to_convert=converts)
     _show_files(name, files)
-    missing = missing_bytes(files, directory)
-    print(f"{missing / 1e9:.2f} GB to fetch into {directory}; {free_bytes(directory) / 1e9:.2f} GB are free there")
-    if missing and not yes and not typer.confirm("Fetch them?"):
+    missing = hub.missing_bytes(files, directory)
+    print(f"{missing / 1e9:.2f} GB to fetch into {directory}; {hub.free_bytes(directory) / 1e9:.2f} GB are free there")
+    if converts:
+        print(
+            f"then up to {hub.checkpoint_bytes(name, files, weights) / 1e9:.2f} GB for the checkpoint {checkpoint}; "
+            f"{hub.free_bytes(checkpoint) / 1e9:.2f} GB are free there before anything is fetched"
+        )
+    question = "Fetch and convert them?" if converts else "Fetch them?"
+    if (missing or converts) and not yes and not typer.confirm(question):
         raise LegoError("nothing is fetched")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with _bytes_progress() as progress:
         task = progress.add_task("", total=None)
 
         def watch(file: RemoteFile, done: int) -> None:
             progress.update(task, description=PurePosixPath(file.path).name, completed=done, total=file.size)
 
         try:
-            fetch(files, directory, watch=watch)
+            hub.fetch(files, directory, watch=watch)
         except KeyboardInterrupt:
             raise Stopped("what is fetched is kept; run the same command again to go on") from None
-    print(f"{directory}: all {len(files)} files are there and their checksums are right. Next:")
-    for command in next_commands(name, directory):
-        print(f"  {command}")
+    print(f"{directory}: all {len(files)} files are there and their checksums are right")
+    commands = hub.next_commands(name, directory)
+    if converts:
+        source, vllm, clip = (directory / release.convert[part] for part in ("source", "vllm", "clip"))
+        try:
+            _convert(source, checkpoint, vllm=vllm, clip=clip, weights=weights)
+        except KeyboardInterrupt:
+            raise Stopped("what is fetched is kept, no checkpoint is made; run the same command again") from None
+        commands = [shlex.join(["lego-export", "build", str(checkpoint), f"engines/{checkpoint.name}"])]
+    print("Next:", *commands, sep="\n  ")
 
 
 @app.command()
@@ -89,38 +122,34 @@ def convert(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Take the raw U-Net, not its moving average.")] = False,
     keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Store the raw U-Net beside the average.")] = False,
-    weights: Annotated[
-        Literal["fp16", "fp32"] | None, typer.Option(help="Stored precision of the weights; default: the source's.")
-    ] = None,
+    weights: Precision = None,
     to: Annotated[
         Literal["original"] | None, typer.Option(help="Write the checkpoint SOURCE as an original .ckpt file.")
     ] = None,
 ) -> None:
     """Converts released weights (LEGO, InstructPix2Pix, Stable Diffusion 1.5, LLaVA) to a checkpoint, or back."""
-    if to is not None and (vllm or clip or raw or keep_raw or weights):
+    if to is None:
+        _convert(source, checkpoint, vllm=vllm, clip=clip, raw=raw, keep_raw=keep_raw, weights=weights)
+        return
+    if vllm or clip or raw or keep_raw or weights:
         raise LegoError("--to original takes no other options: it writes SOURCE as it is, in fp32")
-    from lego_export.original.convert import convert as convert_model
     from lego_export.original.restore import to_original
 
     _quieten()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading", total=None)
+    with _writing() as advance:
+        to_original(source, checkpoint, advance)
+    kept = "its own raw U-Net" if (source / "unet_raw").is_dir() else "the same U-Net as raw and as moving average"
+    print(f"{checkpoint}: the original layout, with {kept}")
 
-        def advance(done: int, total: int) -> None:
-            progress.update(task, description="writing", completed=done, total=total)
 
-        if to is not None:
-            to_original(source, checkpoint, advance)
-        else:
-            config = convert_model(
-                source, checkpoint, vllm=vllm, clip=clip, raw=raw, keep_raw=keep_raw, weights=weights, advance=advance
-            )  # fmt: skip
-    if to is not None:
-        kept = "its own raw U-Net" if (source / "unet_raw").is_dir() else "the same U-Net as raw and as moving average"
-        print(f"{checkpoint}: the original layout, with {kept}")
-    else:
-        print(f"{checkpoint}: converted from {config.provenance['converted_from']}; {config.notice}")
+def _convert(source: Path, checkpoint: Path, **options: Any) -> None:
+    """Makes a checkpoint and says what it is; `options` are those of `lego_export.original.convert.convert`."""
+    from lego_export.original.convert import convert as convert_model
+
+    _quieten()
+    with _writing() as advance:
+        config = convert_model(source, checkpoint, advance=advance, **options)
+    print(f"{checkpoint}: converted from {config.provenance['converted_from']}; {config.notice}")
 
 
 @app.command()
@@ -262,6 +291,21 @@ def _progress() -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
+
+
+def _bytes_progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+
+
+@contextmanager
+def _writing() -> Iterator[Callable[[int, int], None]]:
+    """Shows how much of a model is written; the function it gives takes (bytes written, bytes in all)."""
+    with _bytes_progress() as progress:
+        task = progress.add_task("reading", total=None)
+        yield lambda done, total: progress.update(task, description="writing", completed=done, total=total)
 
 
 def _quieten() -> None:

@@ -31,6 +31,7 @@ from lego_core.errors import LegoError
 from yaml import safe_load
 
 _BLOCK = 1 << 20
+_WEIGHT_FILES = (".ckpt", ".bin", ".safetensors")
 
 # Called with the file at hand and how many of its bytes are fetched, or checked.
 Watch = Callable[["RemoteFile", int], None]
@@ -53,6 +54,11 @@ class Release:
     along: list[str] = field(default_factory=list)
     convert: dict[str, str] = field(default_factory=dict)
     before_convert: list[str] = field(default_factory=list)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether a checkpoint can be made of it; else it is a part of one."""
+        return "source" in self.convert
 
 
 @dataclass(frozen=True)
@@ -104,23 +110,32 @@ def releases() -> dict[str, Release]:
     }
 
 
-def list_files(name: str, endpoint: str | None = None) -> list[RemoteFile]:
+def find_release(name: str) -> Release:
+    """Returns a release.
+
+    Raises:
+        LegoError: There is none of this name.
+    """
+    known = releases()
+    if name not in known:
+        raise LegoError(f"there is no release {name!r}; choose one of {', '.join(known)}")
+    return known[name]
+
+
+def list_files(name: str, endpoint: str | None = None, *, to_convert: bool = False) -> list[RemoteFile]:
     """Asks the hub for a release's files.
 
     Args:
         name: Of a release.
         endpoint: Of the hub; None takes HF_ENDPOINT or the public one.
+        to_convert: Lists those of the releases that converting needs too.
 
     Raises:
         LegoError: No such release, the hub cannot be reached or refuses, or it lacks a file.
     """
-    known = releases()
-    if name not in known:
-        raise LegoError(f"there is no release {name!r}; choose one of {', '.join(known)}")
-    wanted = {
-        **known[name].files,
-        **{repo: files for each in known[name].along for repo, files in known[each].files.items()},
-    }
+    release, known = find_release(name), releases()
+    others = [*release.along, *(release.before_convert if to_convert else [])]
+    wanted = {**release.files, **{repo: files for each in others for repo, files in known[each].files.items()}}
     return [
         file for repository, patterns in wanted.items() for file in _list_repository(repository, patterns, endpoint)
     ]
@@ -179,13 +194,39 @@ def fetch(
         partial.replace(place)
 
 
+def checkpoint_beside(name: str, directory: Path) -> Path:
+    """Returns where the checkpoint of a release goes unless somebody says otherwise."""
+    return directory / "checkpoints" / name
+
+
+def checkpoint_bytes(name: str, files: list[RemoteFile], weights: str | None) -> int:
+    """Returns the most bytes that the checkpoint of a release takes, going by the sizes of the files it is made of.
+
+    A file's size does not tell its precision. A VLLM in bfloat16 becomes fp32, so it counts twice unless fp16 is asked
+    for; if fp32 is asked for, everything does. What the checkpoint leaves out, such as a second U-Net, counts too.
+
+    Args:
+        name: Of a release.
+        files: As `list_files` returns them.
+        weights: "fp16", "fp32", or None for the files' own.
+    """
+    parts = find_release(name).convert
+    doubled = {"fp16": (), "fp32": tuple(parts), None: ("vllm",)}[weights]
+    total = 0
+    for part, place in parts.items():
+        of_part = (file for file in files if file.place(Path()).is_relative_to(place))
+        size = sum(file.size for file in of_part if PurePosixPath(file.path).suffix in _WEIGHT_FILES)
+        total += size * (2 if part in doubled else 1)
+    return total
+
+
 def next_commands(name: str, directory: Path) -> list[str]:
     """Returns the commands that make a checkpoint of a pulled release; capitals stand for what it does not have."""
     release = releases()[name]
     convert = release.convert
     source, checkpoint = "SOURCE", "CHECKPOINT"
-    if "source" in convert:
-        source, checkpoint = str(directory / convert["source"]), f"models/{name}"
+    if release.is_model:
+        source, checkpoint = str(directory / convert["source"]), str(checkpoint_beside(name, directory))
     command = ["lego-export", "convert", source, checkpoint]
     for option in ("vllm", "clip"):
         if option in convert:

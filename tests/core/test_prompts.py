@@ -8,6 +8,7 @@ from lego_core.errors import LegoError
 from lego_core.prompts import (
     LEGO_QUERY,
     LLAVA_LLAMA_2,
+    VICUNA_V1,
     action_from_query,
     action_prompt,
     build_prompt,
@@ -144,6 +145,29 @@ def test_the_llama_2_prompt_is_encoded_as_llava_does(llama_tokenizer: Tokenizer)
     newline = llama_tokenizer.token_to_id("<0x0A>")
     assert before[-2:] == [newline, newline]
     assert after[:2] == [llama_tokenizer.token_to_id("▁"), newline], "each side begins with a space of the tokenizer's"
+
+
+VICUNA_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. USER: <image>\nHow does the person properly pick up the knife that is "
+    "displayed in the video frame? ASSISTANT:"
+)
+
+
+def test_the_vicuna_prompt_is_the_one_of_llava_1_5() -> None:
+    config = LegoConfig(name="x", query_template=LEGO_QUERY, prompt_template=VICUNA_V1)
+
+    assert action_prompt(config, "pick up the knife") == VICUNA_PROMPT
+
+
+def test_the_vicuna_prompt_is_encoded_as_llava_does(llama_tokenizer: Tokenizer) -> None:
+    before, after = encode_prompt(llama_tokenizer, VICUNA_PROMPT, bos_token_id=1)
+
+    sides = [llama_tokenizer.encode(side).ids for side in VICUNA_PROMPT.split("<image>")]
+    assert before == sides[0] and after == sides[1][1:]
+    space, newline = (llama_tokenizer.token_to_id(token) for token in ("▁", "<0x0A>"))
+    assert before[-1] == space, "the space between USER: and the image is read"
+    assert after[:2] == [space, newline]
 
 
 SPECIAL = (1, 2, 0)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 from lego_core.errors import LegoError
-from lego_core.prompts import LLAVA_LLAMA_2
+from lego_core.prompts import LLAVA_LLAMA_2, VICUNA_V1
 from lego_export.cli import main
 from lego_export.original import parts as parts_module
 from lego_export.original.compvis import read_compvis
 from lego_export.original.convert import convert
-from lego_export.original.llava import read_llava
+from lego_export.original.llava import prompt_template, read_llava
 from lego_export.original.names import UNET, ema_key
 from lego_export.original.restore import to_original
 from lego_export.original.tensors import LazyTensor, read_file
@@ -240,6 +240,7 @@ def test_a_diffusers_pipeline_converts(released: Released, converted: Path, tmp_
     config = convert(pipeline, tmp_path / "out", vllm=released.vllm, clip=released.clip)
 
     assert config.provenance["converted_from"] == "InstructPix2Pix"
+    assert config.licence == "MIT AND CreativeML-OpenRAIL-M"
     expected, checkpoint = LegoCheckpoint.load(converted), LegoCheckpoint.load(tmp_path / "out")
     for part in ("unet", "vae", "text_encoder"):
         weights = getattr(checkpoint, part).state_dict()
@@ -292,6 +293,19 @@ def test_the_authors_llava_with_two_projector_layers_converts(released: Released
     second = part.tensors["model.multi_modal_projector.linear_2.weight"].load()
     assert second.equal(state["model.mm_projector.2.weight"])
     assert part.model.config.projector_hidden_act == "gelu"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("layers", "template"), [(1, LLAVA_LLAMA_2), (2, VICUNA_V1)])
+def test_a_vllm_is_asked_in_the_words_it_was_tuned_with(
+    released: Released, tmp_path: Path, layers: int, template: str
+) -> None:  # fmt: skip
+    vllm = write_llava(tmp_path / "llava", projector_layers=layers)
+
+    config = convert(released.lego, tmp_path / "out", vllm=vllm, clip=released.clip)
+
+    assert config.prompt_template == template
+    again = LlavaConfig.from_pretrained(tmp_path / "out" / "vllm")
+    assert prompt_template(again) == template, "a converted VLLM tells it too"
 
 
 # How transformers has named the same weights: today's file, and the files of version 4.

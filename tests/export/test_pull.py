@@ -196,7 +196,7 @@ def test_what_is_converted_of_a_release_is_what_was_pulled(name: str) -> None:
 
 def test_the_next_command_is_given_in_full() -> None:
     assert next_commands("ego4d", Path("my weights")) == [
-        f"lego-export convert 'my weights/LEGO-Ego4D/{CHECKPOINT}' models/ego4d "
+        f"lego-export convert 'my weights/LEGO-Ego4D/{CHECKPOINT}' 'my weights/checkpoints/ego4d' "
         f"--vllm 'my weights/LEGO-Ego4D/{FOLDER}' --clip 'my weights/clip-vit-large-patch14'"
     ]
     assert next_commands("sd-1.5", Path("w"))[0] == "lego-export pull llava w"
@@ -214,11 +214,12 @@ def test_the_command_says_how_much_and_asks(hub: Hub, tmp_path: Path) -> None:
 
     assert done.returncode == 2 and done.stderr.strip().endswith("error: nothing is fetched")
     assert CHECKPOINT in done.stdout and "0.3 MB" in done.stdout and "GB are free there" in done.stdout
+    assert f"for the checkpoint {tmp_path / 'w' / 'checkpoints' / 'ego4d'}; " in done.stdout
     assert not (tmp_path / "w").exists() and not hub.contents()
 
 
-def test_the_command_fetches_without_asking_if_told_and_says_what_comes_next(hub: Hub, tmp_path: Path) -> None:
-    done = command(hub, "ego4d", str(tmp_path / "w"), "--yes")
+def test_the_command_only_fetches_if_told_and_says_what_comes_next(hub: Hub, tmp_path: Path) -> None:
+    done = command(hub, "ego4d", str(tmp_path / "w"), "--no-convert", "--yes")
 
     assert done.returncode == 0, done.stderr
     assert "all 7 files are there and their checksums are right" in done.stdout

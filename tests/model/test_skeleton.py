@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lego_core.errors import LegoError
-from lego_core.prompts import LEGO_QUERY, LLAVA_LLAMA_2
+from lego_core.prompts import LEGO_QUERY, LLAVA_LLAMA_2, VICUNA_V1
 from lego_model.checkpoint import PARTS, LegoCheckpoint
 from lego_model.create import create
 from lego_model.pipeline import LegoPipeline
@@ -44,10 +44,11 @@ def test_the_released_model_has_the_parts_of_the_original() -> None:
     assert parts.vae.config.scaling_factor == 0.18215
 
 
-def test_the_released_model_asks_in_the_words_it_was_tuned_with() -> None:
-    config = read_skeleton(RELEASED).config
+@pytest.mark.parametrize(("name", "template"), [(RELEASED, LLAVA_LLAMA_2), ("lego-sd15-llava7b", VICUNA_V1)])
+def test_a_full_size_model_asks_in_the_words_its_vllm_was_tuned_with(name: str, template: str) -> None:
+    config = read_skeleton(name).config
 
-    assert (config.prompt_template, config.query_template) == (LLAVA_LLAMA_2, LEGO_QUERY)
+    assert (config.prompt_template, config.query_template) == (template, LEGO_QUERY)
 
 
 def test_the_7b_model_sees_336_pixels_through_two_layers() -> None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +221,63 @@ def test_only_the_dataset_asked_for_is_walked(root: Path) -> None:
     assert check_data(root).datasets == [NAME, "other"]
     with pytest.raises(LegoError, match=r"holds no dataset 'epic': there is no epic_train.json"):
         check_data(root, "epic")
+
+
+def test_a_stopped_check_keeps_what_it_found_and_another_goes_on_from_there(root: Path) -> None:
+    changed(action="")(root)
+    frame("val_gt_for_metric", 2, None)(root)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    stopped = check_data(root, advance=stop)
+    walked = []
+    rest = check_data(root, skip=stopped.reached, advance=lambda done, total: walked.append((done, total)))
+
+    assert (stopped.reached, stopped.total, stopped.counts) == (1, 3, {"label": 1})
+    assert (rest.records, rest.counts, walked) == (2, {"missing target": 1}, [(2, 3), (3, 3)])
+
+
+def test_a_conversation_keeps_its_number_when_others_are_skipped(root: Path) -> None:
+    path = root / "curation_from_gpt" / f"{NAME}_for_tuning_forecasting.json"
+    path.write_text(json.dumps([CONVERSATION, CONVERSATION, {**CONVERSATION, "conversations": []}]))
+
+    report = check_data(root, skip=3)  # train, val and the first conversation
+
+    assert (path.name, "record 2", "turns") in faults(report)
+
+
+def test_more_than_there_is_cannot_be_skipped(root: Path) -> None:
+    with pytest.raises(LegoError, match=r"3 records are to be skipped and .* has 3; skip fewer"):
+        check_data(root, skip=3)
+
+
+def test_ctrl_c_shows_what_is_found_so_far_and_how_to_go_on(root: Path) -> None:
+    records = {"first": {**RECORD, "action": ""}, **{f"{number:04}": RECORD for number in range(3000)}}
+    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": records}))
+    # A terminal, so that the progress bar tells when the walk is under way.
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lego_training", "check-data", str(root)], stdout=subprocess.PIPE, stderr=terminal,
+        text=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while not re.search(rb"\b[1-9]\d*/3003", shown):
+        shown += os.read(screen, 4096)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    with suppress(OSError), open(screen, "rb", buffering=0) as rest:  # a terminal's end is an error
+        while more := rest.read(4096):
+            shown += more
+
+    assert process.returncode == 130
+    lines = said.splitlines()
+    assert lines[0].endswith("record clip/first: action is empty") and lines[1].split() == ["1", "label"]
+    checked = re.fullmatch(rf"{NAME}: (\d+) records, 1 faults", lines[2])
+    assert checked and 0 < int(checked[1]) < 3003
+    assert f"stopped: after {checked[1]} of 3003 records, whose faults are above; --skip {checked[1]}" in shown.decode()
 
 
 def test_a_report_is_saved_with_its_counts(root: Path, tmp_path: Path) -> None:

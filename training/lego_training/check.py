@@ -57,11 +57,20 @@ class Report:
         datasets: Their names.
         records: How many were walked, those of curation files too.
         findings: In file order.
+        skipped: How many were passed over before the first.
+        total: How many there are.
     """
 
     datasets: list[str]
     records: int = 0
     findings: list[Finding] = field(default_factory=list)
+    skipped: int = 0
+    total: int = 0
+
+    @property
+    def reached(self) -> int:
+        """Up to which record the walk went, counting those passed over; less than `total` if it was stopped."""
+        return self.skipped + self.records
 
     @property
     def counts(self) -> dict[str, int]:
@@ -78,25 +87,28 @@ def check_data(
     dataset: str | None = None,
     smallest_side: int = SMALLEST_SIDE,
     advance: Advance = lambda done, total: None,
+    skip: int = 0,
 ) -> Report:
     """Checks every record of a dataset directory, decoding every frame.
+
+    Ctrl-C ends the walk early: what was found so far is returned, and `Report.reached` says how far that is.
 
     Args:
         root: The directory.
         dataset: Only this dataset of it; None takes all.
         smallest_side: A frame with a shorter side, in pixels, is a fault.
         advance: Told how far the walk is.
+        skip: Passes over so many records, those that an earlier walk has reached.
 
     Raises:
-        LegoError: There is no dataset.
+        LegoError: There is no dataset, or it has no more than `skip` records.
     """
     names = [dataset] if dataset else _names(root)
     if not any(index_path(root, name, split).is_file() for name in names for split in _SPLITS):
         wanted = f"dataset {dataset!r}" if dataset else "dataset"
         raise LegoError(f"{root} holds no {wanted}: there is no {dataset or 'NAME'}_train.json and no _val.json")
-    report = Report(names)
+    report = Report(names, skipped=skip)
     walks: list[Iterator[list[Finding]]] = []
-    total = 0
     for name in names:
         metadata = _metadata(root, name, report)
         for split in _SPLITS:
@@ -104,17 +116,24 @@ def check_data(
             clips = _readable(index, read_index, report) if index.is_file() else None
             if clips is not None:
                 records = list(walk_index(clips))
-                total += len(records)
-                walks.append(_walk_split(root, name, split, records, metadata, smallest_side))
+                first = max(0, skip - report.total)
+                report.total += len(records)
+                walks.append(_walk_split(root, name, split, records[first:], metadata, smallest_side))
         curation = root / "curation_from_gpt" / f"{name}_for_tuning_forecasting.json"
         conversations = _readable(curation, read_list, report) if curation.is_file() else None
         if conversations is not None:
-            total += len(conversations)
-            walks.append(_walk_curation(curation, conversations, split_folder(root, name, "train"), smallest_side))
-    for findings in chain.from_iterable(walks):
-        report.findings += findings
-        report.records += 1
-        advance(report.records, total)
+            frames, first = split_folder(root, name, "train"), max(0, skip - report.total)
+            report.total += len(conversations)
+            walks.append(_walk_curation(curation, conversations, first, frames, smallest_side))
+    if skip and skip >= report.total:
+        raise LegoError(f"{skip} records are to be skipped and {root} has {report.total}; skip fewer")
+    try:
+        for findings in chain.from_iterable(walks):
+            report.findings += findings
+            report.records += 1
+            advance(report.reached, report.total)
+    except KeyboardInterrupt:
+        pass  # an hour's findings are not thrown away
     return report
 
 
@@ -166,9 +185,11 @@ def _walk_split(
         yield [Finding(str(index), f"record {clip_id}/{action_id}", fault.kind, fault.message) for fault in faults]
 
 
-def _walk_curation(file: Path, conversations: list[Any], frames: Path, smallest: int) -> Iterator[list[Finding]]:
-    """Yields what is wrong with each conversation in turn."""
-    for number, conversation in enumerate(conversations):
+def _walk_curation(
+    file: Path, conversations: list[Any], first: int, frames: Path, smallest: int
+) -> Iterator[list[Finding]]:  # fmt: skip
+    """Yields what is wrong with each conversation in turn, from number `first` on."""
+    for number, conversation in enumerate(conversations[first:], first):
         faults = list(conversation_faults(conversation))
         image = conversation.get("image") if isinstance(conversation, dict) else None
         if _is_followed(image, "image"):

@@ -302,6 +302,7 @@ def check_data_command(
     data: Annotated[Path, typer.Argument(help="Dataset directory.")],
     dataset: Annotated[str | None, typer.Option(help="Only this dataset of it, such as ego4d; default: all.")] = None,
     smallest_side: Annotated[int, typer.Option(min=1, help="Shortest side of a frame, in pixels.")] = 256,
+    skip: Annotated[int, typer.Option(min=0, help="Pass over so many records; a stopped check names the number.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings to this file too.")] = None,
 ) -> None:
     """Say of every record of a dataset what is wrong with it; exit code 1 if anything is."""
@@ -310,9 +311,11 @@ def check_data_command(
     columns = (TextColumn("checking records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
-        report = check_data(
-            data, dataset, smallest_side, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        report = check_data(data, dataset, smallest_side, advance, skip)
     if json_file is not None:
         report.save(json_file)
     for finding in report.findings:
@@ -320,6 +323,10 @@ def check_data_command(
     for kind, count in report.counts.items():
         typer.echo(f"{count:8} {kind}")
     typer.echo(f"{', '.join(report.datasets)}: {report.records} records, {len(report.findings)} faults")
+    if report.reached < report.total:
+        raise Stopped(
+            f"after {report.reached} of {report.total} records, whose faults are above; --skip {report.reached} goes on"
+        )
     if report.findings:
         raise typer.Exit(1)
 

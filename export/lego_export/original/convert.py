@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
 from lego_core.errors import LegoError
-from lego_core.prompts import LLAVA_LLAMA_2
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import Conditioner
 from tokenizers import Tokenizer
 
 from lego_export.original.detect import read_source
-from lego_export.original.llava import read_llava
+from lego_export.original.llava import prompt_template, read_llava
 from lego_export.original.parts import Part, Weights, on_meta, stored_bytes, write_part
+from lego_export.original.place import check_place
 from lego_export.original.schedule import scheduler
 from lego_export.original.sizes import HEADS, RESOLUTION
 from lego_export.original.source import Family, Source
@@ -31,10 +31,11 @@ Advance = Callable[[int, int], None]
 _CONDITIONER_SEED = 0
 # CLIP and μ read 77 tokens (lego-reference A6); a description still running here has lost its tail to both already.
 _DESCRIPTION_TOKENS = 128
-# The licence that the weights' authors state, and what a user must know (lego-reference section 0).
+# As the weights' authors state them: the model card of LEGO-Ego4D (lego-reference section 0), that of Stable Diffusion
+# 1.5, and the LICENSE file of InstructPix2Pix: it is MIT's text and puts the weights under Stable Diffusion's too.
 _LICENCES: dict[Family, str] = {
     "LEGO": "CC-BY-4.0",
-    "InstructPix2Pix": "CreativeML-OpenRAIL-M",
+    "InstructPix2Pix": "MIT AND CreativeML-OpenRAIL-M",
     "Stable Diffusion": "CreativeML-OpenRAIL-M",
 }
 _UNTRAINED = (
@@ -78,8 +79,7 @@ def convert(
     """
     if raw and keep_raw:
         raise LegoError("--raw takes the raw U-Net alone, --keep-raw keeps it beside the average; choose one")
-    if checkpoint.exists() and (not checkpoint.is_dir() or any(checkpoint.iterdir())):
-        raise LegoError(f"{checkpoint} is there already; choose a new directory")
+    check_place(checkpoint)
     model = read_source(source, raw=raw, keep_raw=keep_raw)
     if vllm is None:
         raise LegoError(f"{source} holds no VLLM; give the folder of its LLaVA model with --vllm")
@@ -139,7 +139,7 @@ def _lego_json(checkpoint: Path, model: Source, parts: dict[str, Part], provenan
         resolution=RESOLUTION,
         text_tokens=text.max_position_embeddings,
         image_tokens=(vision.image_size // vision.patch_size) ** 2,
-        prompt_template=LLAVA_LLAMA_2,
+        prompt_template=prompt_template(vllm),
         max_description_tokens=_DESCRIPTION_TOKENS,
         guidance=GuidanceDefaults("euler_ancestral", steps=100, text_scale=7.5, image_scale=1.5),
         vision=VisionInput(size=vision.image_size, fit="centre_crop"),

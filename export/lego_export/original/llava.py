@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lego_core.errors import LegoError
+from lego_core.prompts import LLAVA_LLAMA_2, VICUNA_V1
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from lego_export.original.parts import Part, on_meta, read_config, shapes
@@ -63,6 +64,15 @@ def read_llava(folder: Path, clip: Path | None) -> Part:
     raise LegoError(
         f"{folder} has no projector from image to language, so it is no LLaVA model; give one that is whole with --vllm"
     )
+
+
+def prompt_template(config: LlavaConfig) -> str:
+    """Returns the conversation template that a LLaVA model was tuned with.
+
+    LLaVA-1.5, on Vicuna, brought the projector of two layers; the models on LLaMA-2-chat before it, LEGO's among them,
+    have one. Both layouts end in this configuration, where one layer shows as a linear activation.
+    """
+    return LLAVA_LLAMA_2 if config.projector_hidden_act == "linear" else VICUNA_V1
 
 
 def _read_transformers(folder: Path, found: Tensors) -> Part:
