@@ -57,6 +57,30 @@ class GuidanceDefaults:
 
 
 @dataclass(frozen=True)
+class StudentConfig:
+    """The distilled student of a model: few steps, no guidance branches.
+
+    Attributes:
+        timesteps: At which the U-Net is asked, falling, one evaluation each.
+        text_scale: The teacher's guidance scales, which the student has learnt; they cannot be chosen any more.
+        image_scale: See above.
+    """
+
+    timesteps: tuple[int, ...]
+    text_scale: float
+    image_scale: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timesteps", tuple(self.timesteps))
+        for timestep in self.timesteps:
+            whole_number_in_range("student.timesteps", timestep, 1, 99_999)
+        if not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps), reverse=True):
+            raise LegoError(f"student.timesteps is {list(self.timesteps)}; give at least one, each below the one before")
+        number_in_range("student.text_scale", self.text_scale, 1, 30)
+        number_in_range("student.image_scale", self.image_scale, 1, 10)
+
+
+@dataclass(frozen=True)
 class VisionInput:
     """How the vision tower wants its picture.
 
@@ -100,6 +124,7 @@ class LegoConfig:
         max_description_tokens: The description stops here if the model has not ended it.
         guidance: Sampling defaults.
         vision: The vision tower's input.
+        student: The distilled student, if the model has one.
         notice: One sentence a user must know about this model; empty if none.
         licence: SPDX name of the weights' licence.
         provenance: How the weights were made: commit, commands, data, seeds.
@@ -114,6 +139,7 @@ class LegoConfig:
     max_description_tokens: int = 77
     guidance: GuidanceDefaults = field(default_factory=GuidanceDefaults)
     vision: VisionInput = field(default_factory=VisionInput)
+    student: StudentConfig | None = None
     notice: str = ""
     licence: str = "Apache-2.0"
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -155,10 +181,13 @@ class LegoConfig:
             )
         guidance = _known_keys(GuidanceDefaults, values.pop("guidance", {}), "guidance")
         vision = _known_keys(VisionInput, values.pop("vision", {}), "vision")
+        student = values.pop("student", None)
+        if student is not None:
+            student = StudentConfig(**_known_keys(StudentConfig, student, "student"))
         known = _known_keys(cls, values, "")
         if "name" not in known:
             raise LegoError("the key name is missing; give the model a name")
-        return cls(**known, guidance=GuidanceDefaults(**guidance), vision=VisionInput(**vision))
+        return cls(**known, guidance=GuidanceDefaults(**guidance), vision=VisionInput(**vision), student=student)
 
     def save(self, directory: Path) -> None:
         """Writes `lego.json` into a checkpoint directory."""

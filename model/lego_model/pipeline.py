@@ -30,7 +30,10 @@ from torch import Tensor
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import null_context, pad_text_states
 from lego_model.describe import Description, describe, embed_image, states_of
-from lego_model.sampling import NoiseSource, SigmaSchedule, sample
+from lego_model.sampling import Denoiser, NoiseSource, SigmaSchedule, sample
+
+# From noisy latents of unit variance (B, 4, r, r) and their timestep to the network's answer.
+Prediction = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -212,28 +215,16 @@ class LegoPipeline:
             raise LegoError(
                 f"{len(frame_latents)} frames, {len(contexts)} contexts and {batch} seeds: give one of each"
             )
-        unet, vae = self.checkpoint.unet, self.checkpoint.vae
-        # The three branches of dual guidance share one call: condition, input frame only, nothing (lego-reference B).
-        with self._precision(fidelity):
-            null = self._empty_context() if fidelity == "original" else self.null
-        context = torch.cat([contexts, null.expand(2 * batch, -1, -1)])
-        frames = torch.cat([frame_latents, frame_latents, torch.zeros_like(frame_latents)])
-        done = 0
+        vae, done = self.checkpoint.vae, 0
+        guided = self._guided_prediction(frame_latents, contexts, options, fidelity)
 
         def predict(noisy: Tensor, timestep: float) -> Tensor:
-            """The guided prediction for noisy latents of unit variance."""
             nonlocal done
-            inputs = torch.cat([noisy.to(unet.dtype).repeat(3, 1, 1, 1), frames], dim=1)
-            timesteps = torch.full((3 * batch,), timestep, device=self.device)
-            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.to(noisy.dtype).chunk(3)
+            prediction = guided(noisy, timestep)
             done += 1
             if on_step is not None:
                 on_step(done, options.steps)
-            return (
-                nothing
-                + options.image_scale * (image_only - nothing)
-                + options.text_scale * (conditioned - image_only)
-            )  # fmt: skip
+            return prediction
 
         def our_noise(step: int) -> Tensor:
             return torch.from_numpy(np.stack([gaussian_noise(seed, step, shape) for seed in seeds])).to(self.device)
@@ -241,7 +232,8 @@ class LegoPipeline:
         noise = our_noise if fidelity == "default" else _original_noise(frame_latents, seeds)
         with self._precision(fidelity):
             if scheduler is None:
-                latents = self._sample(options, predict, noise)
+                sigmas = self.schedule.sigmas(options.steps)
+                latents = sample(options.sampler, self._denoiser(predict), sigmas, noise)
             else:
                 scheduler.set_timesteps(options.steps, device=self.device)
                 latents = noise(0) * scheduler.init_noise_sigma
@@ -253,12 +245,51 @@ class LegoPipeline:
                     latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
             return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
 
-    def _sample(
-        self, options: GuidanceDefaults, predict: Callable[[Tensor, float], Tensor], noise: NoiseSource
-    ) -> Tensor:
-        """Samples as the server does, step for step."""
+    @property
+    def schedule(self) -> SigmaSchedule:
+        """The noise levels this model was trained at."""
+        return SigmaSchedule(self.checkpoint.scheduler)
+
+    def guided_denoiser(
+        self, frame_latents: Tensor, contexts: Tensor, text_scale: float | None = None, image_scale: float | None = None
+    ) -> Denoiser:
+        """Returns the denoiser that `paint` samples with: dual guidance of the model's own scales, unless given.
+
+        Args:
+            frame_latents: Of the input frames, (B, 4, r, r), not scaled.
+            contexts: (B, 2N + M, C).
+            text_scale: Guidance scale of the text-side conditions.
+            image_scale: Guidance scale of the input frame.
+        """
+        options = self._options("default", text_scale=text_scale, image_scale=image_scale)
+        return self._denoiser(self._guided_prediction(frame_latents, contexts, options, "default"))
+
+    def _guided_prediction(
+        self, frame_latents: Tensor, contexts: Tensor, options: GuidanceDefaults, fidelity: Fidelity
+    ) -> Prediction:
+        """The three branches of dual guidance in one call: condition, input frame only, nothing (lego-reference B)."""
+        unet, batch = self.checkpoint.unet, len(contexts)
+        with self._precision(fidelity):
+            null = self._empty_context() if fidelity == "original" else self.null
+        context = torch.cat([contexts, null.expand(2 * batch, -1, -1)])
+        frames = torch.cat([frame_latents, frame_latents, torch.zeros_like(frame_latents)])
+
+        def predict(noisy: Tensor, timestep: float) -> Tensor:
+            inputs = torch.cat([noisy.to(unet.dtype).repeat(3, 1, 1, 1), frames], dim=1)
+            timesteps = torch.full((3 * batch,), timestep, device=self.device)
+            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.to(noisy.dtype).chunk(3)
+            return (
+                nothing
+                + options.image_scale * (image_only - nothing)
+                + options.text_scale * (conditioned - image_only)
+            )  # fmt: skip
+
+        return predict
+
+    def _denoiser(self, predict: Prediction) -> Denoiser:
+        """What a prediction says about the clean latents, in the convention of the samplers."""
         predicts_velocity = self.checkpoint.scheduler.config.prediction_type == "v_prediction"
-        schedule = SigmaSchedule(self.checkpoint.scheduler)
+        schedule = self.schedule
 
         def denoise(latents: Tensor, sigma: float) -> Tensor:
             # The original tells its network the sigma in the latents' own type, which matters in half precision.
@@ -269,7 +300,7 @@ class LegoPipeline:
                 return latents / variance - prediction * (sigma / variance**0.5)
             return latents - sigma * prediction
 
-        return sample(options.sampler, denoise, schedule.sigmas(options.steps), noise)
+        return denoise
 
     def _precision(self, fidelity: Fidelity) -> AbstractContextManager[Any]:
         """The original samples under half-precision autocast, which it has on a GPU only (lego-reference B)."""

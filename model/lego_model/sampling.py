@@ -6,7 +6,7 @@ both take their noise from `lego_core.noise`, so the same seed gives the same pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import exp, expm1, log, sqrt
 
@@ -36,8 +36,11 @@ class SigmaSchedule:
 
     def sigmas(self, steps: int) -> list[float]:
         """Returns steps + 1 falling sigmas: evenly spaced timesteps from the last to the first, then 0."""
-        timesteps = np.linspace(self._timesteps[-1], 0, steps)
-        return [*np.exp(np.interp(timesteps, self._timesteps, self._log_sigmas)).tolist(), 0.0]
+        return [*self.sigmas_at(np.linspace(self._timesteps[-1], 0, steps).tolist()), 0.0]
+
+    def sigmas_at(self, timesteps: Sequence[float]) -> list[float]:
+        """Returns the sigmas of timesteps, which may be fractions."""
+        return np.exp(np.interp(timesteps, self._timesteps, self._log_sigmas)).tolist()
 
     def timestep(self, sigma: float) -> float:
         """Returns the fractional timestep of a sigma above 0."""
