@@ -19,6 +19,7 @@ _SAMPLER_TO_PROTO = {
     "euler_ancestral": pb.SAMPLER_EULER_ANCESTRAL,
     "euler": pb.SAMPLER_EULER,
     "dpm_solver_pp": pb.SAMPLER_DPM_SOLVER_PP,
+    "distilled": pb.SAMPLER_DISTILLED,
 }
 _SAMPLER_FROM_PROTO = {number: name for name, number in _SAMPLER_TO_PROTO.items()}
 _FIDELITY_TO_PROTO = {"default": pb.FIDELITY_UNSPECIFIED, "original": pb.FIDELITY_ORIGINAL}

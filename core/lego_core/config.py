@@ -7,7 +7,8 @@ pipeline and the server treat a frame and a query in the same way.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import isclose
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,8 +16,9 @@ from typing import Any, Literal, Self
 from lego_core.errors import LegoError
 
 FORMAT_VERSION = 1
-SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp")
-Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp"]
+# "distilled" is the model's student, where it has one: its own few steps, without guidance branches.
+SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp", "distilled")
+Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp", "distilled"]
 # "original" does as the code of the paper does, faults included: docs/fidelity.md holds every difference.
 FIDELITIES = ("default", "original")
 Fidelity = Literal["default", "original"]
@@ -44,6 +46,17 @@ class GuidanceDefaults:
         whole_number_in_range("guidance.steps", self.steps, 1, 1000)
         number_in_range("guidance.text_scale", self.text_scale, 1, 30)
         number_in_range("guidance.image_scale", self.image_scale, 1, 10)
+
+    def check_equal(self, wanted: GuidanceDefaults) -> None:
+        """Checks wishes against a student's steps and scales, which are these and no others.
+
+        Raises:
+            LegoError: They differ; the message names the option.
+        """
+        for name in ("steps", "text_scale", "image_scale"):
+            learnt, value = getattr(self, name), getattr(wanted, name)
+            if not isclose(learnt, value, rel_tol=1e-6):  # a client sends float32
+                raise LegoError(f"{name} is {value:g}; this model's student was distilled for {learnt:g} alone")
 
     def at(self, fidelity: Fidelity) -> GuidanceDefaults:
         """Returns these defaults, or in the fidelity "original" those of the original code (lego-reference B).
@@ -75,7 +88,9 @@ class StudentConfig:
         for timestep in self.timesteps:
             whole_number_in_range("student.timesteps", timestep, 1, 99_999)
         if not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps), reverse=True):
-            raise LegoError(f"student.timesteps is {list(self.timesteps)}; give at least one, each below the one before")
+            raise LegoError(
+                f"student.timesteps is {list(self.timesteps)}; give at least one, each below the one before"
+            )
         number_in_range("student.text_scale", self.text_scale, 1, 30)
         number_in_range("student.image_scale", self.image_scale, 1, 10)
 
@@ -161,6 +176,23 @@ class LegoConfig:
             raise LegoError(f"query_template {self.query_template!r} lacks {{action}}")
         if "{query}" not in self.prompt_template or self.prompt_template.count("<image>") != 1:
             raise LegoError(f"prompt_template {self.prompt_template!r} needs {{query}} and exactly one <image>")
+        if self.guidance.sampler == "distilled":
+            self.defaults("distilled").check_equal(self.guidance)
+
+    def defaults(self, sampler: Sampler | None = None, fidelity: Fidelity = "default") -> GuidanceDefaults:
+        """Returns how to sample with a sampler, or with the model's own, when nothing else is said.
+
+        Raises:
+            LegoError: No such fidelity, or the student is asked for and the model has none.
+        """
+        if sampler is None or sampler != "distilled":
+            own = self.guidance.at(fidelity)
+            return own if sampler is None else replace(own, sampler=sampler)
+        if self.student is None:
+            raise LegoError(f"{self.name} has no distilled student; choose one of {', '.join(SAMPLERS[:-1])}")
+        return GuidanceDefaults(
+            "distilled", len(self.student.timesteps), self.student.text_scale, self.student.image_scale
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values, the format version first."""

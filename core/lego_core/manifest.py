@@ -16,7 +16,13 @@ from lego_core.errors import LegoError
 
 FORMAT_VERSION = 1
 GRAPHS = ("text_encoder", "frame_encoder", "token_embedding", "decoder", "conditioner", "unet", "vae_decoder")
+STUDENT_GRAPH = "unet_student"  # only of models that have a distilled student
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+def graph_names(lego: LegoConfig) -> tuple[str, ...]:
+    """Returns the graphs that a model's engine directory holds."""
+    return GRAPHS if lego.student is None else (*GRAPHS, STUDENT_GRAPH)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Manifest:
         precision: Of weights and activations, such as "fp32".
         opset: ONNX operator set.
         checkpoint_fingerprint: sha256 over the checkpoint's files.
-        graphs: One per name in `GRAPHS`.
+        graphs: One per name in `GRAPHS`, and the student's.
         files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
         parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
@@ -151,6 +157,11 @@ class Manifest:
             whole_number_in_range(name, getattr(self, name), 0, 2**31 - 1)
         if not isinstance(self.checkpoint_fingerprint, str):
             raise LegoError(f"checkpoint_fingerprint is {self.checkpoint_fingerprint!r}; it must be text")
+
+    @property
+    def graph_names(self) -> tuple[str, ...]:
+        """Every graph this model has."""
+        return graph_names(self.lego)
 
     @property
     def model_version(self) -> str:
@@ -200,7 +211,7 @@ class Manifest:
             raise LegoError(f"{path} lacks the key {error}: rebuild it with lego-export build") from error
         except (ValueError, TypeError, AttributeError) as error:  # ValueError: not JSON, not text, or a LegoError
             raise LegoError(f"{path} is not a valid manifest ({error}): rebuild it with lego-export build") from error
-        for name in GRAPHS:
+        for name in manifest.graph_names:
             if name not in graphs:
                 raise LegoError(f"{path} lists no graph {name}: rebuild it with lego-export build")
             file = str(graphs[name].file)

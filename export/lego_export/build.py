@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from lego_core.errors import LegoError
-from lego_core.manifest import GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
+from lego_core.manifest import DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.sampling.schedule import SigmaSchedule
 
@@ -95,7 +95,7 @@ def build_engines(
             manifest.save(directory)
             moved = [] if in_place else weight_files(directory)
             # The manifest last: with its checksums it is valid only when everything else is there.
-            moved += [Path(f"{graph}.onnx") for graph in GRAPHS] + [Path(name) for name in TOKENIZERS]
+            moved += [Path(f"{graph}.onnx") for graph in graphs] + [Path(name) for name in TOKENIZERS]
             for file in (*moved, Path("manifest.json")):
                 (output / file).parent.mkdir(exist_ok=True)
                 os.replace(directory / file, output / file)
@@ -113,7 +113,7 @@ def _export_graphs(
     index = WeightIndex(directory)
     samples = Samples(modules, definitions, [synthetic_frame(seed) for seed in range(2)])
     specs, parity = {}, {}
-    for name in GRAPHS:
+    for name in definitions:
         announce(name)
         definition = definitions[name]
         model = convert(definition)

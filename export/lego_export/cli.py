@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from lego_core.command import Stopped, run_command
+from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
-from lego_core.manifest import GRAPHS, Manifest
+from lego_core.manifest import Manifest, graph_names
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -168,14 +169,15 @@ def build(
     from lego_export.build import build_engines
 
     _quieten()
+    graphs = graph_names(LegoConfig.load(checkpoint))
     with _progress() as progress:
-        task = progress.add_task("reading the checkpoint", total=len(GRAPHS))
+        task = progress.add_task("reading the checkpoint", total=len(graphs))
 
         def announce(graph: str) -> None:
-            progress.update(task, description=graph, completed=GRAPHS.index(graph))
+            progress.update(task, description=graph, completed=graphs.index(graph))
 
         manifest = build_engines(checkpoint, engines, weights=weights, link=link, announce=announce)
-        progress.update(task, description="done", completed=len(GRAPHS))
+        progress.update(task, description="done", completed=len(graphs))
     worst = max(manifest.parity, key=lambda graph: manifest.parity[graph]["max_abs_error"])
     print(
         f"{engines}: {manifest.model_version}, {manifest.precision}, opset {manifest.opset}; "
@@ -205,7 +207,7 @@ def verify(
 
     _quieten()
     frames = [_read_frame(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
-    stages = [*GRAPHS, *compared_samplers(manifest)]
+    stages = [*manifest.graph_names, *compared_samplers(manifest)]
     with _progress() as progress:
         task = progress.add_task("reading the checkpoint", total=len(stages))
 

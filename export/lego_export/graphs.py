@@ -6,11 +6,13 @@ C context width, T new tokens, P tokens in the cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from lego_core.manifest import TensorSpec
+from diffusers import UNet2DConditionModel
+from lego_core.manifest import STUDENT_GRAPH, TensorSpec
 from lego_model.checkpoint import LegoCheckpoint
+from lego_model.student import STUDENT
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -114,11 +116,11 @@ class Decoder(nn.Module):
 
 
 class Unet(nn.Module):
-    """One evaluation of the denoiser."""
+    """One evaluation of the denoiser, or of its student."""
 
-    def __init__(self, checkpoint: LegoCheckpoint) -> None:
+    def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
-        self.unet = checkpoint.unet
+        self.unet = unet
 
     def forward(self, sample: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
         """(B, 8, r, r), (B,), (B, 2N + M, C) -> the raw prediction (B, 4, r, r)."""
@@ -138,7 +140,7 @@ class VaeDecoder(nn.Module):
 
 
 def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
-    """Returns every graph of `lego_core.manifest.GRAPHS`, in that order."""
+    """Returns every graph of the model, in the order of `lego_core.manifest.graph_names`."""
     lego, language = checkpoint.config, checkpoint.vllm.config.text_config
     resolution, vision = lego.resolution, lego.vision.size
     side = resolution // latent_factor(checkpoint)
@@ -160,7 +162,7 @@ def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
             for layer in range(language.num_hidden_layers) for tensor in ("key", "value")
         )  # fmt: skip
 
-    return {
+    definitions = {
         "text_encoder": GraphDefinition(
             TextEncoder(checkpoint),
             (TensorSpec("input_ids", "int64", (BATCH, text)),),
@@ -201,7 +203,7 @@ def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
             ("conditioner",),
         ),
         "unet": GraphDefinition(
-            Unet(checkpoint),
+            Unet(checkpoint.unet),
             (
                 TensorSpec("sample", "float32", (BATCH, 2 * channels, side, side)),
                 TensorSpec("timestep", "float32", (BATCH,)),
@@ -214,6 +216,12 @@ def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
             VaeDecoder(checkpoint), (TensorSpec("latent", "float32", latent),), (pixels,), ("vae",)
         ),
     }  # fmt: skip
+    if checkpoint.student is not None:
+        # Its weights stay sums of the U-Net's and a low-rank change, so that both are stored once; a runtime puts them
+        # together when it loads the graph.
+        unet = definitions["unet"]
+        definitions[STUDENT_GRAPH] = replace(unet, module=Unet(checkpoint.student), parts=("unet", STUDENT))
+    return definitions
 
 
 def latent_factor(checkpoint: LegoCheckpoint) -> int:

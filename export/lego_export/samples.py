@@ -84,7 +84,7 @@ class Samples:
                 return list(self._decoder_feeds(batch))
             case "conditioner":
                 return [self._conditioner_feeds(batch)]
-            case "unet":
+            case "unet" | "unet_student":
                 return [self._unet_feeds(batch)]
             case "vae_decoder":
                 return [{"latent": self._rows(self._latents, batch)}]

@@ -13,7 +13,7 @@ import numpy as np
 from lego_core.config import Sampler
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
-from lego_core.manifest import GRAPHS, Manifest
+from lego_core.manifest import Manifest
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.describe import Description, describe
 from lego_model.pipeline import LegoPipeline
@@ -165,7 +165,7 @@ def verify_engines(
     definitions = define_graphs(modules)
     samples = Samples(modules, definitions, frames)
     graphs = []
-    for name in GRAPHS:
+    for name in manifest.graph_names:
         announce(name)
         session = open_session(engines / manifest.graphs[name].file, threads)
         graphs += [
@@ -183,9 +183,9 @@ def verify_engines(
 
 
 def compared_samplers(manifest: Manifest) -> list[Sampler]:
-    """Returns Euler, which adds no noise on the way, and the model's own sampler."""
-    own = manifest.lego.guidance.sampler
-    return ["euler"] if own == "euler" else ["euler", own]
+    """Returns Euler, which adds no noise on the way, the model's own sampler, and its student where it has one."""
+    student: list[Sampler] = [] if manifest.lego.student is None else ["distilled"]
+    return list(dict.fromkeys(["euler", manifest.lego.guidance.sampler, *student]))
 
 
 def psnr(reference: np.ndarray, found: np.ndarray) -> float:
@@ -207,7 +207,9 @@ def _answer_both(
     pipeline: LegoPipeline, engine: Engine, frame: Image.Image, words: Description, index: int, sampler: Sampler,
     steps: int | None,
 ) -> FrameResult:  # fmt: skip
-    query, guidance = QUERIES[index % len(QUERIES)], pipeline.config.guidance
+    query, guidance = QUERIES[index % len(QUERIES)], pipeline.config.defaults(sampler)
+    if sampler == "distilled":
+        steps = None  # its own, whatever the others take
     options = SamplingOptions(
         _SEED + index, steps or guidance.steps, guidance.text_scale, guidance.image_scale, sampler
     )  # fmt: skip

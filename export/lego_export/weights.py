@@ -21,6 +21,7 @@ import onnx_ir as ir
 import torch
 from lego_core.errors import LegoError
 from lego_model.checkpoint import PARTS, LegoCheckpoint
+from lego_model.student import STUDENT
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
@@ -54,7 +55,7 @@ class StoredTensor:
     shape: tuple[int, ...]
 
 
-def weight_files(checkpoint: Path, parts: Sequence[str] = PARTS) -> list[Path]:
+def weight_files(checkpoint: Path, parts: Sequence[str] = (*PARTS, STUDENT)) -> list[Path]:
     """Returns the safetensors files of some parts, relative to the checkpoint, in a fixed order."""
     paths = [path for part in parts for path in sorted((checkpoint / part).glob("*.safetensors"))]
     return [path.relative_to(checkpoint) for path in paths]

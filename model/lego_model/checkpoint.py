@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
 from lego_model.conditioner import Conditioner
+from lego_model.student import STUDENT, load_student
 
 Part = TypeVar("Part")
 
@@ -43,6 +44,7 @@ class LegoCheckpoint:
         scheduler: The diffusion process; its class is only the default sampler.
         tokenizer: CLIP's.
         vllm_tokenizer: The VLLM's.
+        student: The distilled student of the U-Net, if the model has one.
     """
 
     config: LegoConfig
@@ -54,6 +56,7 @@ class LegoCheckpoint:
     scheduler: EulerAncestralDiscreteScheduler
     tokenizer: Tokenizer
     vllm_tokenizer: Tokenizer
+    student: UNet2DConditionModel | None = None
 
     @classmethod
     def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -72,7 +75,10 @@ class LegoCheckpoint:
         scheduler = _load_scheduler(directory / "scheduler")
         tokenizer = load_tokenizer(directory / "tokenizer")
         vllm_tokenizer = load_tokenizer(directory / "vllm")
-        checkpoint = cls(config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, vllm_tokenizer)
+        student = load_student(unet, directory / STUDENT) if config.student is not None else None
+        checkpoint = cls(
+            config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, vllm_tokenizer, student
+        )
         checkpoint.check()
         return checkpoint
 
@@ -140,6 +146,8 @@ class LegoCheckpoint:
         """Moves every part to a device."""
         for name in PARTS:
             getattr(self, name).to(device)
+        if self.student is not None:
+            self.student.to(device)
         return self
 
 
@@ -207,7 +215,7 @@ def fingerprint(directory: Path, parts: Sequence[str] | None = None) -> str:
 
 def checkpoint_files(directory: Path) -> list[Path]:
     """The files that make up a checkpoint, in a fixed order; anything else in the directory is not part of it."""
-    folders = [directory / name for name in (*PARTS, "tokenizer", "scheduler")]
+    folders = [directory / name for name in (*PARTS, STUDENT, "tokenizer", "scheduler")]
     files = [
         file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in (".json", ".safetensors")
     ]

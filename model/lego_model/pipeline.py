@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
+from lego_core.branches import branch_weights
 from lego_core.config import Fidelity, GuidanceDefaults, Sampler, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels, guidance_frame
@@ -26,6 +27,7 @@ from lego_core.noise import gaussian_noise
 from lego_core.prompts import encode_description
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import null_context, pad_text_states
@@ -216,11 +218,15 @@ class LegoPipeline:
                 f"{len(frame_latents)} frames, {len(contexts)} contexts and {batch} seeds: give one of each"
             )
         vae, done = self.checkpoint.vae, 0
-        guided = self._guided_prediction(frame_latents, contexts, options, fidelity)
+        if options.sampler == "distilled":
+            answer, sigmas = self._student_prediction(frame_latents, contexts), self._student_sigmas()
+        else:
+            answer = self._guided_prediction(frame_latents, contexts, options, fidelity)
+            sigmas = self.schedule.sigmas(options.steps)
 
         def predict(noisy: Tensor, timestep: float) -> Tensor:
             nonlocal done
-            prediction = guided(noisy, timestep)
+            prediction = answer(noisy, timestep)
             done += 1
             if on_step is not None:
                 on_step(done, options.steps)
@@ -230,9 +236,9 @@ class LegoPipeline:
             return torch.from_numpy(np.stack([gaussian_noise(seed, step, shape) for seed in seeds])).to(self.device)
 
         noise = our_noise if fidelity == "default" else _original_noise(frame_latents, seeds)
-        with self._precision(fidelity):
+        # Within it, a student's weights are put together once and not at every step.
+        with self._precision(fidelity), parametrize.cached():
             if scheduler is None:
-                sigmas = self.schedule.sigmas(options.steps)
                 latents = sample(options.sampler, self._denoiser(predict), sigmas, noise)
             else:
                 scheduler.set_timesteps(options.steps, device=self.device)
@@ -261,30 +267,44 @@ class LegoPipeline:
             text_scale: Guidance scale of the text-side conditions.
             image_scale: Guidance scale of the input frame.
         """
-        options = self._options("default", text_scale=text_scale, image_scale=image_scale)
+        options = self._options("default", sampler="dpm_solver_pp", text_scale=text_scale, image_scale=image_scale)
         return self._denoiser(self._guided_prediction(frame_latents, contexts, options, "default"))
 
     def _guided_prediction(
         self, frame_latents: Tensor, contexts: Tensor, options: GuidanceDefaults, fidelity: Fidelity
     ) -> Prediction:
-        """The three branches of dual guidance in one call: condition, input frame only, nothing (lego-reference B)."""
+        """Asks every branch of dual guidance that counts in one call, and mixes the answers (lego-reference B)."""
         unet, batch = self.checkpoint.unet, len(contexts)
+        weights = branch_weights(options.text_scale, options.image_scale)
         with self._precision(fidelity):
-            null = self._empty_context() if fidelity == "original" else self.null
-        context = torch.cat([contexts, null.expand(2 * batch, -1, -1)])
-        frames = torch.cat([frame_latents, frame_latents, torch.zeros_like(frame_latents)])
+            null = (self._empty_context() if fidelity == "original" else self.null).expand(batch, -1, -1)
+        context = torch.cat([contexts if branch == "conditional" else null for branch in weights])
+        nothing = torch.zeros_like(frame_latents)
+        frames = torch.cat([nothing if branch == "null" else frame_latents for branch in weights])
 
         def predict(noisy: Tensor, timestep: float) -> Tensor:
-            inputs = torch.cat([noisy.to(unet.dtype).repeat(3, 1, 1, 1), frames], dim=1)
-            timesteps = torch.full((3 * batch,), timestep, device=self.device)
-            conditioned, image_only, nothing = unet(inputs, timesteps, context).sample.to(noisy.dtype).chunk(3)
-            return (
-                nothing
-                + options.image_scale * (image_only - nothing)
-                + options.text_scale * (conditioned - image_only)
-            )  # fmt: skip
+            inputs = torch.cat([noisy.to(unet.dtype).repeat(len(weights), 1, 1, 1), frames], dim=1)
+            timesteps = torch.full((len(inputs),), timestep, device=self.device)
+            answers = unet(inputs, timesteps, context).sample.to(noisy.dtype).chunk(len(weights))
+            return sum(weight * answer for weight, answer in zip(weights.values(), answers, strict=True))
 
         return predict
+
+    def _student_prediction(self, frame_latents: Tensor, contexts: Tensor) -> Prediction:
+        """The student's one branch: guidance is in its weights."""
+        unet = self.checkpoint.student
+        assert unet is not None
+
+        def predict(noisy: Tensor, timestep: float) -> Tensor:
+            inputs = torch.cat([noisy.to(unet.dtype), frame_latents], dim=1)
+            timesteps = torch.full((len(contexts),), timestep, device=self.device)
+            return unet(inputs, timesteps, contexts).sample.to(noisy.dtype)
+
+        return predict
+
+    def _student_sigmas(self) -> list[float]:
+        assert self.config.student is not None
+        return [*self.schedule.sigmas_at(self.config.student.timesteps), 0.0]
 
     def _denoiser(self, predict: Prediction) -> Denoiser:
         """What a prediction says about the clean latents, in the convention of the samplers."""
@@ -314,8 +334,11 @@ class LegoPipeline:
         Raises:
             LegoError: A value is out of range.
         """
-        defaults = self.config.guidance.at(fidelity)
-        return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+        defaults = self.config.defaults(given.pop("sampler"), fidelity)
+        wanted = replace(defaults, **{name: value for name, value in given.items() if value is not None})
+        if wanted.sampler == "distilled":
+            defaults.check_equal(wanted)
+        return wanted
 
 
 def _original_noise(frame_latents: Tensor, seeds: Sequence[int]) -> NoiseSource:

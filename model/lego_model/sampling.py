@@ -52,7 +52,7 @@ def sample(sampler: Sampler, denoise: Denoiser, sigmas: list[float], noise: Nois
     latents = noise(0) * sigmas[0]
     if sampler == "euler_ancestral":
         return euler_ancestral(denoise, latents, sigmas, noise)
-    if sampler == "euler":
+    if sampler in ("euler", "distilled"):  # a student's steps are Euler's, at noise levels of its own
         return euler(denoise, latents, sigmas)
     return dpm_solver_pp_2m(denoise, latents, sigmas)
 

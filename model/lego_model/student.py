@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-FOLDER = "student"
+# The adapter's folder in a checkpoint directory.
+STUDENT = "student"
 _FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -33,19 +34,26 @@ class LowRankChange(nn.Module):
         super().__init__()
         rows, columns = len(weight), weight[0].numel()
         rank = min(rank, rows, columns)
-        self.down = nn.Parameter(torch.randn(rank, columns) * columns**-0.5)
-        self.up = nn.Parameter(torch.zeros(rows, rank))
+        # In the shapes that LoRA files have: A is a layer from `in` to `rank`, B one from `rank` to `out`.
+        self.down = nn.Parameter(torch.randn(rank, *weight.shape[1:]) * columns**-0.5)
+        self.up = nn.Parameter(torch.zeros(rows, rank, *(1 for _ in weight.shape[2:])))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Returns the changed weight."""
-        return weight + (self.up @ self.down).view(weight.shape)
+        return weight + (self.up.flatten(1) @ self.down.flatten(1)).view(weight.shape)
 
 
 def add_student(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
-    """Returns a copy of the U-Net in which nothing but low-rank changes of its weights is trained."""
-    student = copy.deepcopy(unet).requires_grad_(False)
+    """Returns a U-Net that shares the weights of this one and trains nothing but low-rank changes of them.
+
+    A change is added on every evaluation; under `torch.nn.utils.parametrize.cached` once for all.
+    """
+    shared = {id(each): each for each in (*unet.parameters(), *unet.buffers())}
+    student = copy.deepcopy(unet, shared).requires_grad_(False)
     for module in _changed(student).values():
-        parametrize.register_parametrization(module, "weight", LowRankChange(module.weight, rank))
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        change = LowRankChange(weight, rank).to(weight.device, weight.dtype)
+        parametrize.register_parametrization(module, "weight", change)
     return student
 
 
@@ -54,23 +62,15 @@ def save_student(student: UNet2DConditionModel, directory: Path, dtype: torch.dt
     directory.mkdir(parents=True, exist_ok=True)
     state = {}
     for name, module in _changed(student).items():
-        change: LowRankChange = module.parametrizations.weight[0]  # type: ignore[index, union-attr]
-        original: Tensor = module.parametrizations.weight.original  # type: ignore[union-attr]
-        window = (1, 1) if original.ndim == 4 else ()
-        state[f"{name}.lora_A.weight"] = change.down.detach().view(len(change.down), *original.shape[1:])
-        state[f"{name}.lora_B.weight"] = change.up.detach().view(*change.up.shape, *window)
+        for key, factor in zip(_keys(name), _factors(module), strict=True):
+            state[key] = factor.detach().to("cpu", dtype).contiguous()
     partial = directory / f"{_FILE}.partial"
-    save_file({key: value.to("cpu", dtype).contiguous() for key, value in state.items()}, partial)
+    save_file(state, partial)
     partial.replace(directory / _FILE)
 
 
-def load_student(unet: UNet2DConditionModel, directory: Path, merge: bool = True) -> UNet2DConditionModel:
-    """Returns the student of this U-Net.
-
-    Args:
-        unet: What it was distilled from; not changed.
-        directory: Of the adapter.
-        merge: Adds the changes to the weights for good; else they stay factors beside them.
+def load_student(unet: UNet2DConditionModel, directory: Path) -> UNet2DConditionModel:
+    """Returns the student of this U-Net; it shares its weights.
 
     Raises:
         LegoError: The adapter is damaged or of another U-Net.
@@ -82,21 +82,33 @@ def load_student(unet: UNet2DConditionModel, directory: Path, merge: bool = True
         raise LegoError(f"{path} cannot be read ({error}); restore it, or distil again") from error
     student = add_student(unet, rank=1)
     layers = _changed(student)
-    wanted = {f"{name}.lora_{side}.weight" for name in layers for side in "AB"}
+    wanted = {key for name in layers for key in _keys(name)}
     if set(state) != wanted:
-        odd = sorted(set(state) ^ wanted)[0]
+        odd = min(set(state) ^ wanted)
         raise LegoError(f"{path} is of another U-Net ({odd} {'is missing' if odd in wanted else 'is unknown'})")
     for name, module in layers.items():
-        change: LowRankChange = module.parametrizations.weight[0]  # type: ignore[index, union-attr]
-        down, up = (state[f"{name}.lora_{side}.weight"].to(unet.dtype).flatten(1) for side in "AB")
-        if down.shape[1] != change.down.shape[1] or up.shape[0] != change.up.shape[0] or up.shape[1] != down.shape[0]:
-            raise LegoError(f"{path} is of another U-Net ({name} changes a weight of another shape)")
+        change, (down, up) = _change(module), (state[key].to(unet.device, unet.dtype) for key in _keys(name))
+        fits = down.shape[1:] == change.down.shape[1:] and up.shape[:1] == change.up.shape[:1]
+        if not fits or up.shape[1:] != (len(down), *change.up.shape[2:]):
+            raise LegoError(f"{path} is of another U-Net ({name} has a weight of another shape)")
         change.down, change.up = nn.Parameter(down, False), nn.Parameter(up, False)
-        if merge:
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return student.eval()
 
 
 def _changed(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
     """The layers that a student changes: every linear layer and convolution."""
     return {name: each for name, each in unet.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
+
+
+def _keys(layer: str) -> tuple[str, str]:
+    return f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
+
+
+def _change(module: nn.Module) -> LowRankChange:
+    change = module.parametrizations.weight[0]  # type: ignore[index, union-attr]
+    assert isinstance(change, LowRankChange)
+    return change
+
+
+def _factors(module: nn.Module) -> tuple[Tensor, Tensor]:
+    return _change(module).down, _change(module).up

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from lego_core.branches import STUDENT_BRANCH, branch_weights
 from lego_core.images import encode_jpeg, guidance_frame
 from lego_core.manifest import Manifest
 from lego_core.noise import gaussian_noise
@@ -20,7 +21,7 @@ from lego_core.noise import gaussian_noise
 from lego_server.engines.base import Array, Condition, DecoderStep, FrameFeatures
 from lego_server.frames import PreparedFrame
 from lego_server.options import SamplingOptions
-from lego_server.sampling.guidance import branch_weights, denoised, guide, input_scale
+from lego_server.sampling.guidance import denoised, guide, input_scale
 from lego_server.sampling.samplers import start_sampling
 from lego_server.sampling.schedule import SigmaSchedule
 from lego_server.texts import PromptTokens, Texts, next_piece
@@ -187,10 +188,16 @@ class Assistant:
         """Samples the guidance frame's latent (4, r, r)."""
         spec = self._manifest.latent
         side = self._manifest.lego.resolution // spec.factor
-        weights = branch_weights(options.text_scale, options.image_scale)
+        if options.sampler == "distilled":
+            assert self._manifest.lego.student is not None
+            weights = STUDENT_BRANCH
+            sigmas = self._schedule.sigmas_at(self._manifest.lego.student.timesteps)
+        else:
+            weights = branch_weights(options.text_scale, options.image_scale)
+            sigmas = self._schedule.sigmas(options.steps)
         sampling = start_sampling(
             options.sampler,
-            self._schedule.sigmas(options.steps),
+            sigmas,
             lambda step: gaussian_noise(options.seed, step, (spec.channels, side, side)),
         )
         latent, sigma = next(sampling)

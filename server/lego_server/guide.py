@@ -63,9 +63,7 @@ class Guide:
             raise RequestError(Reason.INVALID, "the query is empty; ask for example 'how do I open the drawer?'")
         if len(text) > limit:
             raise RequestError(Reason.INVALID, f"the query has {len(text)} characters; the limit is {limit}")
-        options = resolve_options(
-            wishes, self.manifest.lego.guidance, self.max_steps, self.config.max_description_characters
-        )
+        options = resolve_options(wishes, self.manifest.lego, self.max_steps, self.config.max_description_characters)
         try:
             prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:

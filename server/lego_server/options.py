@@ -7,7 +7,8 @@ import secrets
 from dataclasses import dataclass
 from typing import cast
 
-from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, GuidanceDefaults, Sampler
+from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, GuidanceDefaults, LegoConfig, Sampler
+from lego_core.errors import LegoError
 from lego_core.images import JPEG_QUALITY
 
 from lego_server.failures import Reason, RequestError
@@ -56,7 +57,7 @@ class SamplingOptions:
 
 
 def resolve_options(
-    wishes: OptionWishes, defaults: GuidanceDefaults, max_steps: int, max_description_characters: int
+    wishes: OptionWishes, lego: LegoConfig, max_steps: int, max_description_characters: int
 ) -> SamplingOptions:
     """Checks a client's wishes and fills in the rest; without a seed, one is drawn.
 
@@ -68,7 +69,12 @@ def resolve_options(
             Reason.INVALID, f"options.fidelity is {wishes.fidelity}; choose one of {', '.join(FIDELITIES)}"
         )
     fidelity = cast(Fidelity, wishes.fidelity)
-    defaults = defaults.at(fidelity)
+    if wishes.sampler is not None and wishes.sampler not in SAMPLERS:
+        raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}; choose one of {', '.join(SAMPLERS)}")
+    try:
+        defaults = lego.defaults(cast("Sampler | None", wishes.sampler), fidelity)
+    except LegoError as error:
+        raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}: {error}") from error
     steps = defaults.steps if wishes.steps is None else wishes.steps
     text_scale = defaults.text_scale if wishes.text_scale is None else wishes.text_scale
     image_scale = defaults.image_scale if wishes.image_scale is None else wishes.image_scale
@@ -84,9 +90,11 @@ def resolve_options(
         if not low <= value <= high:  # also refuses NaN
             told = f"{value:g}" if isinstance(value, float) else value  # a float32 has digits nobody typed
             raise RequestError(Reason.INVALID, f"options.{name} is {told}; it must lie between {low} and {high}")
-    if wishes.sampler is not None and wishes.sampler not in SAMPLERS:
-        raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}; choose one of {', '.join(SAMPLERS)}")
-    sampler = defaults.sampler if wishes.sampler is None else cast(Sampler, wishes.sampler)
+    if defaults.sampler == "distilled":
+        try:
+            defaults.check_equal(GuidanceDefaults("distilled", steps, text_scale, image_scale))
+        except LegoError as error:
+            raise RequestError(Reason.INVALID, f"options.{error}") from error
     # As in a query: without its brackets, a text cannot pass for a special token of the model's.
     description = None if wishes.description is None else " ".join(re.sub("[<>]", " ", wishes.description).split())
     if description is not None and not 1 <= len(description) <= max_description_characters:
@@ -98,5 +106,5 @@ def resolve_options(
     # 32 bits: a drawn seed is one that a person can read out and type.
     seed = secrets.randbits(32) if wishes.seed is None else wishes.seed
     return SamplingOptions(
-        seed, steps, text_scale, image_scale, sampler, preview_every, description, jpeg_quality, fidelity
+        seed, steps, text_scale, image_scale, defaults.sampler, preview_every, description, jpeg_quality, fidelity
     )  # fmt: skip

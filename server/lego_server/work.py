@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from lego_core.branches import Branch
 from numpy.typing import NDArray
 
 from lego_server.engines.base import Array, Condition, DecoderCache, Engine, FrameFeatures
-from lego_server.sampling.guidance import Branch
 from lego_server.texts import PromptTokens
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
+from lego_core.branches import branch_weights
 from lego_core.config import SAMPLERS, Sampler
 from lego_core.manifest import NoiseSchedule
 from lego_core.noise import gaussian_noise
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.pipeline import LegoPipeline
 from lego_model.sampling import SigmaSchedule, sample
-from lego_server.sampling.guidance import branch_weights, denoised, guide, input_scale
+from lego_server.sampling.guidance import denoised, guide, input_scale
 from lego_server.sampling.samplers import start_sampling
 from lego_server.sampling.schedule import SigmaSchedule as ServerSchedule
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+from lego_core.branches import Branch
 from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
 from lego_core.manifest import DecoderSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
-from lego_server.sampling.guidance import Branch
 from lego_server.texts import PromptTokens, Texts
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lego_core.branches import Branch
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_server.engines import load_engine
 from lego_server.engines.base import DecoderCache, Engine, FrameFeatures
-from lego_server.sampling.guidance import Branch
 from lego_server.texts import PromptTokens, Texts
 
 pytest.importorskip("onnx")

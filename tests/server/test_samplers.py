@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lego_core.branches import branch_weights
 from lego_core.manifest import NoiseSchedule
 from lego_core.noise import gaussian_noise
-from lego_server.sampling.guidance import branch_weights, denoised, guide, input_scale
+from lego_server.sampling.guidance import denoised, guide, input_scale
 from lego_server.sampling.samplers import Latent, euler_ancestral, start_sampling
 from lego_server.sampling.schedule import SigmaSchedule
 

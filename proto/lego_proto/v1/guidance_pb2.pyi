@@ -17,12 +17,14 @@ class Sampler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SAMPLER_EULER_ANCESTRAL: _ClassVar[Sampler]
     SAMPLER_EULER: _ClassVar[Sampler]
     SAMPLER_DPM_SOLVER_PP: _ClassVar[Sampler]
+    SAMPLER_DISTILLED: _ClassVar[Sampler]
 FIDELITY_UNSPECIFIED: Fidelity
 FIDELITY_ORIGINAL: Fidelity
 SAMPLER_UNSPECIFIED: Sampler
 SAMPLER_EULER_ANCESTRAL: Sampler
 SAMPLER_EULER: Sampler
 SAMPLER_DPM_SOLVER_PP: Sampler
+SAMPLER_DISTILLED: Sampler
 
 class GuideRequest(_message.Message):
     __slots__ = ("frame", "query", "cancel")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import NewType, Protocol
 
 import numpy as np
+from lego_core.branches import Branch
 from lego_core.manifest import Manifest
 from numpy.typing import NDArray
 
-from lego_server.sampling.guidance import Branch
 from lego_server.texts import PromptTokens, Texts
 
 Array = NDArray[np.float32]

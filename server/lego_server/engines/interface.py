@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lego_core.errors import LegoError
-from lego_core.manifest import Manifest
+from lego_core.manifest import STUDENT_GRAPH, Manifest
 
 Shape = tuple[int | None, ...]
 Tensors = Mapping[str, Shape]
@@ -28,7 +28,7 @@ def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]
     cache: Shape = (None, decoder.key_value_heads, None, decoder.head_dim)
     past = {f"past_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
     present = {f"present_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
-    return {
+    interface: dict[str, tuple[Tensors, Tensors]] = {
         "text_encoder": ({"input_ids": (None, text)}, {"text_hidden_states": clip_states}),
         "frame_encoder": (
             {"pixels": pixels, "vision_pixels": (None, 3, lego.vision.size, lego.vision.size)},
@@ -52,6 +52,7 @@ def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]
         ),
         "vae_decoder": ({"latent": latent}, {"pixels": pixels}),
     }  # fmt: skip
+    return {name: interface["unet" if name == STUDENT_GRAPH else name] for name in manifest.graph_names}
 
 
 def check_tensors(graph: str, direction: str, found: Mapping[str, tuple[object, ...]], expected: Tensors) -> None:

@@ -9,14 +9,14 @@ from typing import Any, Self, cast
 
 import numpy as np
 import onnxruntime as ort
+from lego_core.branches import Branch
 from lego_core.errors import LegoError
-from lego_core.manifest import GRAPHS, Manifest
+from lego_core.manifest import STUDENT_GRAPH, Manifest
 from numpy.typing import NDArray
 
 from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
 from lego_server.engines.interface import check_tensors, expected_interface
 from lego_server.engines.onnx_graph import Graph, require_providers
-from lego_server.sampling.guidance import Branch
 from lego_server.texts import PromptTokens, Texts
 
 
@@ -49,6 +49,7 @@ class OnnxEngine:
         self._text_encoder, self._frame_encoder = graphs["text_encoder"], graphs["frame_encoder"]
         self._token_embedding, self._decoder = graphs["token_embedding"], graphs["decoder"]
         self._conditioner, self._unet, self._vae_decoder = graphs["conditioner"], graphs["unet"], graphs["vae_decoder"]
+        self._student = graphs.get(STUDENT_GRAPH)
         layers, kinds = range(manifest.decoder.layers), ("key", "value")
         self._cache_names = [f"{kind}.{layer}" for layer in layers for kind in kinds]
         self._null_context = self._build_null_context()
@@ -68,7 +69,7 @@ class OnnxEngine:
         manifest.check_content(directory)
         texts = Texts.load(directory, manifest)
         graphs = {}
-        for name in GRAPHS:
+        for name in manifest.graph_names:
             spec = manifest.graphs[name]
             graph = graphs[name] = Graph(name, directory / spec.file, device, threads)
             expected_inputs, expected_outputs = expected_interface(manifest)[name]
@@ -127,8 +128,11 @@ class OnnxEngine:
             for branch in branches:
                 image = np.zeros_like(condition.image_latent) if branch == "null" else condition.image_latent
                 samples.append(np.concatenate([latent, image]))
-                contexts.append(condition.context if branch == "conditional" else self._null_context)
-        prediction = self._unet.run({
+                contexts.append(condition.context if branch in ("conditional", "student") else self._null_context)
+        network = self._student if branches == ("student",) else self._unet
+        if network is None or ("student" in branches) != (network is self._student):
+            raise LegoError(f"branches are {branches}; the student stands alone, and only where the model has one")
+        prediction = network.run({
             "sample": np.stack(samples),
             "timestep": np.repeat(np.array(timesteps, np.float32), len(branches)),
             "context": np.stack(contexts),

@@ -1,33 +1,10 @@
-"""Dual classifier-free guidance, and what a U-Net prediction says about the clean latent.
-
-The U-Net can be asked three ways (branches): with text and image, with the image only, and with neither.
-Guidance mixes the three predictions (lego-reference B):
-
-    prediction = null + image_scale * (image_only - null) + text_scale * (conditional - image_only)
-"""
+"""Dual classifier-free guidance (see `lego_core.branches`), and what a U-Net prediction says about the clean latent."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
+from lego_core.branches import Branch
 from numpy.typing import NDArray
-
-Branch = Literal["conditional", "image_only", "null"]
-
-
-def branch_weights(text_scale: float, image_scale: float) -> dict[Branch, float]:
-    """Returns the weight of each branch in the guided prediction; the weights sum to 1.
-
-    A branch of weight 0 is left out, because asking the U-Net for it would change nothing: scales of 1 and 1
-    need the conditional branch alone, a third of the work.
-    """
-    weights: dict[Branch, float] = {
-        "conditional": text_scale,
-        "image_only": image_scale - text_scale,
-        "null": 1.0 - image_scale,
-    }
-    return {branch: weight for branch, weight in weights.items() if weight != 0.0}
 
 
 def guide(predictions: NDArray[np.float32], weights: dict[Branch, float]) -> NDArray[np.float32]:

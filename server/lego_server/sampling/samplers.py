@@ -32,7 +32,7 @@ def start_sampling(sampler: Sampler, sigmas: NDArray[np.float32], noise: NoiseSo
     match sampler:
         case "euler_ancestral":
             return euler_ancestral(latent, levels, noise)
-        case "euler":
+        case "euler" | "distilled":  # a student's steps are Euler's, at noise levels of its own
             return euler(latent, levels)
         case "dpm_solver_pp":
             return dpm_solver_pp_2m(latent, levels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from lego_core.errors import LegoError
 from lego_core.manifest import NoiseSchedule
@@ -40,7 +42,10 @@ class SigmaSchedule:
         """
         if not 1 <= steps <= len(self._timesteps):
             raise LegoError(f"steps is {steps}; it must lie between 1 and {len(self._timesteps)}")
-        timesteps = np.linspace(self._timesteps[-1], 0.0, steps)
+        return self.sigmas_at(np.linspace(self._timesteps[-1], 0.0, steps).tolist())
+
+    def sigmas_at(self, timesteps: Sequence[float]) -> NDArray[np.float32]:
+        """Returns the sigmas of some timesteps, with a final 0, (len(timesteps) + 1,) float32."""
         sigmas = np.exp(np.interp(timesteps, self._timesteps, self._log_sigmas))
         return np.append(sigmas, 0.0).astype(np.float32)
 

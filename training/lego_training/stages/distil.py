@@ -20,7 +20,7 @@ from lego_core.config import LegoConfig, StudentConfig, number_in_range, whole_n
 from lego_core.errors import LegoError
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.sampling import SigmaSchedule
-from lego_model.student import FOLDER, add_student, save_student
+from lego_model.student import STUDENT, add_student, save_student
 from torch import Tensor
 
 from lego_training.loop import LoopConfig, batch_indices, train
@@ -57,9 +57,7 @@ class DistillationConfig:
         number_in_range("change_weight", self.change_weight, 0, 1e3)
 
 
-def distil(
-    directory: Path, data: Embeddings, config: LoopConfig, distillation: DistillationConfig, run: Path
-) -> None:
+def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: DistillationConfig, run: Path) -> None:
     """Paints the teacher's trajectories, trains the student on them, and adds it to the checkpoint."""
     steps, samples = distillation.steps, distillation.samples
     paths = paint_trajectories(directory, data, run / "trajectories", steps, distillation.teacher_steps, samples)
@@ -76,22 +74,21 @@ def distil(
         chosen = batch_indices(step, config.batch_size, samples * steps, config.seed)
         numbers, stops = chosen // steps, chosen % steps
         device = student.device
-        noisy, wanted = (
-            torch.from_numpy(np.stack([paths[number, stop + ahead] for number, stop in zip(numbers, stops, strict=True)]))
-            .float().to(device) for ahead in (0, 1)
-        )  # fmt: skip
+        noisy, wanted, clean = (
+            torch.from_numpy(paths[numbers, columns].astype(np.float32)).to(device)
+            for columns in (stops, stops + 1, np.full_like(stops, steps))
+        )
         with torch.no_grad():
             frame, context = conditions(checkpoint, data, rows[numbers])
         timesteps = torch.tensor([jumps.timesteps[stop] for stop in stops], device=device)
         inputs = torch.cat([noisy, frame], dim=1).contiguous(memory_format=torch.channels_last)
         prediction = student(inputs, timesteps, context).sample.float()
         error = jumps.error(prediction, noisy, wanted, stops).square()
-        clean = torch.from_numpy(np.stack([paths[number, steps] for number in numbers])).float().to(device)
         weight = 1 + distillation.change_weight * change(frame, clean / scale, scale)
         return (weight * error).mean() / weight.mean()
 
     def save_result() -> None:
-        save_student(student, directory / FOLDER, torch.float16)
+        save_student(student, directory / STUDENT, torch.float16)
         lego = LegoConfig.load(directory)
         guidance = lego.guidance
         made = StudentConfig(tuple(student_timesteps(steps)), guidance.text_scale, guidance.image_scale)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,8 @@ def windows(schedule: SigmaSchedule, steps: int, teacher_steps: int) -> list[lis
     """Returns the teacher's sigmas within each of the student's steps, both ends included; the last ends in 0."""
     stops = [*student_timesteps(steps), 0]
     inner = teacher_steps // steps
-    sigmas = [schedule.sigmas_at(np.linspace(*stops[step : step + 2], inner + 1).tolist()) for step in range(steps - 1)]
-    return [*sigmas, [*schedule.sigmas_at(np.linspace(*stops[-2:], inner).tolist()), 0.0]]
+    sigmas = [schedule.sigmas_at(np.linspace(start, stop, inner + 1).tolist()) for start, stop in pairwise(stops[:-1])]
+    return [*sigmas, [*schedule.sigmas_at(np.linspace(stops[-2], 0, inner).tolist()), 0.0]]
 
 
 @torch.inference_mode()
@@ -80,6 +81,7 @@ def paint_trajectories(
                 latents[numbers.start : numbers.stop, stop] = (latent / (sigmas[0] ** 2 + 1) ** 0.5).cpu()
                 latent = dpm_solver_pp_2m(denoise, latent, sigmas)
             latents[numbers.start : numbers.stop, steps] = latent.cpu()
+            assert isinstance(latents, np.memmap)
             latents.flush()
             _mark(output, key, numbers.stop)
     return latents
@@ -91,7 +93,9 @@ def trajectory_rows(samples: int, rows: int) -> NDArray[np.int64]:
     return order[np.arange(samples) % rows]
 
 
-def conditions(checkpoint: LegoCheckpoint, data: Embeddings, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def conditions(
+    checkpoint: LegoCheckpoint, data: Embeddings, rows: Sequence[int] | NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
     """Returns frame latents (B, 4, r, r) and cross-attention contexts (B, 2N + M, C) of embedded samples."""
     device = checkpoint.unet.device
     order = np.argsort(rows)  # memory-mapped files are read fastest in their own order
