@@ -12,10 +12,11 @@ from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
 from lego_model.checkpoint import LegoCheckpoint, save_part
-from lego_model.conditioner import null_context
+from lego_model.conditioner import Conditioner, null_context
 from torch import Tensor
 
-from lego_training.loop import LoopConfig, batch_indices, train
+from lego_training.batch import Batch
+from lego_training.loop import LoopConfig, train
 from lego_training.stages.embed import Embeddings
 
 
@@ -69,8 +70,8 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
         [encode_description(checkpoint.tokenizer, "", text_tokens, checkpoint.special_text_tokens)]
     )
 
-    def loss_of_step(step: int) -> Tensor:
-        rows = np.sort(batch_indices(step, config.batch_size, len(data), config.seed))
+    def loss_of(batch: Batch) -> tuple[Tensor, Tensor]:
+        rows = batch.indices(len(data))
         frame, mean, std, image, states = (
             torch.from_numpy(array[rows].astype(np.float32)).to(unet.device)
             for array in (
@@ -78,16 +79,16 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
             )
         )  # fmt: skip
         ids = torch.from_numpy(data.text_ids[rows].astype(np.int64)).to(unet.device)
-        target = (mean + std * torch.randn_like(std)) * scale
+        target = (mean + std * batch.normal(*std.shape[1:]).to(std.device)) * scale
         # The empty sentence rides along as the last row: its encoding is the text half of the null condition.
         hidden = text_encoder(torch.cat([ids, empty_ids.to(ids.device)])).last_hidden_state
-        context = conditioner(hidden[:-1], image, states)
+        context = condition(conditioner, hidden[:-1], image, states, batch)
         null = null_context(hidden[-1:], image_tokens).to(context.dtype)
-        chance = torch.rand(len(rows), device=unet.device)
+        chance = batch.uniform().to(unet.device)
         context, source = drop_conditions(context, frame, null, chance, diffusion.condition_dropout)
 
-        noise = torch.randn_like(target)
-        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(rows),), device=unet.device)
+        noise = batch.normal(*target.shape[1:]).to(unet.device)
+        timesteps = batch.integers(scheduler.config.num_train_timesteps).to(unet.device)
         alpha_bar = scheduler.alphas_cumprod.to(unet.device)[timesteps][:, None, None, None]
         noisy = alpha_bar.sqrt() * target + (1 - alpha_bar).sqrt() * noise
         if scheduler.config.prediction_type == "v_prediction":
@@ -97,13 +98,26 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
         inputs = torch.cat([noisy, source], dim=1).contiguous(memory_format=torch.channels_last)
         error = (unet(inputs, timesteps, context).sample.float() - wanted).square()
         weight = 1 + diffusion.change_weight * change(frame, mean, scale)
-        return (weight * error).mean() / weight.mean()
+        return (weight * error).mean(dim=(1, 2, 3)).sum(), weight.mean(dim=(1, 2, 3)).sum()
+
+    def name_of(batch: Batch) -> list[str]:
+        return [f"number {row // 2}{' mirrored' if row % 2 else ''}" for row in batch.indices(len(data))]
 
     def save_result() -> None:
         for name, module in modules.items():
             save_part(module, directory / name, torch.float16)
 
-    train("unet", modules, loss_of_step, config, run, save_result)
+    train("unet", modules, loss_of, config, run, save_result, name_of)
+
+
+def condition(conditioner: Conditioner, hidden: Tensor, image: Tensor, states: Tensor, batch: Batch) -> Tensor:
+    """Returns the context of a batch, one sample after the other: π's dropout belongs to its sample."""
+    contexts = []
+    for row, generator in enumerate(batch.generators):
+        torch.manual_seed(int(generator.integers(2**63)))
+        one = slice(row, row + 1)
+        contexts.append(conditioner(hidden[one], image[one], states[one]))
+    return torch.cat(contexts)
 
 
 def drop_conditions(
