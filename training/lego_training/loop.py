@@ -307,7 +307,8 @@ def _whole(value: Tensor) -> float:
 
 
 def _cure(config: LoopConfig) -> str:
-    return f"lower learning_rate ({config.learning_rate}) and run the same command again to go on from the last saved state"
+    rate = config.learning_rate
+    return f"lower learning_rate ({rate}) and run the same command again to go on from the last saved state"
 
 
 def _no_number(
