@@ -22,6 +22,10 @@ Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp", "distilled"]
 # "original" does as the code of the paper does, faults included: docs/fidelity.md holds every difference.
 FIDELITIES = ("default", "original")
 Fidelity = Literal["default", "original"]
+# Which blocks the U-Net's context has: the rows of table 3 of the paper (lego-reference H). "label" is CLIP's reading
+# of the action label alone, and needs no VLLM; the others have CLIP's reading of the description, and more.
+CONDITIONINGS = ("label", "description", "description_image", "description_text", "joint")
+Conditioning = Literal["label", "description", "description_image", "description_text", "joint"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class LegoConfig:
         guidance: Sampling defaults.
         vision: The vision tower's input.
         student: The distilled student, if the model has one.
+        conditioning: What the U-Net was trained to read, one of `CONDITIONINGS`; "joint" is LEGO.
         notice: One sentence a user must know about this model; empty if none.
         licence: SPDX name of the weights' licence.
         provenance: How the weights were made: commit, commands, data, seeds.
@@ -155,6 +160,7 @@ class LegoConfig:
     guidance: GuidanceDefaults = field(default_factory=GuidanceDefaults)
     vision: VisionInput = field(default_factory=VisionInput)
     student: StudentConfig | None = None
+    conditioning: Conditioning = "joint"
     notice: str = ""
     licence: str = "Apache-2.0"
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -176,6 +182,7 @@ class LegoConfig:
             raise LegoError(f"query_template {self.query_template!r} lacks {{action}}")
         if "{query}" not in self.prompt_template or self.prompt_template.count("<image>") != 1:
             raise LegoError(f"prompt_template {self.prompt_template!r} needs {{query}} and exactly one <image>")
+        check_conditioning(self.conditioning)
         if self.guidance.sampler == "distilled":
             self.defaults("distilled").check_equal(self.guidance)
 
@@ -193,6 +200,21 @@ class LegoConfig:
         return GuidanceDefaults(
             "distilled", len(self.student.timesteps), self.student.text_scale, self.student.image_scale
         )
+
+    @property
+    def has_image_block(self) -> bool:
+        """Whether the context has σ of the VLLM's image embeddings."""
+        return self.conditioning in ("description_image", "joint")
+
+    @property
+    def has_text_block(self) -> bool:
+        """Whether the context has π of the VLLM's text states."""
+        return self.conditioning in ("description_text", "joint")
+
+    @property
+    def projected_tokens(self) -> int:
+        """Tokens of the context that follow CLIP's: M of the image block, N of the text block."""
+        return self.image_tokens * self.has_image_block + self.text_tokens * self.has_text_block
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values, the format version first."""
@@ -224,7 +246,10 @@ class LegoConfig:
     def save(self, directory: Path) -> None:
         """Writes `lego.json` into a checkpoint directory."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "lego.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        # An interrupted write must not cost the file before it.
+        partial = directory / ".lego.json.partial"
+        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        partial.replace(directory / "lego.json")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -244,6 +269,16 @@ class LegoConfig:
             return cls.from_dict(values)
         except (LegoError, TypeError) as error:
             raise LegoError(f"{path}: {error}") from error
+
+
+def check_conditioning(value: Any) -> None:
+    """Checks the name of a context.
+
+    Raises:
+        LegoError: It is none of `CONDITIONINGS`.
+    """
+    if value not in CONDITIONINGS:
+        raise LegoError(f"conditioning is {value!r}; choose one of {', '.join(CONDITIONINGS)}")
 
 
 def number_in_range(name: str, value: Any, low: float, high: float) -> None:

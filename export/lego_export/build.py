@@ -63,11 +63,17 @@ def build_engines(
         The manifest that was written.
 
     Raises:
-        LegoError: The checkpoint is damaged, `output` is something else, or a graph differs from torch.
+        LegoError: The checkpoint is damaged, its context lacks a block, `output` is something else, or a graph differs
+            from torch.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     modules = LegoCheckpoint.load(checkpoint)
     _check_schedule(modules)
+    if modules.config.conditioning != "joint":
+        raise LegoError(
+            f"{checkpoint} is conditioned on {modules.config.conditioning!r}, and servers run the whole method only: "
+            "train it with diffusion.conditioning=joint, or use it with lego_model.pipeline.LegoPipeline"
+        )
     in_place = output.is_dir() and output.samefile(checkpoint)
     stored = stored_precision(checkpoint)
     converts = weights is not None and stored != weights

@@ -171,9 +171,8 @@ class Samples:
 
     def _unet_feeds(self, batch: int) -> Feeds:
         """Noisy latents from the whole range of timesteps, with the guidance branches taking turns."""
-        image_tokens = self._checkpoint.config.image_tokens
         contexts = self._pipeline.context(self._descriptions(batch)).numpy()
-        null = null_context(self._pipeline.encode_text([""]), image_tokens).numpy()[0]
+        null = null_context(self._pipeline.encode_text([""]), self._checkpoint.config.projected_tokens).numpy()[0]
         images = self._rows(self._latents, batch).copy()
         contexts[1::3] = contexts[2::3] = null
         images[2::3] = 0

@@ -44,32 +44,38 @@ class Conditioner(ModelMixin, ConfigMixin):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, text_hidden_states: Tensor, image_embeddings: Tensor, text_states: Tensor) -> Tensor:
-        """Returns the context (B, 2N + M, C).
+    def forward(
+        self, text_hidden_states: Tensor, image_embeddings: Tensor | None, text_states: Tensor | None
+    ) -> Tensor:
+        """Returns the context, (B, 2N + M, C) with all three blocks.
 
         No masks anywhere: zero rows of `text_states` become μ's bias and take part, as in the original.
 
         Args:
             text_hidden_states: CLIP's last hidden state of the description, (B, N, C).
-            image_embeddings: The VLLM projector's output, (B, M, D).
-            text_states: The VLLM's last-layer states of the description, zero rows up to N, (B, N, D).
+            image_embeddings: The VLLM projector's output, (B, M, D); None leaves the block out.
+            text_states: The VLLM's last-layer states of the description, zero rows up to N, (B, N, D); None leaves the
+                block out.
         """
-        image = self.image_projection(image_embeddings)
-        text = self.text_mixer(self.text_projection(text_states))
-        return torch.cat([text_hidden_states, image, text], dim=1)
+        blocks = [text_hidden_states]
+        if image_embeddings is not None:
+            blocks.append(self.image_projection(image_embeddings))
+        if text_states is not None:
+            blocks.append(self.text_mixer(self.text_projection(text_states)))
+        return torch.cat(blocks, dim=1)
 
 
-def null_context(empty_text_hidden_states: Tensor, image_tokens: int) -> Tensor:
-    """Returns the context of "no condition", (B, 2N + M, C).
+def null_context(empty_text_hidden_states: Tensor, projected_tokens: int) -> Tensor:
+    """Returns the context of "no condition", (B, N + projected_tokens, C).
 
-    CLIP of the empty sentence, then zeros *after* the projections; the length stays 2N + M (lego-reference A5).
+    CLIP of the empty sentence, then zeros *after* the projections; the length stays (lego-reference A5).
 
     Args:
         empty_text_hidden_states: CLIP's last hidden state of "", (B, N, C).
-        image_tokens: M.
+        projected_tokens: `LegoConfig.projected_tokens`, M + N with all three blocks.
     """
-    batch, text_tokens, width = empty_text_hidden_states.shape
-    zeros = empty_text_hidden_states.new_zeros(batch, image_tokens + text_tokens, width)
+    batch, _, width = empty_text_hidden_states.shape
+    zeros = empty_text_hidden_states.new_zeros(batch, projected_tokens, width)
     return torch.cat([empty_text_hidden_states, zeros], dim=1)
 
 

@@ -24,7 +24,7 @@ from lego_core.config import Fidelity, GuidanceDefaults, Sampler, whole_number_i
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels, guidance_frame
 from lego_core.noise import gaussian_noise
-from lego_core.prompts import encode_description
+from lego_core.prompts import action_from_query, encode_description
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils import parametrize
@@ -118,13 +118,7 @@ class LegoPipeline:
             fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
         )  # fmt: skip
         image = image.convert("RGB")
-        features = self.embed(image)
-        if description is None:
-            words = describe(self.checkpoint, features, query, fidelity)
-        elif description.strip():
-            words = states_of(self.checkpoint, features, query, " ".join(description.split()), fidelity)
-        else:
-            raise LegoError("the description is empty; leave it out to let the model write it")
+        words = self.describe(image, query, description, fidelity)
         with self._precision(fidelity):
             frames, context = self.encode_frames([image]), self.context([words])
         pixels = self.paint(
@@ -132,6 +126,28 @@ class LegoPipeline:
         )
         frame = guidance_frame(pixels[0].float().cpu().numpy(), *image.size, fidelity)
         return Guidance(frame, words.text, seed)
+
+    def describe(
+        self, image: Image.Image, query: str, description: str | None = None, fidelity: Fidelity = "default"
+    ) -> Description:
+        """Describes the action asked about in an RGB frame, or reads the given description.
+
+        A model that is conditioned on the label alone has no need of its VLLM; its description is the label.
+
+        Raises:
+            LegoError: The query names no action, or the description is empty.
+        """
+        if description is not None and not description.strip():
+            raise LegoError("the description is empty; leave it out to let the model write it")
+        if self.config.conditioning == "label":
+            nothing = torch.empty(0)
+            return Description(
+                action_from_query(query, fidelity) if description is None else description, nothing, nothing
+            )
+        features = self.embed(image)
+        if description is None:
+            return describe(self.checkpoint, features, query, fidelity)
+        return states_of(self.checkpoint, features, query, " ".join(description.split()), fidelity)
 
     @torch.inference_mode()
     def embed(self, image: Image.Image) -> Tensor:
@@ -159,20 +175,23 @@ class LegoPipeline:
 
     @torch.inference_mode()
     def context(self, words: Sequence[Description]) -> Tensor:
-        """Returns the cross-attention context (B, 2N + M, C) of descriptions."""
-        states = torch.stack([pad_text_states(each.text_states, self.config.text_tokens) for each in words])
-        embeddings = torch.stack([each.image_embeddings for each in words])
+        """Returns the cross-attention context of descriptions, (B, N + projected_tokens, C)."""
+        embeddings = states = None
+        if self.config.has_image_block:
+            embeddings = torch.stack([each.image_embeddings for each in words])
+        if self.config.has_text_block:
+            states = torch.stack([pad_text_states(each.text_states, self.config.text_tokens) for each in words])
         return self.checkpoint.conditioner(self.encode_text([each.text for each in words]), embeddings, states)
 
     @property
     def null(self) -> Tensor:
-        """The context of "no condition", (1, 2N + M, C)."""
+        """The context of "no condition", (1, N + projected_tokens, C)."""
         if self._null is None:
             self._null = self._empty_context()
         return self._null
 
     def _empty_context(self) -> Tensor:
-        return null_context(self.encode_text([""]), self.config.image_tokens)
+        return null_context(self.encode_text([""]), self.config.projected_tokens)
 
     @torch.inference_mode()
     def paint(
@@ -193,7 +212,7 @@ class LegoPipeline:
 
         Args:
             frame_latents: Of the input frames, (B, 4, r, r), not scaled.
-            contexts: (B, 2N + M, C).
+            contexts: As `context` returns them.
             seeds: One per frame.
             steps: As for `__call__`, and so the three below.
             text_scale: See above.

@@ -43,6 +43,7 @@ def test_the_fidelity_original_has_the_original_codes_defaults() -> None:
         ({"resolution": 0}, "resolution is 0; it must lie between 64 and 4096"),
         ({"resolution": "256"}, "resolution is '256'; it must be a whole number"),
         ({"text_tokens": 1}, "text_tokens is 1"),
+        ({"conditioning": "image"}, "conditioning is 'image'; choose one of label, description, description_image,"),
         ({"image_tokens": 2.5}, "image_tokens is 2.5; it must be a whole number"),
         ({"max_description_tokens": True}, "max_description_tokens is True"),
         ({"name": ""}, "name is empty"),

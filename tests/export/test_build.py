@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, Manifest
 from lego_export.build import build_engines
@@ -22,6 +24,15 @@ def contents(directory: Path) -> dict[str, str]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+def test_a_checkpoint_without_all_blocks_of_the_context_is_refused(built, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(built.checkpoint, tmp_path / "label"))
+    replace(LegoConfig.load(copy), conditioning="label").save(copy)
+
+    with pytest.raises(LegoError, match=r"is conditioned on 'label', .* train it with diffusion\.conditioning=joint"):
+        build_engines(copy, tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
 
 
 def test_manifest_describes_the_files(built) -> None:

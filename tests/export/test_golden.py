@@ -109,7 +109,7 @@ def schedule(model: LegoCheckpoint) -> SigmaSchedule:
 @pytest.fixture(scope="module")
 def denoise(model: LegoCheckpoint, golden: Golden) -> Denoiser:
     """One guided evaluation, with the server's own arithmetic around the U-Net."""
-    null = null_context(given("sampler.clip_null", 1, TEXT_TOKENS, 64), IMAGE_TOKENS)
+    null = null_context(given("sampler.clip_null", 1, TEXT_TOKENS, 64), IMAGE_TOKENS + TEXT_TOKENS)
     contexts = torch.cat([context(model), null, null])
     frame = torch.from_numpy(golden["vae.mode"])
     frames = torch.cat([frame, frame, torch.zeros_like(frame)])

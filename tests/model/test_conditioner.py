@@ -91,7 +91,7 @@ def test_padding_rows_take_part(small: Conditioner) -> None:
 def test_no_condition_is_clips_empty_sentence_and_zeros_after_the_projections(small: Conditioner) -> None:
     empty = torch.randn(2, 4, 16)
 
-    null = null_context(empty, image_tokens=3)
+    null = null_context(empty, projected_tokens=3 + 4)
 
     assert null.shape == small(empty, torch.zeros(2, 3, 8), torch.zeros(2, 4, 8)).shape == (2, 4 + 3 + 4, 16)
     assert torch.equal(null[:, :4], empty)

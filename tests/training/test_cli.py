@@ -27,7 +27,7 @@ seed: 0
 vae: {LOOP}
 pretrain_vllm: {LOOP}
 tune_vllm: {LOOP}
-unet: {LOOP}
+tune_diffusion: {LOOP}
 tuning: {{}}
 diffusion: {{train_text_encoder: true}}
 """
@@ -65,7 +65,7 @@ def test_help_answers_without_loading_torch() -> None:
         "pretrain-vllm",
         "tune-vllm",
         "embed",
-        "unet",
+        "tune-diffusion",
         "features",
         "check-data",
         "evaluate",
@@ -81,15 +81,15 @@ def test_every_stage_in_order_makes_a_checkpoint_that_says_how_it_was_made(
     checkpoint, runs = tmp_path / "checkpoint", tmp_path / "runs"
     common = ("--data", workshop.data, "--checkpoint", checkpoint)
     assert run(monkeypatch, "create", config, *common) == 0
-    for stage in ("vae", "pretrain-vllm", "embed", "unet"):
-        assert run(monkeypatch, stage, config, *common, "--run", runs, "unet.steps=3") == 0
+    for stage in ("vae", "pretrain-vllm", "embed", "tune-diffusion"):
+        assert run(monkeypatch, stage, config, *common, "--run", runs, "tune_diffusion.steps=3") == 0
 
     stages = LegoConfig.load(checkpoint).provenance["stages"]
-    assert list(stages) == ["vae", "pretrain-vllm", "embed", "unet"]
-    assert stages["unet"]["command"] == "lego-train unet run.yaml unet.steps=3"
-    assert stages["unet"]["config"]["steps"] == 3 and stages["unet"]["samples"] == PAIRS
+    assert list(stages) == ["vae", "pretrain-vllm", "embed", "tune-diffusion"]
+    assert stages["tune-diffusion"]["command"] == "lego-train tune-diffusion run.yaml tune_diffusion.steps=3"
+    assert stages["tune-diffusion"]["config"]["steps"] == 3 and stages["tune-diffusion"]["samples"] == PAIRS
     LegoCheckpoint.load(checkpoint)
-    assert sorted(path.name for path in runs.glob("*.csv")) == ["pretrain_vllm.csv", "unet.csv", "vae.csv"]
+    assert sorted(path.name for path in runs.glob("*.csv")) == ["pretrain_vllm.csv", "tune_diffusion.csv", "vae.csv"]
 
 
 def test_features_are_written_in_shards_and_trained_on(
@@ -101,7 +101,16 @@ def test_features_are_written_in_shards_and_trained_on(
 
     assert run(monkeypatch, *writing, "--shard", "1/2") == 0
     assert f"wrote the features of 3 records below {tmp_path / 'features'}; 3 of" in capsys.readouterr().out
-    unet = ("unet", config, *data, "--run", tmp_path / "runs", "--features", tmp_path / "features", "unet.steps=2")
+    unet = (
+        "tune-diffusion",
+        config,
+        *data,
+        "--run",
+        tmp_path / "runs",
+        "--features",
+        tmp_path / "features",
+        "tune_diffusion.steps=2",
+    )
     assert run(monkeypatch, *unet) == 2
     assert "3 of 6 records lack their features" in capsys.readouterr().err
     assert run(monkeypatch, *writing, "--shard", "2/2") == 0
@@ -169,7 +178,7 @@ def test_all_goes_on_behind_the_stages_that_are_done_and_keeps_their_record(
 ) -> None:  # fmt: skip
     config.write_text(CONFIG.replace("dataset: plain", "dataset: toykitchen"))
     arguments = ("--data", workshop.data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
-    for stage in ("vae", "pretrain-vllm", "embed", "unet"):
+    for stage in ("vae", "pretrain-vllm", "embed", "tune-diffusion"):
         assert run(monkeypatch, stage, config, *arguments) == 0
     # As if tuning had ended: another 300 scenes would have to be described for it.
     lego = LegoConfig.load(checkpoint)
@@ -181,14 +190,17 @@ def test_all_goes_on_behind_the_stages_that_are_done_and_keeps_their_record(
     vllm = fingerprint(checkpoint, ("vllm",))
     capsys.readouterr()
 
-    assert run(monkeypatch, "all", config, *arguments, "unet.steps=4") == 0
+    assert run(monkeypatch, "all", config, *arguments, "tune_diffusion.steps=4") == 0
 
     said = capsys.readouterr().out
     assert all(f"{stage} is done" in said for stage in ("vae", "pretrain-vllm", "tune-vllm", "embed"))
-    assert "unet is done" not in said and fingerprint(checkpoint, ("vllm",)) == vllm
+    assert "tune-diffusion is done" not in said and fingerprint(checkpoint, ("vllm",)) == vllm
     assert run(monkeypatch, "vae", config, *arguments) == 0
     stages = LegoConfig.load(checkpoint).provenance["stages"]
-    assert stages["unet"]["config"]["steps"] == 4 and stages["unet"]["diffusion"]["train_text_encoder"] is True
+    assert (
+        stages["tune-diffusion"]["config"]["steps"] == 4
+        and stages["tune-diffusion"]["diffusion"]["train_text_encoder"] is True
+    )
     assert stages["vae"]["git_commit"] == "the one that made it"
 
 

@@ -22,30 +22,37 @@ def test_the_shipped_configuration_is_valid() -> None:
 def test_any_key_can_be_overridden() -> None:
     config = load_config(
         NANO,
-        ["unet.steps=20", "unet.learning_rate=1e-3", "diffusion.change_weight=0", "dataset=ego4d", "vae.threads=2"],
+        [
+            "tune_diffusion.steps=20",
+            "tune_diffusion.learning_rate=1e-3",
+            "diffusion.change_weight=0",
+            "dataset=ego4d",
+            "vae.threads=2",
+        ],
     )
 
-    assert (config.unet.steps, config.unet.learning_rate, config.vae.threads) == (20, 1e-3, 2)
+    assert (config.tune_diffusion.steps, config.tune_diffusion.learning_rate, config.vae.threads) == (20, 1e-3, 2)
     assert (config.diffusion.change_weight, config.dataset) == (0, "ego4d")
-    assert config.unet.batch_size == load_config(NANO).unet.batch_size
+    assert config.tune_diffusion.batch_size == load_config(NANO).tune_diffusion.batch_size
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("unet.steps", "'unet.steps' is not of the form key=value"),
-        ("unet.steps=0", "unet: steps is 0; it must lie between 1"),
-        ("unet.steps=many", "unet: steps is 'many'; it must be a whole number"),
-        ("unet.stepz=5", "unet: unknown key 'stepz'; known keys are steps, batch_size"),
+        ("tune_diffusion.steps", "'tune_diffusion.steps' is not of the form key=value"),
+        ("tune_diffusion.steps=0", "tune_diffusion: steps is 0; it must lie between 1"),
+        ("tune_diffusion.steps=many", "tune_diffusion: steps is 'many'; it must be a whole number"),
+        ("tune_diffusion.stepz=5", "tune_diffusion: unknown key 'stepz'; known keys are steps, batch_size"),
         ("unetz.steps=5", "unknown key 'unetz'"),
-        ("unet=5", "unet is 5; it must be a mapping"),
+        ("unet.steps=5", "the key 'unet' is called 'tune_diffusion' now; rename it"),
+        ("tune_diffusion=5", "tune_diffusion is 5; it must be a mapping"),
         ("diffusion.condition_dropout=0.5", "diffusion: condition_dropout is 0.5; it must lie between 0 and"),
         ("diffusion.change_weight=-1", "diffusion: change_weight is -1"),
         ("diffusion.train_conditioner=maybe", "diffusion: train_conditioner is 'maybe'; it must be true or false"),
         ("tuning.train_vision_tower=1", "tuning: train_vision_tower is 1; it must be true or false"),
         ("dataset=5", "dataset is 5; it must be text"),
         ("seed=x", "seed is 'x'; it must be a whole number"),
-        ("unet.steps=[", "cannot be read as a configuration"),
+        ("tune_diffusion.steps=[", "cannot be read as a configuration"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, message: str) -> None:

@@ -18,9 +18,9 @@ from lego_model.describe import embed_image, most_likely, sampled, write
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureStore, read_image_features, read_text_features
 from lego_training.loop import LoopConfig
+from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.embed import embed
 from lego_training.stages.features import FeatureConfig, Shard, extract_features, read_descriptions
-from lego_training.stages.unet import DiffusionConfig, train_unet
 
 from tests.training.conftest import PAIRS, Workshop
 
@@ -266,7 +266,7 @@ def test_the_unet_trains_on_stored_features(
     assert not (tmp_path / "embeddings" / "text_states.npy").exists()
     before = LegoCheckpoint.load(checkpoint).unet.state_dict()["conv_in.weight"]
     loop = LoopConfig(steps=2, batch_size=4, learning_rate=1e-3, threads=1, precision="fp32")
-    train_unet(checkpoint, embeddings, loop, DiffusionConfig(), tmp_path)
+    tune_diffusion(checkpoint, embeddings, loop, DiffusionConfig(), tmp_path)
     assert not torch.equal(LegoCheckpoint.load(checkpoint).unet.state_dict()["conv_in.weight"], before)
 
 

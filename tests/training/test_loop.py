@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from lego_core.errors import LegoError
-from lego_training.loop import LoopConfig, batch_indices, train
+from lego_training.batch import Batch, batch_indices, split_step
+from lego_training.loop import LoopConfig, train
 from torch import Tensor, nn
 
 
@@ -30,9 +31,9 @@ class Toy:
         self.results: list[dict[str, Tensor]] = []
         self.trained_in_results: list[bool] = []
 
-    def loss_of_step(self, step: int) -> Tensor:
-        self.steps.append(step)
-        inputs = torch.randn(4, 4)
+    def loss_of(self, batch: Batch) -> Tensor:
+        self.steps.append(batch.step)
+        inputs = batch.normal(4)
         return (self.module(inputs).float() - inputs[:, :2]).square().mean()
 
     def save_result(self) -> None:
@@ -40,13 +41,12 @@ class Toy:
         self.trained_in_results.append(self.module.training)
 
     def train(self, settings: LoopConfig) -> None:
-        train("toy", {"toy": self.module}, self.loss_of_step, settings, self.run, self.save_result)
+        train("toy", {"toy": self.module}, self.loss_of, settings, self.run, self.save_result)
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
-    rows = list(csv.reader((run / "toy.csv").read_text().splitlines()))
-    assert rows[0] == ["step", "loss"]
-    return [(int(step), float(loss)) for step, loss in rows[1:]]
+    rows = list(csv.DictReader((run / "toy.csv").read_text().splitlines()))
+    return [(int(row["step"]), float(row["loss"])) for row in rows]
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -69,6 +69,28 @@ def test_epochs_and_seeds_have_their_own_order() -> None:
     assert not np.array_equal(first, second) and not np.array_equal(first, other)
 
 
+def test_a_steps_pieces_are_its_samples_and_their_random_numbers(tmp_path: Path) -> None:
+    (whole,) = split_step(5, 7, seed=1, process=0, processes=1, pieces=1)
+    pieces = [piece for process in range(2) for piece in split_step(5, 7, 1, process, processes=2, pieces=3)]
+
+    assert len(pieces) == 6
+    np.testing.assert_array_equal(np.concatenate([piece.indices(20) for piece in pieces]), whole.indices(20))
+    assert torch.equal(torch.cat([piece.normal(2, 3) for piece in pieces]), whole.normal(2, 3))
+    assert torch.equal(torch.cat([piece.uniform() for piece in pieces]), whole.uniform())
+    assert torch.equal(torch.cat([piece.integers(1000) for piece in pieces]), whole.integers(1000))
+
+
+def test_samples_and_steps_have_their_own_random_numbers() -> None:
+    numbers = torch.stack([Batch(step, range(4), 4, seed).normal(3) for step, seed in ((0, 0), (1, 0), (0, 1))])
+
+    assert len(set(numbers.flatten().tolist())) == numbers.numel()
+
+
+def test_a_step_too_small_for_its_pieces_is_refused() -> None:
+    with pytest.raises(LegoError, match="batch_size is 3, but 2 processes times accumulate = 2 need 4 samples"):
+        split_step(0, 3, 0, 0, processes=2, pieces=2)
+
+
 def test_a_steps_samples_depend_on_its_number_alone() -> None:
     np.testing.assert_array_equal(batch_indices(17, 4, 10, 0), batch_indices(17, 4, 10, 0))
 
@@ -83,14 +105,14 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     whole.train(settings)
 
     stopped = Toy(tmp_path / "stopped")
-    loss_of_step = stopped.loss_of_step
+    loss_of = stopped.loss_of
 
-    def interrupted(step: int) -> Tensor:
-        if step == 4:
+    def interrupted(batch: Batch) -> Tensor:
+        if batch.step == 4:
             signal.raise_signal(signal.SIGINT)
-        return loss_of_step(step)
+        return loss_of(batch)
 
-    stopped.loss_of_step = interrupted  # type: ignore[method-assign]
+    stopped.loss_of = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt, match="toy stopped at step 5; run the same command again to go on"):
         stopped.train(settings)
     resumed = Toy(tmp_path / "stopped")
@@ -105,13 +127,13 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
 def test_a_signal_lets_the_step_finish_and_saves_state_and_result(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     toy = Toy(tmp_path)
-    loss_of_step = toy.loss_of_step
+    loss_of = toy.loss_of
 
-    def signalled(step: int) -> Tensor:
+    def signalled(batch: Batch) -> Tensor:
         signal.raise_signal(number)
-        return loss_of_step(step)
+        return loss_of(batch)
 
-    toy.loss_of_step = signalled  # type: ignore[method-assign]
+    toy.loss_of = signalled  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt, match="stopped at step 1"):
         toy.train(config())
 
@@ -123,22 +145,56 @@ def test_a_signal_lets_the_step_finish_and_saves_state_and_result(tmp_path: Path
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
 
-    def stuck(step: int) -> Tensor:
+    def stuck(batch: Batch) -> Tensor:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the second signal must not wait for the step")
 
-    toy.loss_of_step = stuck  # type: ignore[method-assign]
+    toy.loss_of = stuck  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         toy.train(config())
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_cure(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
-    loss_of_step = toy.loss_of_step
-    toy.loss_of_step = lambda step: loss_of_step(step) * (float("nan") if step == 2 else 1.0)  # type: ignore[method-assign]
+    loss_of = toy.loss_of
+    toy.loss_of = lambda batch: loss_of(batch) * (float("nan") if batch.step == 2 else 1.0)  # type: ignore[method-assign]
 
-    with pytest.raises(LegoError, match=r"toy: the loss of step 2 is nan; lower learning_rate \(0\.01\)"):
+    with pytest.raises(LegoError, match=r"toy: the loss of step 2 is nan, .* number 3; lower learning_rate \(0\.01\)"):
+        toy.train(config())
+    assert all(value.isfinite().all() for value in toy.module.state_dict().values())
+
+
+def test_the_sample_that_spoils_a_loss_is_named_and_the_state_before_it_kept(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    loss_of = toy.loss_of
+
+    def spoilt(batch: Batch) -> Tensor:
+        bad = torch.tensor([float("nan") if index == 4 else 1.0 for index in batch.indices(12)])
+        return loss_of(batch) * bad.mean()
+
+    step = next(step for step in range(1, 9) if 4 in batch_indices(step, 4, 12, seed=3))
+    assert 4 not in batch_indices(0, 4, 12, seed=3)
+    with pytest.raises(LegoError, match=rf"step {step} is nan, from the samples clip 4; look at these samples, or"):
+        train(
+            "toy", {"toy": toy.module}, spoilt, config(save_minutes=0), tmp_path, toy.save_result,
+            lambda batch: [f"clip {index}" for index in batch.indices(12)],
+        )  # fmt: skip
+
+    state = torch.load(tmp_path / "toy.pt", weights_only=True)
+    assert state["step"] == step and all(value.isfinite().all() for value in state["modules"].values())
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    loss_of = toy.loss_of
+
+    def steep(batch: Batch) -> Tensor:
+        # Its value is a number, its slope at zero is not.
+        return loss_of(batch) + (toy.module[0].weight[0, 0] * 0).abs().sqrt()
+
+    toy.loss_of = steep  # type: ignore[method-assign]
+    with pytest.raises(LegoError, match="toy: the gradient of step 0 is nan; lower learning_rate"):
         toy.train(config())
     assert all(value.isfinite().all() for value in toy.module.state_dict().values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.prompts import build_prompt, encode_description, encode_prompt
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.describe import embed_image, states_of
+from lego_model.pipeline import LegoPipeline
 from lego_training.dataset import read_frame, read_records
 from lego_training.loop import LoopConfig
+from lego_training.stages.diffusion import DiffusionConfig, change, drop_conditions, tune_diffusion
 from lego_training.stages.embed import Embeddings, embed, load_embeddings
-from lego_training.stages.unet import DiffusionConfig, change, drop_conditions, train_unet
 from lego_training.stages.vae import edge_loss, train_vae
 from lego_training.stages.vllm import (
     Example,
@@ -36,6 +39,7 @@ from torch import Tensor
 from tests.training.conftest import PAIRS, Workshop
 
 LATENT = (4, 8, 8)
+NETWORKS_MAKE = ("frame_latents", "target_means", "target_stds", "image_embeddings", "text_states", "text_ids")
 
 
 def settings(**values: Any) -> LoopConfig:
@@ -226,6 +230,25 @@ def test_embeddings_are_of_every_pair_and_its_mirror_image(
         assert not data.text_states[row][len(states) :].any()
         ids = encode_description(tiny.tokenizer, description, 12, tiny.special_text_tokens)
         assert data.text_ids[row].tolist() == ids
+        ids = encode_description(tiny.tokenizer, action, 12, tiny.special_text_tokens)
+        assert data.label_ids[row].tolist() == ids
+    assert data.names[6:8] == [f"{record.clip_id}/{record.action_id}", f"{record.clip_id}/{record.action_id} mirrored"]
+
+
+def test_mirror_images_can_keep_features_and_words_as_in_the_original(
+    embeddings: tuple[Embeddings, Path], workshop: Workshop, tmp_path: Path
+) -> None:
+    mirrored, _ = embeddings
+
+    data = embed(workshop.checkpoint, workshop.records, tmp_path, flip="frames")
+
+    for name in ("image_embeddings", "text_states", "text_ids", "label_ids"):
+        pairs, mirrors = getattr(data, name)[::2], getattr(data, name)[1::2]
+        np.testing.assert_array_equal(pairs, mirrors, err_msg=name)
+    for name in ("frame_latents", "target_means"):
+        np.testing.assert_allclose(getattr(data, name), getattr(mirrored, name), rtol=1e-2, atol=1e-3)
+    with pytest.raises(LegoError, match="embeddings of another checkpoint or dataset"):
+        embed(workshop.checkpoint, workshop.records, tmp_path, flip="everything")
 
 
 def test_embedding_goes_on_where_it_stopped(
@@ -233,7 +256,7 @@ def test_embedding_goes_on_where_it_stopped(
 ) -> None:
     data, output = embeddings
     key, _ = (output / "done.txt").read_text().splitlines()
-    for name in Embeddings.__dataclass_fields__:
+    for name in NETWORKS_MAKE:
         array = np.array(getattr(data, name))
         array[4:] = 0  # not yet done
         array[0] = 7  # done, and not to be done again
@@ -242,7 +265,8 @@ def test_embedding_goes_on_where_it_stopped(
 
     resumed = embed(workshop.checkpoint, workshop.records, tmp_path)
 
-    for name in Embeddings.__dataclass_fields__:
+    np.testing.assert_array_equal(resumed.label_ids, data.label_ids)
+    for name in NETWORKS_MAKE:
         assert (getattr(resumed, name)[0] == 7).all()
         np.testing.assert_allclose(getattr(resumed, name)[1:], getattr(data, name)[1:], rtol=1e-2, atol=1e-3)
     assert (tmp_path / "done.txt").read_text() == f"{key}\n12\n"
@@ -322,9 +346,9 @@ def test_the_unet_learns_and_with_it_what_the_configuration_names(
     before = {part: fingerprint(checkpoint, (part,)) for part in ("unet", "conditioner", "text_encoder", "vae", "vllm")}
     diffusion = DiffusionConfig(train_conditioner=True, train_text_encoder=False, change_weight=change_weight)
 
-    train_unet(checkpoint, data, settings(steps=50, batch_size=8), diffusion, tmp_path)
+    tune_diffusion(checkpoint, data, settings(steps=50, batch_size=8), diffusion, tmp_path)
 
-    assert learnt(tmp_path, "unet") < 0.9
+    assert learnt(tmp_path, "tune_diffusion") < 0.9
     changed = {part for part, value in before.items() if fingerprint(checkpoint, (part,)) != value}
     assert changed == {"unet", "conditioner"}
 
@@ -336,9 +360,73 @@ def test_the_released_codes_frozen_conditioner_can_be_had(
     before = fingerprint(checkpoint, ("conditioner",))
 
     diffusion = DiffusionConfig(train_conditioner=False, train_text_encoder=True)
-    train_unet(checkpoint, data, settings(steps=2), diffusion, tmp_path)
+    tune_diffusion(checkpoint, data, settings(steps=2), diffusion, tmp_path)
 
     assert fingerprint(checkpoint, ("conditioner",)) == before
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "tokens"),
+    [("label", 12), ("description", 12), ("description_image", 16), ("description_text", 24), ("joint", 28)],
+)
+def test_the_context_has_the_blocks_of_its_conditioning_in_training_and_in_use(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, workshop: Workshop, tmp_path: Path, conditioning: Any,
+    tokens: int,
+) -> None:  # fmt: skip
+    data, _ = embeddings
+    seen: list[int] = []
+    forward = UNet2DConditionModel.forward
+
+    def watched(unet: Any, sample: Tensor, timestep: Tensor, context: Tensor, *rest: Any, **more: Any) -> Any:
+        seen.append(context.shape[1])
+        return forward(unet, sample, timestep, context, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UNet2DConditionModel, "forward", watched)
+        tune_diffusion(checkpoint, data, settings(steps=2), DiffusionConfig(conditioning=conditioning), tmp_path)
+        assert set(seen) == {tokens}
+        pipe = LegoPipeline.from_pretrained(checkpoint)
+        guidance = pipe(read_frame(workshop.records[0].input_path), "how do I open the left drawer?", steps=1)
+
+    assert pipe.config.conditioning == conditioning and set(seen) == {tokens}
+    if conditioning == "label":
+        assert guidance.description == "open left drawer"
+
+
+def test_the_label_and_not_the_description_conditions_where_asked_for(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    data, _ = embeddings
+    losses = {}
+    for conditioning, change_of in (("label", "text_ids"), ("label", "label_ids"), ("description", "text_ids")):
+        for words in (getattr(data, change_of), np.zeros_like(getattr(data, change_of))):
+            run = tmp_path / f"{conditioning}{len(losses)}"
+            diffusion = DiffusionConfig(conditioning=conditioning, condition_dropout=0)  # type: ignore[arg-type]
+            tune_diffusion(
+                checkpoint, replace(data, **{change_of: words}), settings(steps=1, learning_rate=0), diffusion, run
+            )
+            (row,) = csv.DictReader((run / "tune_diffusion.csv").read_text().splitlines())
+            losses[conditioning, change_of, bool(words.any())] = row["loss"]
+
+    assert losses["label", "text_ids", True] == losses["label", "text_ids", False]
+    assert losses["label", "label_ids", True] != losses["label", "label_ids", False]
+    assert losses["description", "text_ids", True] != losses["description", "text_ids", False]
+
+
+def test_without_flips_no_mirror_image_is_read(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    data, _ = embeddings
+    spoilt = np.array(data.frame_latents)
+    spoilt[1::2] = np.nan
+
+    tune_diffusion(
+        checkpoint, replace(data, frame_latents=spoilt), settings(steps=4), DiffusionConfig(flip="never"), tmp_path
+    )
+    with pytest.raises(LegoError, match=r"from the samples [^/]+/[^/ ]+ mirrored"):
+        tune_diffusion(
+            checkpoint, replace(data, frame_latents=spoilt), settings(steps=4), DiffusionConfig(), tmp_path / "flipped"
+        )
 
 
 def test_loaded_embeddings_are_mapped_and_not_read(embeddings: tuple[Embeddings, Path]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ evaluate = typer.Typer(no_args_is_help=True, help="Measure a checkpoint.")
 app.add_typer(toy_kitchen, name="toy-kitchen")
 app.add_typer(evaluate, name="evaluate")
 
-STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "unet")
+STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "tune-diffusion")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML of the run, such as lego_training/configs/nano.yaml.")]
 Data = Annotated[Path, typer.Option(help="Dataset directory.")]
@@ -90,7 +90,7 @@ def train_stage(
     features: Path | None = None,
     curation: Path | None = None,
 ) -> None:
-    """Runs one stage of a run; `features` is for the U-Net's, `curation` for the VLLM's tuning."""
+    """Runs one stage of a run; `features` is for diffusion tuning, `curation` for the VLLM's."""
     from lego_training.config import load_config
 
     run_config = load_config(config, overrides or ())
@@ -117,17 +117,20 @@ def train_stage(
         from lego_training.stages.embed import embed
 
         records = records[: run_config.diffusion.pairs or None]
-        embed(checkpoint, records, run / "embeddings")
+        embed(checkpoint, records, run / "embeddings", flip=run_config.diffusion.flip)
     else:
+        from accelerate import PartialState
+
+        from lego_training.stages.diffusion import tune_diffusion
         from lego_training.stages.embed import embed
-        from lego_training.stages.unet import train_unet
 
         records = records[: run_config.diffusion.pairs or None]
         store = None
         if features is not None:
             records, store = _with_features(features, records, run_config.dataset)
-        embeddings = embed(checkpoint, records, run / "embeddings", store)
-        train_unet(checkpoint, embeddings, run_config.unet, run_config.diffusion, run)
+        with PartialState().main_process_first():  # the others find it done
+            embeddings = embed(checkpoint, records, run / "embeddings", store, run_config.diffusion.flip)
+        tune_diffusion(checkpoint, embeddings, run_config.tune_diffusion, run_config.diffusion, run)
     if not was_done:  # else the weights are of the commit and time already on record
         options = [*(overrides or []), *(["--curation", curation.name] if curation else [])]
         _record_provenance(checkpoint, stage, run_config, config, options, len(records))
@@ -162,14 +165,25 @@ def _is_done(stage: str, run_config: Any, checkpoint: Path, run: Path) -> bool:
 
     made = LegoConfig.load(checkpoint).provenance.get("stages", {}).get(stage)
     state = run / ("embeddings/done.txt" if stage == "embed" else f"{stage.replace('-', '_')}.pt")
-    settings = _settings(stage, run_config)
-    return made is not None and {key: made.get(key) for key in settings} == settings and state.is_file()
+    if made is None or not state.is_file():
+        return False
+    # A setting that the record does not know was added since: then what was done is what its default does now.
+    return all(
+        {**_defaults(run_config, key, stage), **made.get(key, {})} == values
+        for key, values in _settings(stage, run_config).items()
+    )
+
+
+def _defaults(run_config: Any, key: str, stage: str) -> dict[str, Any]:
+    """The defaults of one of `_settings`' configurations."""
+    part = getattr(run_config, stage.replace("-", "_") if key == "config" else key, None)
+    return {} if part is None else {each.name: each.default for each in fields(part) if each.default is not MISSING}
 
 
 def _settings(stage: str, run_config: Any) -> dict[str, Any]:
     """What lego.json records of a stage's configuration."""
     values = asdict(run_config)
-    part = {"tune-vllm": "tuning", "embed": "diffusion", "unet": "diffusion"}.get(stage)
+    part = {"tune-vllm": "tuning", "embed": "diffusion", "tune-diffusion": "diffusion"}.get(stage)
     settings = {"config": values.get(stage.replace("-", "_"), {})}
     return {**settings, part: values[part]} if part else settings
 
@@ -252,9 +266,9 @@ def tune_vllm_command(
 _add_stage_command("embed", "Embed a dataset for diffusion tuning.")
 
 
-@app.command("unet")
+@app.command("tune-diffusion")
 @_stoppable()
-def train_unet_command(
+def tune_diffusion_command(
     config: ConfigFile,
     data: Data,
     checkpoint: Checkpoint,
@@ -265,7 +279,7 @@ def train_unet_command(
     overrides: Overrides = None,
 ) -> None:
     """Diffusion tuning of the U-Net with the VLLM's embeddings."""
-    train_stage("unet", config, data, checkpoint, run, overrides, features)
+    train_stage("tune-diffusion", config, data, checkpoint, run, overrides, features)
 
 
 @app.command("features")

@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from lego_training.labels import LABEL_MODES, LabelMode
 from lego_training.loop import LoopConfig
-from lego_training.stages.unet import DiffusionConfig
+from lego_training.stages.diffusion import DiffusionConfig
 from lego_training.stages.vllm import TuningConfig
 
 Built = TypeVar("Built")
@@ -32,7 +32,7 @@ class RunConfig:
         vae: The autoencoder's stage.
         pretrain_vllm: Captioning.
         tune_vllm: Visual instruction tuning.
-        unet: Diffusion tuning.
+        tune_diffusion: Diffusion tuning.
         tuning: What visual instruction tuning trains.
         diffusion: What diffusion tuning trains.
         labels: How narrations become labels, one of `lego_training.labels.LABEL_MODES`.
@@ -44,7 +44,7 @@ class RunConfig:
     vae: LoopConfig
     pretrain_vllm: LoopConfig
     tune_vllm: LoopConfig
-    unet: LoopConfig
+    tune_diffusion: LoopConfig
     tuning: TuningConfig
     diffusion: DiffusionConfig
     labels: LabelMode = "corrected"
@@ -77,9 +77,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise LegoError(f"{path} cannot be read as a configuration: {error}") from error
     kinds = {"tuning": TuningConfig, "diffusion": DiffusionConfig}
-    kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "unet"), LoopConfig)
+    kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "tune_diffusion"), LoopConfig)
     if not isinstance(values, dict):
         raise LegoError(f"{path} is no mapping of keys")
+    if "unet" in values:
+        raise LegoError(f"{path}: the key 'unet' is called 'tune_diffusion' now; rename it")
     parts = {key: _build(kinds[key], value, key) if key in kinds else value for key, value in values.items()}
     return _build(RunConfig, parts, str(path))
 

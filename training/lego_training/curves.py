@@ -18,10 +18,10 @@ def plot_losses(run: Path) -> Path:
     files = sorted(run.glob("*.csv"))
     figure, axes = plt.subplots(1, max(1, len(files)), figsize=(5 * max(1, len(files)), 3.5), squeeze=False)
     for file, axis in zip(files, axes[0], strict=False):
-        rows = list(csv.reader(file.read_text().splitlines()))[1:]
+        rows = list(csv.DictReader(file.read_text().splitlines()))
         if not rows:
             continue
-        steps, losses = np.array(rows, float).T
+        steps, losses = (np.array([row[name] for row in rows], float) for name in ("step", "loss"))
         width = max(1, len(losses) // 50)
         smooth = np.convolve(losses, np.ones(width) / width, "valid")
         axis.plot(steps, losses, alpha=0.25, linewidth=0.5)

@@ -1,31 +1,41 @@
 """The training loop every stage shares: one function, readable top to bottom.
 
-It shows a progress bar, writes losses to a CSV file and a picture, saves often, and resumes exactly: the data of a step
-depends on the step's number alone, so an interrupted run and an uninterrupted one see the same batches.
+It shows a progress bar, writes losses to a CSV file, a picture and TensorBoard, saves often, and resumes exactly: the
+data of a step depends on the step's number alone, so an interrupted run and an uninterrupted one see the same batches,
+and one process sees what several do together.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from diffusers.training_utils import EMAModel
 from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from lego_training.batch import Batch, split_step
 from lego_training.curves import plot_losses
+from lego_training.journal import Figures, open_journal
+from lego_training.state import TrainingState, whole_weights
+
+# The loss of a batch. Either its mean over the samples, or a sum and the weight that the whole step's sum is to be
+# divided by: a mean over tokens, say, is not the mean of the batches' means.
+Loss = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,15 +44,20 @@ class LoopConfig:
 
     Attributes:
         steps: Optimizer steps in all.
-        batch_size: Samples per step.
+        batch_size: Samples per step, of all processes and micro-batches together.
         learning_rate: Peak of AdamW.
-        warmup: Share of the steps the rate rises linearly, 0 to 1.
-        schedule: "cosine" falls to 2 % of the peak at the end; "constant" stays.
+        accumulate: Micro-batches per step, one after the other; more need less memory and change nothing else.
+        gradient_checkpointing: Computes activations again in the backward pass: slower, in far less memory.
+        warmup: Share of the steps in which the rate rises, 0 to 1.
+        warmup_shape: "linear", or "log" as DeepSpeed's WarmupLR (lego-reference C8).
+        schedule: After that "cosine" falls to 2 % of the peak at the end; "constant" stays.
         weight_decay: Of AdamW.
         ema_decay: Upper bound of the average's decay; 0 keeps no average.
+        ema_every: The average moves once a "step", or once a "micro_batch" as in the original (lego-reference A7).
         max_gradient_norm: Gradients are scaled down to this norm; 0 never scales.
         precision: "bf16" computes under autocast, "fp32" without; "auto" is bf16 where the hardware has it.
         save_minutes: Minutes between saved states.
+        sample_minutes: Minutes between sample pictures of a stage that paints; one more at the end. 0 paints none.
         threads: CPU threads; 0 leaves torch's choice.
         seed: Of data order, noise and dropout.
     """
@@ -50,27 +65,38 @@ class LoopConfig:
     steps: int
     batch_size: int
     learning_rate: float
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
     warmup: float = 0.03
+    warmup_shape: str = "linear"
     schedule: str = "cosine"
     weight_decay: float = 0.01
     ema_decay: float = 0.0
+    ema_every: str = "step"
     max_gradient_norm: float = 1.0
     precision: str = "auto"
     save_minutes: float = 5.0
+    sample_minutes: float = 30.0
     threads: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("steps", 1, 10**8), ("batch_size", 1, 10**5), ("threads", 0, 1024), ("seed", 0, 2**31 - 1),
+            ("steps", 1, 10**8), ("batch_size", 1, 10**5), ("accumulate", 1, 10**4), ("threads", 0, 1024),
+            ("seed", 0, 2**31 - 1),
         ):  # fmt: skip
             whole_number_in_range(name, getattr(self, name), least, most)
         for name, low, high in (
             ("learning_rate", 0, 1), ("warmup", 0, 1), ("weight_decay", 0, 10), ("ema_decay", 0, 0.99999),
-            ("max_gradient_norm", 0, 1e6), ("save_minutes", 0, 1e6),
+            ("max_gradient_norm", 0, 1e6), ("save_minutes", 0, 1e6), ("sample_minutes", 0, 1e6),
         ):  # fmt: skip
             number_in_range(name, getattr(self, name), low, high)
-        for name, known in (("schedule", ("cosine", "constant")), ("precision", ("auto", "bf16", "fp32"))):
+        if not isinstance(self.gradient_checkpointing, bool):
+            raise LegoError(f"gradient_checkpointing is {self.gradient_checkpointing!r}; it must be true or false")
+        for name, known in (
+            ("schedule", ("cosine", "constant")), ("warmup_shape", ("linear", "log")),
+            ("ema_every", ("step", "micro_batch")), ("precision", ("auto", "bf16", "fp32")),
+        ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise LegoError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
 
@@ -78,6 +104,8 @@ class LoopConfig:
         """The learning rate of a step, as a share of the peak."""
         rising = max(1.0, self.warmup * self.steps)
         if step < rising:
+            if self.warmup_shape == "log" and rising > 1:
+                return min(1.0, math.log(step + 1) / math.log(rising))
             return min(1.0, (step + 1) / rising)
         if self.schedule == "constant":
             return 1.0
@@ -94,167 +122,224 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
-def batch_indices(step: int, batch_size: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Returns the sample indices of a step: every epoch is its own permutation, batches run on across epochs."""
-    first = step * batch_size
-    wanted = np.arange(first, first + batch_size)
-    indices = np.empty(batch_size, np.int64)
-    for epoch in np.unique(wanted // count):
-        order = np.random.default_rng((seed, int(epoch))).permutation(count)
-        mine = wanted // count == epoch
-        indices[mine] = order[wanted[mine] % count]
-    return indices
-
-
 def train(
     name: str,
     modules: Mapping[str, nn.Module],
-    loss_of_step: Callable[[int], Tensor],
+    loss_of: Callable[[Batch], Loss],
     config: LoopConfig,
     run: Path,
     save_result: Callable[[], None],
+    name_of: Callable[[Batch], list[str]] | None = None,
+    paint: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> None:
     """Trains what requires a gradient in `modules` until `config.steps`, resuming where `run` left off.
+
+    Started by `accelerate launch` or torchrun, several processes share each step's samples. Only the main one writes.
 
     Args:
         name: Of the stage, for the progress bar and the files.
         modules: What is trained and saved, by name.
-        loss_of_step: Returns the loss of a step; it takes that step's data itself.
+        loss_of: Returns the loss of a batch: its mean over the samples, or (sum, weight), see `Loss`. It takes data and
+            random numbers from the batch alone, so that a sample's loss does not depend on what it is computed with.
         config: How.
         run: Directory for the state, the losses and their picture.
         save_result: Called with the averaged weights in place, whenever the state is saved and at the end.
+        name_of: Names the samples of a batch, for errors.
+        paint: Returns sample pictures as one, (H, W, 3), with the averaged weights in place.
 
     Raises:
-        LegoError: The loss is no number, or the saved state is damaged or of another model.
+        LegoError: The loss or the gradient is no number, or the saved state is damaged or of another model.
         KeyboardInterrupt: After SIGINT or SIGTERM, once the state is saved.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = PartialState().device
-    bundle = nn.ModuleDict(dict(modules)).to(device)
-    trained = [parameter for parameter in bundle.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    # A part of a network may be unused, such as the last layer of a vision tower that is tapped before it.
+    data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    accelerator = Accelerator(kwargs_handlers=[data_parallel])
+    device, processes = accelerator.device, accelerator.num_processes
+    state = TrainingState(run / f"{name}.pt", modules)
+    first = state.load_weights()
+    if config.gradient_checkpointing:
+        for module in modules.values():
+            _checkpoint_activations(module)
+    # Whatever wraps a network calls it through its forward, so the loss is computed inside one.
+    work = _Work(modules, loss_of)
+    optimizer = torch.optim.AdamW(
+        [each for each in work.parameters() if each.requires_grad], config.learning_rate,
+        weight_decay=config.weight_decay, fused=True,
+    )  # fmt: skip
+    model, optimizer = accelerator.prepare(work, optimizer)
+    trained = [each for each in model.parameters() if each.requires_grad]
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
-    state = _State(run / f"{name}.pt", bundle, optimizer, average)
-    first = state.load()
+    state.load_optimizer(optimizer, trained, average)
     stop = _StopSignal()
     bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
-    def save(step: int) -> None:
-        state.save(step)
+    def with_average(act: Callable[[], None]) -> None:
         if average is not None:
             average.store(trained)
             average.copy_to(trained)
-        bundle.eval()
-        save_result()
-        bundle.train()
-        if average is not None:
-            average.restore(trained)
-        plot_losses(run)
+        work.eval()
+        try:
+            act()
+        finally:
+            work.train()
+            if average is not None:
+                average.restore(trained)
 
-    bundle.train()
-    saved_at = time.monotonic()
+    def save_weights() -> None:
+        with whole_weights(accelerator, modules):
+            if accelerator.is_main_process:
+                save_result()
+                plot_losses(run)
+        accelerator.wait_for_everyone()
+
+    def save(step: int) -> None:
+        state.save(accelerator, step, optimizer, average)
+        with_average(save_weights)
+
+    work.train()
+    saved_at = painted_at = ended_at = time.monotonic()
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("loss {task.fields[loss]:.4f}"),
     )  # fmt: skip
-    with Progress(*columns) as progress, _LossLog(run / f"{name}.csv", first) as log, stop:
+    main = accelerator.is_main_process
+    with Progress(*columns, disable=not main) as progress, open_journal(run, name, first, main) as journal, stop:
+
+        def keep_picture(step: int) -> None:
+            if paint is not None:
+                with torch.no_grad(), autocast:
+                    picture = paint()
+                journal.add_picture(step, picture)
+
         task = progress.add_task(name, total=config.steps, completed=first, loss=float("nan"))
         for step in range(first, config.steps):
             torch.manual_seed((config.seed << 32) + step)
+            rate = config.learning_rate * config.rate(step)
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * config.rate(step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = loss_of_step(step)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise LegoError(
-                    f"{name}: the loss of step {step} is {value}; lower learning_rate ({config.learning_rate}) and run "
-                    "the same command again to go on from the last saved state"
-                )
-            loss.backward()
-            if config.max_gradient_norm:
-                torch.nn.utils.clip_grad_norm_(trained, config.max_gradient_norm)
+                group["lr"] = rate
+            batches = split_step(
+                step, config.batch_size, config.seed, accelerator.process_index, processes, config.accumulate
+            )
+            total, weight = 0.0, 0.0
+            faulty: list[Batch] = []
+            for batch in batches:
+                last = batch is batches[-1]
+                together: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(model)
+                with together:
+                    with autocast:
+                        summed, counted = model(batch)
+                    accelerator.backward(summed)
+                if not math.isfinite(float(summed.detach())):
+                    faulty.append(batch)
+                total, weight = total + float(summed.detach()), weight + float(counted)
+                if average is not None and config.ema_every == "micro_batch" and not last:
+                    average.step(trained)
+            due = time.monotonic() - saved_at > 60 * config.save_minutes
+            paints = 0 < 60 * config.sample_minutes < time.monotonic() - painted_at
+            # One exchange a step: all processes learn the loss, and agree when to save and to stop.
+            exchanged = torch.tensor(
+                [total, weight, stop.requested, due and main, paints and main], dtype=torch.float64, device=device
+            )
+            total, weight, *flags = accelerator.reduce(exchanged, "sum").tolist()
+            stops, saves, paints = (flag > 0 for flag in flags)
+            loss = total / weight
+            if not math.isfinite(loss):
+                raise LegoError(_no_number(name, step, loss, faulty, loss_of, autocast, name_of, processes, config))
+            # The gradients are of the sum, and the processes' are averaged: now they become those of the mean.
+            for parameter in trained:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(processes / weight)
+            norm = _whole(torch.nn.utils.clip_grad_norm_(trained, config.max_gradient_norm or math.inf))
+            if not math.isfinite(norm):
+                raise LegoError(f"{name}: the gradient of step {step} is {norm}; {_cure(config)}")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.step(trained)
-            log.add(step, value)
-            progress.update(task, completed=step + 1, loss=log.smooth)
-            if stop.requested or time.monotonic() - saved_at > 60 * config.save_minutes:
+            now = time.monotonic()
+            journal.add(Figures(step, loss, rate, norm, config.batch_size / (now - ended_at)))
+            progress.update(task, completed=step + 1, loss=journal.smooth)
+            if saves or stops:
                 save(step + 1)
                 saved_at = time.monotonic()
-            if stop.requested:
+            if stops:
                 raise KeyboardInterrupt(f"{name} stopped at step {step + 1}; run the same command again to go on")
-    # A state that is further than `steps` keeps its count.
-    save(max(first, config.steps))
-    bundle.eval()
+            if paints:
+                with_average(lambda: keep_picture(step + 1))  # noqa: B023  # called at once
+                painted_at = time.monotonic()
+            ended_at = time.monotonic()
+        # A state that is further than `steps` keeps its count.
+        save(max(first, config.steps))
+        if config.sample_minutes and first < config.steps:
+            with_average(lambda: keep_picture(config.steps))
+    work.eval()
     if average is not None:
         average.copy_to(trained)
 
 
-class _State:
-    """The file a run resumes from; tensors and numbers only, so it loads with `weights_only`."""
+class _Work(nn.Module):
+    """The modules in training, with the loss as their forward."""
 
-    def __init__(
-        self, path: Path, bundle: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None
-    ) -> None:
-        self._path, self._bundle, self._optimizer, self._average = path, bundle, optimizer, average
+    def __init__(self, modules: Mapping[str, nn.Module], loss_of: Callable[[Batch], Loss]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(dict(modules))
+        self._loss_of = loss_of
 
-    def load(self) -> int:
-        """Returns the step to go on with; 0 when there is nothing to resume."""
-        if not self._path.is_file():
-            return 0
-        try:
-            values = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many types on damaged files, with advice that would be unsafe
-            raise LegoError(f"{self._path} is damaged; remove it to start anew") from error
-        try:
-            self._bundle.load_state_dict(values["modules"])
-            self._optimizer.load_state_dict(values["optimizer"])
-            if self._average is not None:
-                if values["average"] is None:
-                    raise LegoError("it was saved without an average; set ema_decay to 0 to go on with it")
-                self._average.load_state_dict(values["average"])
-                self._average.to(next(self._bundle.parameters()).device)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise LegoError(f"{self._path} is of another run ({error}); remove it to start anew") from error
-        return int(values["step"])
-
-    def save(self, step: int) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        values = {
-            "step": step,
-            "modules": self._bundle.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "average": self._average.state_dict() if self._average is not None else None,
-        }
-        # An interrupted write must not cost the state before it.
-        partial = self._path.with_suffix(".partial")
-        torch.save(values, partial)
-        partial.replace(self._path)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the loss as a sum, and the weight it is to be divided by."""
+        loss = self._loss_of(batch)
+        return loss if isinstance(loss, tuple) else (loss * len(batch), torch.tensor(float(len(batch))))
 
 
-class _LossLog:
-    """`<stage>.csv` with one line a step; lines of steps done twice after a resume are dropped."""
+def _checkpoint_activations(module: nn.Module) -> None:
+    """Switches gradient checkpointing on in a network of diffusers or transformers that has it; the small have not."""
+    if getattr(module, "supports_gradient_checkpointing", False):
+        module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    elif getattr(module, "_supports_gradient_checkpointing", False):
+        module.enable_gradient_checkpointing()  # type: ignore[operator]
 
-    def __init__(self, path: Path, first: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = list(csv.reader(path.read_text().splitlines()))[1 : first + 1] if path.is_file() else []
-        self._file = path.open("w", newline="", buffering=1)
-        self._writer = csv.writer(self._file)
-        self._writer.writerows([("step", "loss"), *kept])
-        self.smooth = float(kept[-1][1]) if kept else float("nan")
 
-    def __enter__(self) -> Self:
-        return self
+def _whole(value: Tensor) -> float:
+    return float(value.full_tensor() if isinstance(value, DTensor) else value)
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
-    def add(self, step: int, loss: float) -> None:
-        self._writer.writerow((step, f"{loss:.6g}"))
-        self.smooth = loss if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * loss
+def _cure(config: LoopConfig) -> str:
+    rate = config.learning_rate
+    return f"lower learning_rate ({rate}) and run the same command again to go on from the last saved state"
+
+
+def _no_number(
+    name: str,
+    step: int,
+    loss: float,
+    faulty: list[Batch],
+    loss_of: Callable[[Batch], Loss],
+    autocast: AbstractContextManager[Any],
+    name_of: Callable[[Batch], list[str]] | None,
+    processes: int,
+    config: LoopConfig,
+) -> str:
+    """What to say of a loss that is no number: which samples it comes from, if it is not all of them."""
+    guilty, others = [], 0
+    if processes == 1:
+        # A sample's loss does not depend on its company, so each can be tried alone.
+        with torch.no_grad(), autocast:
+            for batch in (one for each in faulty for one in each.one_by_one()):
+                found = loss_of(batch)
+                value = float(found[0] if isinstance(found, tuple) else found)
+                if math.isfinite(value):
+                    others += 1
+                else:
+                    guilty.append(batch)
+    else:
+        guilty = gather_object(faulty)
+    names = [each for batch in guilty for each in (name_of(batch) if name_of else [f"number {batch.positions[0]}"])]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    cure = f"look at these samples, or {_cure(config)}" if others else _cure(config)
+    return f"{name}: the loss of step {step} is {loss}, from the samples {shown}; {cure}"
 
 
 class _StopSignal:

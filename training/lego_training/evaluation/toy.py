@@ -100,10 +100,7 @@ def answer(
         The guidance frames at the input frames' size, (256, 256, 3), and the descriptions.
     """
     frames = [Image.fromarray(pair.input_frame) for pair in pairs]
-    words = [
-        describe(pipe.checkpoint, pipe.embed(frame), question(pair.action))
-        for frame, pair in zip(frames, pairs, strict=True)
-    ]
+    words = [pipe.describe(frame, question(pair.action)) for frame, pair in zip(frames, pairs, strict=True)]
     pixels = pipe.paint(pipe.encode_frames(frames), pipe.context(words), [pair.seed for pair in pairs], steps=steps)
     outputs = [
         np.asarray(pixels_to_frame(each, *frame.size).resize(frame.size, Image.Resampling.BICUBIC))

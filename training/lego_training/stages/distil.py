@@ -23,10 +23,11 @@ from lego_model.sampling import SigmaSchedule
 from lego_model.student import STUDENT, add_student, save_student
 from torch import Tensor
 
-from lego_training.loop import LoopConfig, batch_indices, train
+from lego_training.batch import Batch
+from lego_training.loop import LoopConfig, train
 from lego_training.stages.embed import Embeddings
 from lego_training.stages.trajectories import conditions, paint_trajectories, student_timesteps, trajectory_rows
-from lego_training.stages.unet import change
+from lego_training.stages.diffusion import change
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,8 @@ def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: 
     jumps = Jumps(SigmaSchedule(checkpoint.scheduler), steps, checkpoint.scheduler.config.prediction_type)
     rows, scale = trajectory_rows(samples, len(data)), checkpoint.vae.config.scaling_factor
 
-    def loss_of_step(step: int) -> Tensor:
-        chosen = batch_indices(step, config.batch_size, samples * steps, config.seed)
-        numbers, stops = chosen // steps, chosen % steps
+    def loss_of(batch: Batch) -> tuple[Tensor, Tensor]:
+        numbers, stops = np.divmod(batch.indices(samples * steps), steps)
         device = student.device
         noisy, wanted, clean = (
             torch.from_numpy(paths[numbers, columns].astype(np.float32)).to(device)
@@ -85,7 +85,10 @@ def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: 
         prediction = student(inputs, timesteps, context).sample.float()
         error = jumps.error(prediction, noisy, wanted, stops).square()
         weight = 1 + distillation.change_weight * change(frame, clean / scale, scale)
-        return (weight * error).mean() / weight.mean()
+        return (weight * error).mean(dim=(1, 2, 3)).sum(), weight.mean(dim=(1, 2, 3)).sum()
+
+    def name_of(batch: Batch) -> list[str]:
+        return [data.names[rows[number]] for number in batch.indices(samples * steps) // steps]
 
     def save_result() -> None:
         save_student(student, directory / STUDENT, torch.float16)
@@ -94,7 +97,7 @@ def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: 
         made = StudentConfig(tuple(student_timesteps(steps)), guidance.text_scale, guidance.image_scale)
         replace(lego, student=made).save(directory)
 
-    train("distil", {"student": student}, loss_of_step, config, run, save_result)
+    train("distil", {"student": student}, loss_of, config, run, save_result, name_of)
 
 
 class Jumps:

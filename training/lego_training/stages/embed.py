@@ -1,16 +1,17 @@
 """Runs the frozen parts over a dataset once, so that diffusion tuning reads arrays instead of running four networks.
 
 For every pair, and for its mirror image: the input frame's latent, the target's posterior, the VLLM's image embeddings
-and text states, and the description's token ids.
+and text states, and the token ids of description and label.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ from lego_training.loop import has_bf16
 from lego_training.toy_kitchen.language import mirror_text
 
 _BATCH = 16
+FLIPS = ("everything", "frames", "never")
+# What is mirrored with a pair's frames: the VLLM's features and the words "left" and "right" too, or, as in the
+# original, the frames alone (trap 10 of lego-reference I). "never" trains on no mirror images.
+Flip = Literal["everything", "frames", "never"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Embeddings:
         image_embeddings: (2n, M, D).
         text_states: (2n, N, D), zero rows after the description.
         text_ids: (2n, N) int32, the description as CLIP reads it.
+        label_ids: (2n, N) int32, the label as CLIP reads it.
+        names: (2n,), the records' clip and action ids.
     """
 
     frame_latents: NDArray[np.float16]
@@ -52,23 +59,29 @@ class Embeddings:
     image_embeddings: NDArray[np.float16] | FeatureRows
     text_states: NDArray[np.float16] | FeatureRows
     text_ids: NDArray[np.int32]
+    label_ids: NDArray[np.int32]
+    names: list[str]
 
     def __len__(self) -> int:
         return len(self.text_ids)
 
 
-_NAMES = tuple(Embeddings.__dataclass_fields__)
 _FEATURES = ("image_embeddings", "text_states")
+_OTHERS = ("frame_latents", "target_means", "target_stds", "text_ids", "label_ids")
 
 
 @torch.inference_mode()
 def embed(
-    checkpoint_directory: Path, records: list[Record], output: Path, features: FeatureStore | None = None
+    checkpoint_directory: Path,
+    records: list[Record],
+    output: Path,
+    features: FeatureStore | None = None,
+    flip: Flip = "everything",
 ) -> Embeddings:
     """Embeds every pair and its mirror image; goes on where an interrupted call stopped.
 
     The descriptions are the dataset's own, read through the VLLM (teacher forcing). With stored features the VLLM is
-    not run, and the mirror images keep the features and the words of their pairs, as in the original.
+    not run, and the mirror images keep the features and the words of their pairs, as with `flip` "frames".
 
     Raises:
         LegoError: A record has no description or lacks its features, or `output` holds embeddings of another checkpoint
@@ -90,7 +103,8 @@ def embed(
     }  # fmt: skip
     if features is None:
         shapes |= {"image_embeddings": (lego.image_tokens, width), "text_states": (lego.text_tokens, width)}
-    key = _key(checkpoint_directory, records, features)
+    mirrors_all = features is None and flip != "frames"
+    key = _key(checkpoint_directory, records, features, mirrors_all)
     done = _resume(output, key)
     arrays = {}
     for name, shape in shapes.items():
@@ -105,9 +119,8 @@ def embed(
         for record in batch:
             source, target = read_frame(record.input_path), read_frame(record.target_path)
             pictures += [(source, target), (ImageOps.mirror(source), ImageOps.mirror(target))]
-            texts.append((record.action, record.description))
-            mirrored = (mirror_text(record.action), mirror_text(record.description))
-            texts.append(texts[-1] if features else mirrored)
+            words = (record.action, record.description)
+            texts += [words, (mirror_text(words[0]), mirror_text(words[1])) if mirrors_all else words]
         rows = slice(2 * first, 2 * first + len(texts))
         sources, targets = (
             torch.from_numpy(np.stack([frame_to_pixels(each, lego.resolution) for each in column])).to(
@@ -130,19 +143,24 @@ def embed(
             encode_description(checkpoint.tokenizer, description, lego.text_tokens, special) for _, description in texts
         ]
         if features is None:
-            vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source, _ in pictures])
+            seen = [source for source, _ in (pictures if mirrors_all else pictures[::2])]
+            vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source in seen])
             images = embed_image(checkpoint, torch.from_numpy(vision).to(device))
-            arrays["image_embeddings"][rows] = images.cpu()
-            for row, image, (action, description) in zip(range(rows.start, rows.stop), images, texts, strict=True):
-                words = states_of(checkpoint, image, action, description)
-                arrays["text_states"][row] = pad_text_states(words.text_states, lego.text_tokens).cpu()
+            states = [
+                pad_text_states(states_of(checkpoint, image, action, description).text_states, lego.text_tokens).cpu()
+                for image, (action, description) in zip(images, texts if mirrors_all else texts[::2], strict=True)
+            ]
+            times = 1 if mirrors_all else 2
+            arrays["image_embeddings"][rows] = images.repeat_interleave(times, dim=0).cpu()
+            arrays["text_states"][rows] = torch.stack(states).repeat_interleave(times, dim=0)
         _mark(output, key, rows.stop)
     for array in arrays.values():
         array.flush()
+    _write_names_and_labels(output, checkpoint, records, mirrors_all)
     if features is None:
         return load_embeddings(output)
     return Embeddings(
-        **_mapped(output, [name for name in _NAMES if name not in _FEATURES]),
+        **_mapped(output, _OTHERS),
         image_embeddings=features.image_rows(records, lego.image_tokens, width),
         text_states=features.text_rows(records, lego.text_tokens, width),
     )
@@ -150,17 +168,38 @@ def embed(
 
 def load_embeddings(output: Path) -> Embeddings:
     """Maps finished embeddings into memory."""
-    return Embeddings(**_mapped(output, _NAMES))
+    return Embeddings(**_mapped(output, _OTHERS + _FEATURES))
 
 
 def _mapped(output: Path, names: Sequence[str]) -> dict[str, Any]:
-    return {name: np.load(output / f"{name}.npy", mmap_mode="r") for name in names}
+    arrays = {name: np.load(output / f"{name}.npy", mmap_mode="r") for name in names}
+    return {**arrays, "names": json.loads((output / "names.json").read_text())}
+
+
+def _write_names_and_labels(
+    output: Path, checkpoint: LegoCheckpoint, records: Sequence[Record], mirrors_all: bool
+) -> None:
+    """What takes no network and little time; embeddings made before this was kept get it now."""
+    if (output / "names.json").is_file():
+        return
+    names, labels = [], []
+    for record in records:
+        name = f"{record.clip_id}/{record.action_id}"
+        names += [name, f"{name} mirrored"]
+        labels += [record.action, mirror_text(record.action) if mirrors_all else record.action]
+    length, special = checkpoint.config.text_tokens, checkpoint.special_text_tokens
+    ids = [encode_description(checkpoint.tokenizer, label, length, special) for label in labels]
+    np.save(output / "label_ids.npy", np.array(ids, np.int32))
+    partial = output / "names.partial"
+    partial.write_text(json.dumps(names))
+    partial.replace(output / "names.json")  # last: it says that both are there
 
 
 def _resume(output: Path, key: str) -> int:
     output.mkdir(parents=True, exist_ok=True)
     marker = output / "done.txt"
     if not marker.is_file():
+        (output / "names.json").unlink(missing_ok=True)
         return 0
     saved, done = marker.read_text().splitlines()
     if saved != key:
@@ -176,9 +215,9 @@ def _mark(output: Path, key: str, done: int) -> None:
     partial.replace(output / "done.txt")
 
 
-def _key(checkpoint: Path, records: list[Record], features: FeatureStore | None) -> str:
+def _key(checkpoint: Path, records: list[Record], features: FeatureStore | None, mirrors_all: bool) -> str:
     """Of all that embeddings depend on; the U-Net may change without making them stale. Stored features stay out."""
     texts = "\0".join(f"{each.clip_id}/{each.action_id}/{each.action}/{each.description}" for each in records)
     frozen = fingerprint(checkpoint, parts=("vae", "tokenizer") if features else ("vae", "vllm", "tokenizer"))
-    kind = " features" if features else ""
+    kind = " features" if features else "" if mirrors_all else " frames"
     return f"{frozen[:16]} {len(records)} {hashlib.sha256(texts.encode()).hexdigest()[:16]}{kind}"

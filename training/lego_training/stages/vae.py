@@ -15,8 +15,9 @@ from lego_core.images import frame_square
 from lego_model.checkpoint import load_part, save_part
 from torch import Tensor
 
+from lego_training.batch import Batch
 from lego_training.dataset import Record, Squares
-from lego_training.loop import LoopConfig, batch_indices, train
+from lego_training.loop import LoopConfig, train
 
 CROP = 96
 KL_WEIGHT = 1e-6
@@ -34,17 +35,17 @@ def train_vae(checkpoint: Path, records: list[Record], config: LoopConfig, run: 
     frames = Squares(paths, resolution, lambda frame: frame_square(frame, resolution))
     crop = min(CROP, resolution)
 
-    def loss_of_step(step: int) -> Tensor:
-        rng = np.random.default_rng((config.seed, step))
+    def loss_of(batch: Batch) -> Tensor:
         crops = []
-        for index in batch_indices(step, config.batch_size, len(frames), config.seed):
+        for index, rng in zip(batch.indices(len(frames)), batch.generators, strict=True):
             top, left = rng.integers(0, resolution - crop + 1, 2)
             picture = frames[index][top : top + crop, left : left + crop]
             crops.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
         pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
         pixels = pixels.to(vae.device, memory_format=torch.channels_last)
         posterior = vae.encode(pixels).latent_dist
-        reconstruction = vae.decode(posterior.sample()).sample.float()
+        noise = batch.normal(*posterior.mean.shape[1:]).to(vae.device)
+        reconstruction = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         return (
             F.l1_loss(reconstruction, pixels)
             + F.mse_loss(reconstruction, pixels)
@@ -57,7 +58,10 @@ def train_vae(checkpoint: Path, records: list[Record], config: LoopConfig, run: 
         vae.register_to_config(scaling_factor=latent_scale(vae, frames, config.seed))
         save_part(vae, checkpoint / "vae", torch.float16)
 
-    train("vae", {"vae": vae}, loss_of_step, config, run, save_result)
+    def name_of(batch: Batch) -> list[str]:
+        return [str(paths[index]) for index in batch.indices(len(paths))]
+
+    train("vae", {"vae": vae}, loss_of, config, run, save_result, name_of)
 
 
 def edge_loss(output: Tensor, target: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
+from lego_training.batch import Batch
 from lego_training.curation import Conversation
 from lego_training.dataset import Record, Squares
-from lego_training.loop import LoopConfig, batch_indices, train
+from lego_training.loop import LoopConfig, train
 from lego_training.queries import CAPTION_QUERY, QUERY_TEMPLATES, label_variant, scene_caption
 from lego_training.toy_kitchen.language import mirror_text
 
@@ -128,10 +129,9 @@ def _train(
     vllm.model.vision_tower.requires_grad_(not freeze_tower)
     frames = Squares(paths, lego.vision.size, lambda frame: vision_square(frame, lego.vision))
 
-    def loss_of_step(step: int) -> Tensor:
-        rng = np.random.default_rng((config.seed, step))
+    def loss_of(batch: Batch) -> tuple[Tensor, Tensor]:
         examples, pictures = [], []
-        for index in batch_indices(step, config.batch_size, len(paths), config.seed):
+        for index, rng in zip(batch.indices(len(paths)), batch.generators, strict=True):
             # A mirrored kitchen is a kitchen, if the words are mirrored too.
             mirrored = bool(rng.random() < 0.5)
             query, answer = text_of(index, mirrored, rng)
@@ -139,12 +139,16 @@ def _train(
             examples.append(encode_example(lego, tokenizer, vllm, query, answer))
             pictures.append(frame)
         pixels = torch.from_numpy(normalise_vision(np.stack(pictures), lego.vision)).to(vllm.device)
-        return answer_loss(vllm, pixels, examples)
+        answer_tokens = sum(len(example.answer) for example in examples)
+        return answer_loss(vllm, pixels, examples) * answer_tokens, torch.tensor(float(answer_tokens))
+
+    def name_of(batch: Batch) -> list[str]:
+        return [str(paths[index]) for index in batch.indices(len(paths))]
 
     def save_result() -> None:
         save_part(vllm, checkpoint / "vllm", torch.float16)
 
-    train(name, {"vllm": vllm}, loss_of_step, config, run, save_result)
+    train(name, {"vllm": vllm}, loss_of, config, run, save_result, name_of)
 
 
 def encode_example(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from lego_core.config import number_in_range, whole_number_in_range
+from lego_core.config import Conditioning, LegoConfig, check_conditioning, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
 from lego_model.checkpoint import LegoCheckpoint, save_part
-from lego_model.conditioner import null_context
+from lego_model.conditioner import Conditioner, null_context
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lego_training.loop import LoopConfig, batch_indices, train
-from lego_training.stages.embed import Embeddings
+from lego_training.batch import Batch
+from lego_training.features import FeatureRows
+from lego_training.loop import LoopConfig, train
+from lego_training.stages.embed import FLIPS, Embeddings, Flip
+
+Rows = NDArray[Any] | FeatureRows
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class DiffusionConfig:
         change_weight: Added weight of latents in proportion to how much the frame changes there; 0 is the paper's plain
             mean. Most of a pair does not change, and a small model otherwise spends itself on copying.
         pairs: How many of the dataset's pairs are embedded and trained on, from the first; 0 takes all.
+        conditioning: Which blocks the context has, one of `lego_core.config.CONDITIONINGS`; lego.json records it.
+        flip: What is mirrored in mirror images, one of `lego_training.stages.embed.FLIPS`.
     """
 
     condition_dropout: float = 0.05
@@ -38,6 +46,8 @@ class DiffusionConfig:
     train_text_encoder: bool = False
     change_weight: float = 0.0
     pairs: int = 0
+    conditioning: Conditioning = "joint"
+    flip: Flip = "everything"
 
     def __post_init__(self) -> None:
         number_in_range("condition_dropout", self.condition_dropout, 0, 1 / 3)
@@ -46,9 +56,14 @@ class DiffusionConfig:
                 raise LegoError(f"{name} is {getattr(self, name)!r}; it must be true or false")
         number_in_range("change_weight", self.change_weight, 0, 1e3)
         whole_number_in_range("pairs", self.pairs, 0, 10**9)
+        check_conditioning(self.conditioning)
+        if self.flip not in FLIPS:
+            raise LegoError(f"flip is {self.flip!r}; choose one of {', '.join(FLIPS)}")
 
 
-def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion: DiffusionConfig, run: Path) -> None:
+def tune_diffusion(
+    directory: Path, data: Embeddings, config: LoopConfig, diffusion: DiffusionConfig, run: Path
+) -> None:
     """Trains the U-Net, and with it what `diffusion` names, on embedded pairs."""
     checkpoint = LegoCheckpoint.load(directory)
     unet, conditioner, text_encoder = checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder
@@ -64,30 +79,38 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
             modules[name] = module
     scheduler = checkpoint.scheduler
     scale = checkpoint.vae.config.scaling_factor
-    image_tokens, text_tokens = checkpoint.config.image_tokens, checkpoint.config.text_tokens
+    lego = replace(checkpoint.config, conditioning=diffusion.conditioning)
+    sentences = data.label_ids if lego.conditioning == "label" else data.text_ids
     empty_ids = torch.tensor(
-        [encode_description(checkpoint.tokenizer, "", text_tokens, checkpoint.special_text_tokens)]
+        [encode_description(checkpoint.tokenizer, "", lego.text_tokens, checkpoint.special_text_tokens)]
     )
 
-    def loss_of_step(step: int) -> Tensor:
-        rows = np.sort(batch_indices(step, config.batch_size, len(data), config.seed))
-        frame, mean, std, image, states = (
-            torch.from_numpy(array[rows].astype(np.float32)).to(unet.device)
-            for array in (
-                data.frame_latents, data.target_means, data.target_stds, data.image_embeddings, data.text_states,
-            )
-        )  # fmt: skip
-        ids = torch.from_numpy(data.text_ids[rows].astype(np.int64)).to(unet.device)
-        target = (mean + std * torch.randn_like(std)) * scale
+    def rows_of(batch: Batch) -> NDArray[np.int64]:
+        # Even rows are the pairs, odd ones their mirror images.
+        return 2 * batch.indices(len(data) // 2) if diffusion.flip == "never" else batch.indices(len(data))
+
+    def loss_of(batch: Batch) -> tuple[Tensor, Tensor]:
+        rows = rows_of(batch)
+
+        def read(array: Rows) -> Tensor:
+            return torch.from_numpy(array[rows].astype(np.float32)).to(unet.device)
+
+        frame, mean, std = read(data.frame_latents), read(data.target_means), read(data.target_stds)
+        image = read(data.image_embeddings) if lego.has_image_block else None
+        states = read(data.text_states) if lego.has_text_block else None
+        ids = torch.from_numpy(sentences[rows].astype(np.int64)).to(unet.device)
+        target = (mean + std * batch.normal(*std.shape[1:]).to(std.device)) * scale
         # The empty sentence rides along as the last row: its encoding is the text half of the null condition.
         hidden = text_encoder(torch.cat([ids, empty_ids.to(ids.device)])).last_hidden_state
-        context = conditioner(hidden[:-1], image, states)
-        null = null_context(hidden[-1:], image_tokens).to(context.dtype)
-        chance = torch.rand(len(rows), device=unet.device)
+        # Also where it is frozen, as in the original (lego-reference A3).
+        conditioner.train(unet.training)
+        context = condition(conditioner, hidden[:-1], image, states, batch)
+        null = null_context(hidden[-1:], lego.projected_tokens).to(context.dtype)
+        chance = batch.uniform().to(unet.device)
         context, source = drop_conditions(context, frame, null, chance, diffusion.condition_dropout)
 
-        noise = torch.randn_like(target)
-        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(rows),), device=unet.device)
+        noise = batch.normal(*target.shape[1:]).to(unet.device)
+        timesteps = batch.integers(scheduler.config.num_train_timesteps).to(unet.device)
         alpha_bar = scheduler.alphas_cumprod.to(unet.device)[timesteps][:, None, None, None]
         noisy = alpha_bar.sqrt() * target + (1 - alpha_bar).sqrt() * noise
         if scheduler.config.prediction_type == "v_prediction":
@@ -97,13 +120,32 @@ def train_unet(directory: Path, data: Embeddings, config: LoopConfig, diffusion:
         inputs = torch.cat([noisy, source], dim=1).contiguous(memory_format=torch.channels_last)
         error = (unet(inputs, timesteps, context).sample.float() - wanted).square()
         weight = 1 + diffusion.change_weight * change(frame, mean, scale)
-        return (weight * error).mean() / weight.mean()
+        return (weight * error).mean(dim=(1, 2, 3)).sum(), weight.mean(dim=(1, 2, 3)).sum()
+
+    def name_of(batch: Batch) -> list[str]:
+        return [data.names[row] for row in rows_of(batch)]
 
     def save_result() -> None:
         for name, module in modules.items():
             save_part(module, directory / name, torch.float16)
+        written = LegoConfig.load(directory)
+        if written.conditioning != lego.conditioning:
+            replace(written, conditioning=lego.conditioning).save(directory)
 
-    train("unet", modules, loss_of_step, config, run, save_result)
+    train("tune_diffusion", modules, loss_of, config, run, save_result, name_of)
+
+
+def condition(
+    conditioner: Conditioner, hidden: Tensor, image: Tensor | None, states: Tensor | None, batch: Batch
+) -> Tensor:
+    """Returns the context of a batch, one sample after the other: π's dropout belongs to its sample."""
+    contexts = []
+    for row, generator in enumerate(batch.generators):
+        torch.manual_seed(int(generator.integers(2**63)))
+        contexts.append(
+            conditioner(*(each if each is None else each[row : row + 1] for each in (hidden, image, states)))
+        )
+    return torch.cat(contexts)
 
 
 def drop_conditions(
