@@ -25,12 +25,15 @@ evaluate = typer.Typer(no_args_is_help=True, help="Measure a checkpoint.")
 app.add_typer(toy_kitchen, name="toy-kitchen")
 app.add_typer(evaluate, name="evaluate")
 
-STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "tune-diffusion")
+STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "tune-diffusion", "distil")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML of the run, such as lego_training/configs/nano.yaml.")]
 Data = Annotated[Path, typer.Option(help="Dataset directory.")]
 Checkpoint = Annotated[Path, typer.Option(help="Checkpoint directory, read and written.")]
 Run = Annotated[Path, typer.Option(help="Directory for states to resume from, losses and embeddings.")]
+Features = Annotated[
+    Path | None, typer.Option(help="Folder of VLLM features, written by lego-train features or released.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the YAML.")]
 
 
@@ -72,7 +75,7 @@ def train_all(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, 
     from lego_training.config import load_config
 
     run_config = load_config(config, overrides or ())
-    for stage in STAGES:
+    for stage in STAGES if run_config.distil else STAGES[:-1]:
         # Not merely to save time: doing pretrain-vllm again would write its VLLM over the tuned one.
         if _is_done(stage, run_config, checkpoint, run):
             typer.echo(f"{stage} is done")
@@ -90,7 +93,7 @@ def train_stage(
     features: Path | None = None,
     curation: Path | None = None,
 ) -> None:
-    """Runs one stage of a run; `features` is for diffusion tuning, `curation` for the VLLM's."""
+    """Runs one stage of a run; `features` is for diffusion tuning and distillation, `curation` for the VLLM's."""
     from lego_training.config import load_config
 
     run_config = load_config(config, overrides or ())
@@ -122,6 +125,7 @@ def train_stage(
         from accelerate import PartialState
 
         from lego_training.stages.diffusion import tune_diffusion
+        from lego_training.stages.distil import distil
         from lego_training.stages.embed import embed
 
         records = records[: run_config.diffusion.pairs or None]
@@ -130,7 +134,12 @@ def train_stage(
             records, store = _with_features(features, records, run_config.dataset)
         with PartialState().main_process_first():  # the others find it done
             embeddings = embed(checkpoint, records, run / "embeddings", store, run_config.diffusion.flip)
-        tune_diffusion(checkpoint, embeddings, run_config.tune_diffusion, run_config.diffusion, run)
+        if stage == "tune-diffusion":
+            tune_diffusion(checkpoint, embeddings, run_config.tune_diffusion, run_config.diffusion, run)
+        elif run_config.distil is None:
+            raise LegoError(f"{config} has no key distil, which says how the student is trained; see nano.yaml")
+        else:
+            distil(checkpoint, embeddings, run_config.distil, run_config.distillation, run)
     if not was_done:  # else the weights are of the commit and time already on record
         options = [*(overrides or []), *(["--curation", curation.name] if curation else [])]
         _record_provenance(checkpoint, stage, run_config, config, options, len(records))
@@ -183,7 +192,9 @@ def _defaults(run_config: Any, key: str, stage: str) -> dict[str, Any]:
 def _settings(stage: str, run_config: Any) -> dict[str, Any]:
     """What lego.json records of a stage's configuration."""
     values = asdict(run_config)
-    part = {"tune-vllm": "tuning", "embed": "diffusion", "tune-diffusion": "diffusion"}.get(stage)
+    part = {
+        "tune-vllm": "tuning", "embed": "diffusion", "tune-diffusion": "diffusion", "distil": "distillation",
+    }.get(stage)  # fmt: skip
     settings = {"config": values.get(stage.replace("-", "_"), {})}
     return {**settings, part: values[part]} if part else settings
 
@@ -273,13 +284,21 @@ def tune_diffusion_command(
     data: Data,
     checkpoint: Checkpoint,
     run: Run,
-    features: Annotated[
-        Path | None, typer.Option(help="Folder of VLLM features, written by lego-train features or released.")
-    ] = None,
+    features: Features = None,
     overrides: Overrides = None,
 ) -> None:
     """Diffusion tuning of the U-Net with the VLLM's embeddings."""
     train_stage("tune-diffusion", config, data, checkpoint, run, overrides, features)
+
+
+@app.command("distil")
+@_stoppable()
+def distil_command(
+    config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, features: Features = None,
+    overrides: Overrides = None,
+) -> None:  # fmt: skip
+    """Distil a student of the U-Net that paints in one to four evaluations."""
+    train_stage("distil", config, data, checkpoint, run, overrides, features)
 
 
 @app.command("features")
@@ -356,25 +375,32 @@ def evaluate_toy(
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Denoising steps; the model's own if unset.")
     ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Such as distilled, for the student; the model's own if unset.")
+    ] = None,
     untuned: Annotated[
         Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, to measure it again here.")
     ] = None,
 ) -> None:
     """Judge descriptions and pictures on unseen toy-kitchen scenes against the renderer's truth."""
-    from lego_core.config import LegoConfig
+    from lego_core.branches import STUDENT_BRANCH, branch_weights
+    from lego_core.config import SAMPLERS, LegoConfig
     from lego_model.checkpoint import LegoCheckpoint, fingerprint
 
     from lego_training.evaluation import report, toy
     from lego_training.toy_kitchen.pair import make_pair
 
+    if sampler is not None and sampler not in SAMPLERS:
+        raise LegoError(f"sampler is {sampler!r}; choose one of {', '.join(SAMPLERS)}")
     config = LegoConfig.load(checkpoint)
+    guidance = config.defaults(sampler)  # type: ignore[arg-type]  # checked above
     json_file.parent.mkdir(parents=True, exist_ok=True)
     journal = json_file.with_suffix(".partial.jsonl")
     # As server and manifest name it: says which weights the figures are of.
     model_version = f"{config.name}-{fingerprint(checkpoint)[:12]}"
     figures = {
         "model_version": model_version,
-        **report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps)),
+        **report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps, guidance.sampler)),
     }
     if untuned is not None:
         pairs = (make_pair(toy.FIRST_SEED + index, "val") for index in range(scenes))
@@ -387,8 +413,10 @@ def evaluate_toy(
         else f"measured on the first {before.get('scenes')} scenes when the VLLM was tuned" if before
         else "not measured"
     )  # fmt: skip
-    # Three guidance branches a step, each one evaluation of the U-Net.
-    figures["unet_evaluations_per_frame"] = 3 * (steps or config.guidance.steps)
+    distilled = guidance.sampler == "distilled"
+    branches = STUDENT_BRANCH if distilled else branch_weights(guidance.text_scale, guidance.image_scale)
+    figures |= {"sampler": guidance.sampler, "steps": steps or guidance.steps}
+    figures["unet_evaluations_per_frame"] = len(branches) * figures["steps"]
     report.write(figures, json_file)
     journal.unlink(missing_ok=True)
     console = Console()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from yaml import YAMLError
 from lego_training.labels import LABEL_MODES, LabelMode
 from lego_training.loop import LoopConfig
 from lego_training.stages.diffusion import DiffusionConfig
+from lego_training.stages.distil import DistillationConfig
 from lego_training.stages.vllm import TuningConfig
 
 Built = TypeVar("Built")
@@ -35,6 +36,8 @@ class RunConfig:
         tune_diffusion: Diffusion tuning.
         tuning: What visual instruction tuning trains.
         diffusion: What diffusion tuning trains.
+        distil: Training of the few-step student; None for a run that makes none.
+        distillation: What the student is to be.
         labels: How narrations become labels, one of `lego_training.labels.LABEL_MODES`.
     """
 
@@ -47,6 +50,8 @@ class RunConfig:
     tune_diffusion: LoopConfig
     tuning: TuningConfig
     diffusion: DiffusionConfig
+    distil: LoopConfig | None = None
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     labels: LabelMode = "corrected"
 
     def __post_init__(self) -> None:
@@ -76,8 +81,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         values = OmegaConf.to_container(merged, resolve=True)
     except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise LegoError(f"{path} cannot be read as a configuration: {error}") from error
-    kinds = {"tuning": TuningConfig, "diffusion": DiffusionConfig}
-    kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "tune_diffusion"), LoopConfig)
+    kinds: dict[str, type] = {
+        "tuning": TuningConfig, "diffusion": DiffusionConfig, "distillation": DistillationConfig,
+    }  # fmt: skip
+    kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "tune_diffusion", "distil"), LoopConfig)
     if not isinstance(values, dict):
         raise LegoError(f"{path} is no mapping of keys")
     if "unet" in values:
@@ -89,7 +96,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def _build(kind: type[Built], values: Any, place: str) -> Built:
     if not isinstance(values, dict):
         raise LegoError(f"{place} is {values!r}; it must be a mapping of keys")
-    known = {each.name: each.default is MISSING for each in fields(kind)}  # type: ignore[arg-type]
+    known = {
+        each.name: each.default is MISSING and each.default_factory is MISSING
+        for each in fields(kind)  # type: ignore[arg-type]
+    }
     unknown = [key for key in values if key not in known]
     if unknown:
         raise LegoError(f"{place}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from lego_core.config import Sampler
 from lego_core.errors import LegoError
 from lego_core.images import pixels_to_frame
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
@@ -61,19 +62,22 @@ class SceneResult:
         return self.hand and self.verb and self.object and self.side
 
 
-def evaluate_scenes(checkpoint: Path, scenes: int, journal: Path, steps: int | None = None) -> list[SceneResult]:
+def evaluate_scenes(
+    checkpoint: Path, scenes: int, journal: Path, steps: int | None = None, sampler: Sampler | None = None
+) -> list[SceneResult]:
     """Describes and paints `scenes` unseen scenes; goes on where an interrupted call stopped.
 
     Args:
         checkpoint: Directory.
         scenes: How many.
         journal: One JSON line a scene; removed by the caller once the report is written.
-        steps: Denoising steps; None takes the model's default.
+        steps: Denoising steps; None takes the model's default, as for the next.
+        sampler: One of `lego_core.config.SAMPLERS`.
 
     Raises:
         LegoError: The journal is of another checkpoint or other settings.
     """
-    key = f"{fingerprint(checkpoint)[:16]} steps={steps}"
+    key = f"{fingerprint(checkpoint)[:16]} steps={steps} sampler={sampler}"
     results = _read_journal(journal, key)
     pipe = LegoPipeline.from_pretrained(checkpoint)
     # Written anew: an interruption may have cut its last line short.
@@ -83,7 +87,7 @@ def evaluate_scenes(checkpoint: Path, scenes: int, journal: Path, steps: int | N
         while len(results) < scenes:
             first = FIRST_SEED + len(results)
             pairs = [make_pair(first + i, "val") for i in range(min(_BATCH, scenes - len(results)))]
-            for pair, output, description in zip(pairs, *answer(pipe, pairs, steps), strict=True):
+            for pair, output, description in zip(pairs, *answer(pipe, pairs, steps, sampler), strict=True):
                 results.append(judge(pair, output, description))
                 log.write(json.dumps(asdict(results[-1])) + "\n")
             log.flush()
@@ -92,7 +96,7 @@ def evaluate_scenes(checkpoint: Path, scenes: int, journal: Path, steps: int | N
 
 
 def answer(
-    pipe: LegoPipeline, pairs: list[KitchenPair], steps: int | None = None
+    pipe: LegoPipeline, pairs: list[KitchenPair], steps: int | None = None, sampler: Sampler | None = None
 ) -> tuple[list[NDArray[np.uint8]], list[str]]:
     """Asks each pair's question of its input frame.
 
@@ -101,7 +105,8 @@ def answer(
     """
     frames = [Image.fromarray(pair.input_frame) for pair in pairs]
     words = [pipe.describe(frame, question(pair.action)) for frame, pair in zip(frames, pairs, strict=True)]
-    pixels = pipe.paint(pipe.encode_frames(frames), pipe.context(words), [pair.seed for pair in pairs], steps=steps)
+    seeds = [pair.seed for pair in pairs]
+    pixels = pipe.paint(pipe.encode_frames(frames), pipe.context(words), seeds, steps=steps, sampler=sampler)
     outputs = [
         np.asarray(pixels_to_frame(each, *frame.size).resize(frame.size, Image.Resampling.BICUBIC))
         for each, frame in zip(pixels.float().cpu().numpy(), frames, strict=True)

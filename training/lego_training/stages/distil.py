@@ -25,9 +25,9 @@ from torch import Tensor
 
 from lego_training.batch import Batch
 from lego_training.loop import LoopConfig, train
+from lego_training.stages.diffusion import change
 from lego_training.stages.embed import Embeddings
 from lego_training.stages.trajectories import conditions, paint_trajectories, student_timesteps, trajectory_rows
-from lego_training.stages.diffusion import change
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
+from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.noise import gaussian_noise
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
@@ -53,7 +54,8 @@ def paint_trajectories(
         output: Where the latents go.
         steps: Of the student, K.
         teacher_steps: Of DPM-Solver++(2M), a multiple of K.
-        samples: How many pictures; rows of `data` in an order of their own, each from its own noise.
+        samples: How many pictures, more than last time if need be; rows of `data` in an order of their own, each from
+            its own noise.
 
     Returns:
         (samples, K + 1, 4, r, r): noise first, the clean latent last, scaled; all of unit variance or less
@@ -84,7 +86,7 @@ def paint_trajectories(
             assert isinstance(latents, np.memmap)
             latents.flush()
             _mark(output, key, numbers.stop)
-    return latents
+    return latents[:samples]
 
 
 def trajectory_rows(samples: int, rows: int) -> NDArray[np.int64]:
@@ -110,23 +112,31 @@ def conditions(
     return frame, checkpoint.conditioner(hidden, image, states)
 
 
-def _key(directory: Path, data: Embeddings, steps: int, teacher_steps: int) -> str:
-    """Of all that the trajectories depend on, but their number: more can be painted later."""
-    frozen = fingerprint(directory, parts=("unet", "conditioner", "text_encoder"))[:16]
+def _key(checkpoint: Path, data: Embeddings, steps: int, teacher_steps: int) -> str:
+    """Of all that a trajectory depends on; their number is none of it, so more can be painted later."""
+    frozen = fingerprint(checkpoint, parts=("unet", "conditioner", "text_encoder"))[:16]
+    guidance = LegoConfig.load(checkpoint).guidance
     texts = hashlib.sha256(np.ascontiguousarray(data.text_ids).tobytes()).hexdigest()[:16]
-    return f"{frozen} {texts} {steps} of {teacher_steps}"
+    return f"{frozen} {texts} {steps} of {teacher_steps} at {guidance.text_scale:g} {guidance.image_scale:g}"
 
 
 def _open(output: Path, key: str, shape: tuple[int, ...]) -> tuple[int, NDArray[np.float16]]:
-    """Returns how many are done, and the file's array."""
+    """Returns how many are done, and the file's array of at least that shape."""
     output.mkdir(parents=True, exist_ok=True)
     path, marker = output / "latents.npy", output / "done.txt"
     if not marker.is_file():
         return 0, np.lib.format.open_memmap(path, "w+", np.float16, shape)
     saved, done = marker.read_text().splitlines()
     array = np.lib.format.open_memmap(path, "r+")
-    if saved != key or array.shape != shape:
+    if saved != key or array.shape[1:] != shape[1:]:
         raise LegoError(f"{output} holds trajectories of another checkpoint or other settings; remove it to start anew")
+    if len(array) < shape[0]:  # more are wanted than there was room for
+        larger = path.with_suffix(".partial")
+        grown = np.lib.format.open_memmap(larger, "w+", np.float16, shape)
+        grown[: int(done)] = array[: int(done)]
+        grown.flush()
+        larger.replace(path)
+        array = grown
     return int(done), array
 
 
