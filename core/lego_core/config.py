@@ -16,8 +16,9 @@ from typing import Any, Literal, Self
 from lego_core.errors import LegoError
 
 FORMAT_VERSION = 1
+GUIDED_SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp")
 # "distilled" is the model's student, where it has one: its own few steps, without guidance branches.
-SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp", "distilled")
+SAMPLERS = (*GUIDED_SAMPLERS, "distilled")
 Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp", "distilled"]
 # "original" does as the code of the paper does, faults included: docs/fidelity.md holds every difference.
 FIDELITIES = ("default", "original")
@@ -196,7 +197,7 @@ class LegoConfig:
             own = self.guidance.at(fidelity)
             return own if sampler is None else replace(own, sampler=sampler)
         if self.student is None:
-            raise LegoError(f"{self.name} has no distilled student; choose one of {', '.join(SAMPLERS[:-1])}")
+            raise LegoError(f"{self.name} has no distilled student; choose one of {', '.join(GUIDED_SAMPLERS)}")
         return GuidanceDefaults(
             "distilled", len(self.student.timesteps), self.student.text_scale, self.student.image_scale
         )

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from lego_core.manifest import GRAPHS, TensorSpec
+from lego_core.manifest import GRAPHS, STUDENT_GRAPH, TensorSpec
 from lego_export.graphs import GraphDefinition
 from lego_export.parity import check_graph, compare, open_session, run_module
 from lego_export.samples import Samples
@@ -14,16 +14,18 @@ from lego_model.checkpoint import LegoCheckpoint
 from lego_model.describe import embed_image
 from lego_server.engines.interface import expected_interface
 
+ALL_GRAPHS = (*GRAPHS, STUDENT_GRAPH)
+
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
 def test_graph_equals_torch(built, definitions, samples, graph: str, batch: int) -> None:
     session = open_session(built.engines / f"{graph}.onnx", threads=1)
     parity = check_graph(session, definitions[graph], samples.feeds(graph, batch))
     assert parity.relative < 2e-4
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
 def test_graph_file_has_the_names_and_dimensions_of_the_manifest(built, graph: str) -> None:
     model = onnx.load(str(built.engines / f"{graph}.onnx"), load_external_data=False)
 
@@ -41,7 +43,7 @@ def test_graph_file_has_the_names_and_dimensions_of_the_manifest(built, graph: s
     assert specs(model.graph.output) == list(built.manifest.graphs[graph].outputs)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
 def test_graph_has_the_tensors_the_server_expects(built, graph: str) -> None:
     inputs, outputs = expected_interface(built.manifest)[graph]
     assert [spec.name for spec in built.manifest.graphs[graph].inputs] == list(inputs)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
-from lego_core.config import SAMPLERS, Sampler
+from lego_core.config import GUIDED_SAMPLERS, Sampler
 from lego_core.errors import LegoError
 from lego_model.describe import describe
 from lego_model.pipeline import LegoPipeline
@@ -45,7 +45,7 @@ def test_any_colour_mode_is_taken(pipe: LegoPipeline, frames: list[Image.Image],
     assert pipe(frames[0].convert(mode), QUERY, steps=1).image.mode == "RGB"
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
 @torch.inference_mode()
 def test_a_batch_paints_what_its_members_paint_alone(
     pipe: LegoPipeline, frames: list[Image.Image], sampler: Sampler

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
 from lego_core.branches import branch_weights
-from lego_core.config import SAMPLERS, Sampler
+from lego_core.config import GUIDED_SAMPLERS, Sampler
 from lego_core.manifest import NoiseSchedule
 from lego_core.noise import gaussian_noise
 from lego_model.checkpoint import LegoCheckpoint
@@ -47,7 +47,7 @@ def test_schedule_is_the_servers(schedule: SigmaSchedule, steps: int) -> None:
     np.testing.assert_allclose(timesteps, np.linspace(999, 0, steps), atol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_a_perfect_denoiser_is_followed_to_its_clean_latent(
     schedule: SigmaSchedule, sampler: Sampler, steps: int
@@ -80,7 +80,7 @@ def server_latent(
 
 
 @pytest.mark.parametrize("steps", [1, 6])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
 @torch.inference_mode()
 def test_the_server_paints_the_same_picture_from_the_same_seed(
     pipe: LegoPipeline, tiny: LegoCheckpoint, sampler: Sampler, steps: int

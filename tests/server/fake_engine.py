@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 from lego_core.branches import Branch
-from lego_core.config import GuidanceDefaults, LegoConfig, VisionInput
+from lego_core.config import GuidanceDefaults, LegoConfig, StudentConfig, VisionInput
 from lego_core.manifest import DecoderSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
 from lego_server.texts import PromptTokens, Texts
@@ -40,6 +40,7 @@ def make_manifest(steps: int = 4) -> Manifest:
         lego=LegoConfig(
             name="fake", resolution=RESOLUTION, text_tokens=TEXT_TOKENS, image_tokens=4, max_description_tokens=10,
             guidance=GuidanceDefaults(steps=steps), vision=VisionInput(size=32), notice="A fake model for tests.",
+            student=StudentConfig((999, 499), 7.5, 1.5),
         ),
         schedule=NoiseSchedule(),
         decoder=DecoderSpec(1, 1, 8, HIDDEN, bos_token_id=1, eos_token_id=EOS),
@@ -64,6 +65,7 @@ class FakeEngine:
         batches: (method, batch size) of every call in order.
         delay: Seconds each call takes.
         gate: Denoising waits until it is set.
+        branches: The branches of every denoising call.
         broken_words: A prompt with one of these words makes `prefill` raise.
     """
 
@@ -74,6 +76,7 @@ class FakeEngine:
         self.delay = delay
         self.calls: Counter[str] = Counter()
         self.batches: list[tuple[str, int]] = []
+        self.branches: list[tuple[Branch, ...]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.broken_words: set[str] = set()
@@ -120,6 +123,7 @@ class FakeEngine:
         branches: tuple[Branch, ...],
     ) -> list[Array]:  # fmt: skip
         self._log("denoise", len(latents))
+        self.branches.append(branches)
         assert self.gate.wait(30)
         predictions = []
         for latent, timestep, handle in zip(latents, timesteps, conditions, strict=True):
@@ -128,6 +132,7 @@ class FakeEngine:
                 "conditional": latent - condition["latent"] * condition["strength"],
                 "image_only": latent - condition["latent"],
                 "null": latent,
+                "student": latent - condition["latent"] * 2,
             }
             predictions.append(np.stack([rows[branch] for branch in branches]) * np.float32(1 - timestep / 2000))
         return predictions

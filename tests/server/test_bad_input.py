@@ -50,7 +50,21 @@ async def assert_still_answers(client: GuideClient, query_id: int = 1000) -> Non
         (DRAWER, {"text_scale": float("nan")}, "options.text_scale is nan"),
         (DRAWER, {"image_scale": float("inf")}, "options.image_scale is inf; it must lie between 1 and 10"),
         (DRAWER, {"fidelity": 77}, "options.fidelity is 77; choose one of default, original"),
-        (DRAWER, {"sampler": 77}, "options.sampler is 77; choose one of euler_ancestral, euler, dpm_solver_pp"),
+        (
+            DRAWER,
+            {"sampler": pb.SAMPLER_DISTILLED, "steps": 8},
+            "options.steps is 8; this model's student was distilled for 2 alone",
+        ),
+        (
+            DRAWER,
+            {"sampler": pb.SAMPLER_DISTILLED, "text_scale": 3.0},
+            "options.text_scale is 3; this model's student was distilled for 7.5 alone",
+        ),
+        (
+            DRAWER,
+            {"sampler": 77},
+            "options.sampler is 77; choose one of euler_ancestral, euler, dpm_solver_pp, distilled",
+        ),
         (DRAWER, {"preview_every": 1001}, "options.preview_every is 1001"),
         (DRAWER, {"jpeg_quality": 0}, "options.jpeg_quality is 0; it must lie between 1 and 100"),
         (DRAWER, {"description": "  "}, "options.description has 0 characters; give 1 to 1000"),

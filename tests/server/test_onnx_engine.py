@@ -93,6 +93,19 @@ def test_branches_see_what_guidance_says_they_see(engine: Engine, frame: FrameFe
     assert len({branch.tobytes() for branch in all_three}) == 3
 
 
+def test_the_student_is_a_network_of_its_own_that_sees_text_and_image(engine: Engine, frame: FrameFeatures) -> None:
+    condition = engine.condition(frame, engine.texts.clip_ids("left hand"), random(3, 16))
+    other = engine.condition(frame, engine.texts.clip_ids("right hand"), random(3, 16))
+    latent = random(4, 8, 8)
+    student = engine.denoise([latent], [500.0], [condition], ("student",))[0]
+
+    assert student.shape == (1, 4, 8, 8)
+    assert not np.allclose(student[0], engine.denoise([latent], [500.0], [condition], ("conditional",))[0][0], atol=0.1)
+    assert not np.allclose(student, engine.denoise([latent], [500.0], [other], ("student",))[0], atol=1e-4)
+    with pytest.raises(LegoError, match="the student stands alone"):
+        engine.denoise([latent], [500.0], [condition], ("conditional", "student"))
+
+
 def test_requests_are_denoised_together_as_alone_each_at_its_timestep(engine: Engine, frame: FrameFeatures) -> None:
     conditions = [engine.condition(frame, engine.texts.clip_ids(text), random(3, 16)) for text in ("left", "right")]
     latents, timesteps = [random(4, 8, 8), random(4, 8, 8)], [999.0, 3.25]

@@ -52,6 +52,20 @@ async def test_an_answer_comes_as_description_then_progress_then_picture() -> No
     assert t.total_ms == pytest.approx(stages, rel=1e-3)
 
 
+async def test_the_distilled_student_paints_in_its_own_steps_and_is_asked_once_each() -> None:
+    engine = FakeEngine()
+    async with running(engine) as server:
+        client = await server.open_session()
+        await client.frame()
+        warm_up = len(engine.branches)
+        await client.query(1, sampler=pb.SAMPLER_DISTILLED)
+        result = await client.result()
+
+    assert (result.sampler, result.steps) == (pb.SAMPLER_DISTILLED, 2)
+    assert (result.text_scale, result.image_scale) == (7.5, 1.5)
+    assert engine.branches[warm_up:] == [("student",), ("student",)]
+
+
 async def test_the_fidelity_original_has_the_originals_defaults_and_finish() -> None:
     async with running(FakeEngine()) as server:
         client = await server.open_session()

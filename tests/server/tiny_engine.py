@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import onnx.parser
-from lego_core.manifest import GRAPHS, GraphSpec, Manifest, TensorSpec
+from lego_core.manifest import GraphSpec, Manifest, TensorSpec
 from lego_server.engines.interface import expected_interface
 
 from tests.server.fake_engine import HIDDEN, make_manifest, make_tokenizer
@@ -46,6 +46,12 @@ _BODIES = {
         parts = Constant<value_ints=[4,4]>()  axis1 = Constant<value_ints=[1]>()
         noisy, image = Split<axis=1>(sample, parts)  mixed = Mul(image, m4)  sum = Add(noisy, mixed)
         sharp = Mul(sum, s)  prediction = Tanh(sharp)""",
+    "unet_student": """
+        axes = Constant<value_ints=[1,2]>()  mean = ReduceMean<keepdims=0>(context, axes)
+        a = Constant<value_ints=[1,2,3]>()  m4 = Unsqueeze(mean, a)  t4 = Unsqueeze(timestep, a)
+        parts = Constant<value_ints=[4,4]>()  axis1 = Constant<value_ints=[1]>()
+        noisy, image = Split<axis=1>(sample, parts)  mixed = Mul(image, m4)  sum = Add(noisy, mixed)
+        shift = Sin(t4)  moved = Add(sum, shift)  prediction = Tanh(moved)""",
     "vae_decoder": """
         start = Constant<value_ints=[0]>()  end = Constant<value_ints=[3]>()  axis = Constant<value_ints=[1]>()
         rgb = Slice(latent, start, end, axis)  scales = Constant<value_floats=[1.0,1.0,8.0,8.0]>()
@@ -59,7 +65,7 @@ def write_tiny_engine(directory: Path) -> Manifest:
     manifest = replace(make_manifest(steps=3), decoder=replace(make_manifest().decoder, head_dim=HIDDEN))
     interface = expected_interface(manifest)
     graphs = {}
-    for name in GRAPHS:
+    for name in manifest.graph_names:
         sides = [
             tuple(
                 TensorSpec(
