@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lego_core.config import SAMPLERS, GuidanceDefaults, Sampler
+from lego_core.config import GUIDED_SAMPLERS, GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_export.cli import main
@@ -137,11 +137,11 @@ def test_the_models_own_sampler_is_compared_beside_euler(built, own: Sampler) ->
     manifest: Manifest = replace(
         built.manifest, lego=replace(built.manifest.lego, guidance=GuidanceDefaults(sampler=own))
     )
-    assert compared_samplers(manifest) == ["euler", own]
-    assert compared_samplers(built.manifest) == ["euler"]
+    assert compared_samplers(manifest) == ["euler", own, "distilled"]
+    assert compared_samplers(built.manifest) == ["euler", "distilled"]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
 def test_every_sampler_paints_what_torch_paints_from_the_same_seed(built, modules, sampler: Sampler) -> None:
     engine, pipeline, frame = load_engine(built.engines, threads=1), LegoPipeline(modules), synthetic_frame(1)
     _, painted = answer_with_engine(engine, frame, QUERIES[0], SamplingOptions(5, 4, 2.0, 1.5, sampler))

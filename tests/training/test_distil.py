@@ -16,6 +16,7 @@ from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.pipeline import LegoPipeline
 from lego_model.sampling import SigmaSchedule
 from lego_training.loop import LoopConfig
+from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.distil import DistillationConfig, Jumps, distil
 from lego_training.stages.embed import Embeddings, embed
 from lego_training.stages.trajectories import (
@@ -159,6 +160,16 @@ def test_the_same_settings_make_the_same_student(checkpoint: Path, data: Embeddi
     assert fingerprint(checkpoint, ("student",)) == fingerprint(other, ("student",))
     state = json.loads((checkpoint / "lego.json").read_text())
     assert state["student"]["timesteps"] == [999, 499]
+
+
+def test_tuning_the_teacher_again_drops_its_student(checkpoint: Path, data: Embeddings, tmp_path: Path) -> None:
+    distil(checkpoint, data, loop(1), DistillationConfig(STEPS, TEACHER_STEPS, 2, rank=2), tmp_path / "run")
+    assert LegoPipeline.from_pretrained(checkpoint).checkpoint.student is not None
+
+    tune_diffusion(checkpoint, data, loop(1), DiffusionConfig(), tmp_path / "again")
+
+    assert LegoConfig.load(checkpoint).student is None
+    assert not (checkpoint / "student").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
 from lego_model.checkpoint import LegoCheckpoint, save_part
 from lego_model.conditioner import Conditioner, null_context
+from lego_model.student import STUDENT
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,8 +131,9 @@ def tune_diffusion(
         for name, module in modules.items():
             save_part(module, directory / name, torch.float16)
         written = LegoConfig.load(directory)
-        if written.conditioning != lego.conditioning:
-            replace(written, conditioning=lego.conditioning).save(directory)
+        # A student is a change of the U-Net as it was; of this one it has to be distilled anew.
+        replace(written, conditioning=lego.conditioning, student=None).save(directory)
+        shutil.rmtree(directory / STUDENT, ignore_errors=True)
 
     train("tune_diffusion", modules, loss_of, config, run, save_result, name_of)
 
