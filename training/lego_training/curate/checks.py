@@ -40,9 +40,13 @@ _BEFORE_NOUNS = frozenset(
         "of with in into on onto from at by under over inside behind beside near against"
     )
 )
-# Nouns of annotators that are too often another word: "can be lifted", "on top of", "the back of the knife".
-_AMBIGUOUS = frozenset(
-    _words("can top bottom back side front end part piece cut set turn place hand object thing body")
+# Names of annotators that no answer is held to: words that are too often another one ("can be lifted", "on top of"),
+# and parts of things, which a good description names although only the whole has a box.
+_NOT_HELD_TO = frozenset(
+    _words(
+        "can top bottom back side front end part piece bit cut set turn place hand finger object thing body "
+        "handle knob button lever switch lid cap cover door edge rim base corner tip surface inside"
+    )
 )
 _SMALL_WORDS = frozenset(
     _words("a an the of on in into to from with at by up down out off for and or it its over under left middle right")
@@ -63,7 +67,7 @@ class Vocabulary:
             synonyms = [words for words in map(_lemmas, _without_side(line.lower()).split(",")) if words]
             known = next((self._things[words] for words in synonyms if words in self._things), None)
             for words in synonyms:
-                if words[-1] not in _AMBIGUOUS:
+                if words[-1] not in _NOT_HELD_TO:
                     self._things.setdefault(words, known or " ".join(synonyms[0]))
         self._longest = max(map(len, self._things), default=0)
 
@@ -110,7 +114,7 @@ def answer_faults(text: str, scene: Scene, vocabulary: Vocabulary, examples: Ite
 
     It does not find: objects that the vocabulary does not know, or that are named by a word which may be a verb and
     follows another noun ("steel sink"); objects given but said to do what they do not, or to be where they are not; a
-    hand given that is not the one acting; parts and materials ("handle", "steel"); a fragment that ends like a
+    hand given that is not the one acting; parts and materials ("handle", "lid", "steel"); a fragment that ends like a
     sentence; bad style.
 
     Args:

@@ -52,7 +52,7 @@ class Prompt:
         )
         return [
             {"role": "system", "content": self.system},
-            {"role": "user", "content": f"{len(self.examples)} examples:\n\n{shown}"},
+            {"role": "user", "content": f"Worked examples:\n\n{shown}"},
             {"role": "user", "content": f"Now this one.\n\n{_shown(scene)}\nDescription:"},
         ]
 

@@ -172,7 +172,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _label(raw: str, dataset: str) -> str:
     try:
-        label = " ".join(normalise_label(raw, dataset).split())
+        # Some narrators end a label with a full stop, which would stand in the midst of a question.
+        label = " ".join(normalise_label(raw, dataset).split()).rstrip(" .")
     except LegoError as error:
         raise _NotCurated("label", str(error)) from error
     if not label:
