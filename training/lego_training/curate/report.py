@@ -82,7 +82,7 @@ def page(figures: dict[str, Any]) -> str:
     plain = {name: value for name, value in figures.items() if not isinstance(value, (dict, list))}
     body = [
         _table(
-            ("", ""), [(name.replace("_", " "), "unknown" if value is None else value) for name, value in plain.items()]
+            ("", ""), [(name.replace("_", " "), "not given" if value is None else value) for name, value in plain.items()]
         )
     ]
     for name in ("rejected_by_reason", "left_out_by_reason", "words"):

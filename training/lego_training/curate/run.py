@@ -149,6 +149,7 @@ async def curate(
     async def work() -> None:
         nonlocal failures_in_a_row
         for scene in waiting:
+            await asyncio.sleep(0)  # lets a signal in, even where the journal answers everything
             if is_stopping:
                 return
             try:
