@@ -79,18 +79,14 @@ def write_report(figures: dict[str, Any], path: Path) -> None:
 
 def page(figures: dict[str, Any]) -> str:
     """Returns the HTML page of a report; whatever a model wrote is escaped."""
-    plain = {name: value for name, value in figures.items() if not isinstance(value, (dict, list))}
-    body = [
-        _table(
-            ("", ""), [(name.replace("_", " "), "not given" if value is None else value) for name, value in plain.items()]
-        )
-    ]
+    plain = [(name, value) for name, value in figures.items() if not isinstance(value, (dict, list))]
+    rows = [(name.replace("_", " "), "not given" if value is None else value) for name, value in plain]
+    body = [_table(("", ""), rows)]
     for name in ("rejected_by_reason", "left_out_by_reason", "words"):
         body.append(_section(name, _bars(figures[name])))
     for name in ("samples", "not_accepted", "not_curated"):
-        rows = [tuple(row.values()) for row in figures[name]]
-        heads = tuple(figures[name][0]) if rows else ()
-        body.append(_section(name, _table(heads, rows)))
+        heads = tuple(figures[name][0]) if figures[name] else ()
+        body.append(_section(name, _table(heads, [tuple(row.values()) for row in figures[name]])))
     return _PAGE.format(title=escape(f"Curation of {figures['dataset']}"), body="\n".join(body))
 
 
