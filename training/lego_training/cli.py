@@ -18,12 +18,14 @@ from lego_core.errors import LegoError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lego_training.curate.commands import curate
 from lego_training.toy_kitchen.commands import toy_kitchen
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train and evaluate LEGO.")
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a checkpoint.")
 app.add_typer(toy_kitchen, name="toy-kitchen")
 app.add_typer(evaluate, name="evaluate")
+app.command("curate")(curate)
 
 STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "tune-diffusion", "distil")
 
