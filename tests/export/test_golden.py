@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from lego_core.branches import branch_weights
 from lego_core.manifest import NoiseSchedule
 from lego_export.original.convert import convert
 from lego_model import sampling as torch_sampling
@@ -113,7 +114,7 @@ def denoise(model: LegoCheckpoint, golden: Golden) -> Denoiser:
     contexts = torch.cat([context(model), null, null])
     frame = torch.from_numpy(golden["vae.mode"])
     frames = torch.cat([frame, frame, torch.zeros_like(frame)])
-    weights = guidance.branch_weights(TEXT_SCALE, IMAGE_SCALE)
+    weights = branch_weights(TEXT_SCALE, IMAGE_SCALE)
 
     @torch.inference_mode()
     def evaluate(latent: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

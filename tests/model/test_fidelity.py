@@ -91,8 +91,10 @@ def test_an_answer_is_the_originals_step_for_step(pipe: LegoPipeline, frames: li
 def test_sampling_defaults_are_the_originals_unless_given(pipe: LegoPipeline) -> None:
     assert pipe.config.guidance != GuidanceDefaults(), "the tiny model has defaults of its own"
 
-    assert pipe._options("original") == GuidanceDefaults("euler_ancestral", 100, 7.5, 1.5)
-    assert pipe._options("original", steps=4, text_scale=None) == GuidanceDefaults("euler_ancestral", 4, 7.5, 1.5)
+    assert pipe._options("original", sampler=None) == GuidanceDefaults("euler_ancestral", 100, 7.5, 1.5)
+    assert pipe._options("original", sampler=None, steps=4, text_scale=None) == GuidanceDefaults(
+        "euler_ancestral", 4, 7.5, 1.5
+    )
 
 
 def test_each_picture_of_a_batch_has_its_own_seeds_noise(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
