@@ -1,4 +1,4 @@
-"""The paper's ablation (tables 3 and 4) on the toy kitchen: what each block of the context and tuning the VLLM is worth.
+"""The paper's ablation (tables 3 and 4) on the toy kitchen: what each block of the context and a tuned VLLM is worth.
 
 Every cell of the table is a model of its own: the same frozen autoencoder and VLLM, a new U-Net with its conditioner
 and text encoder, the same number of steps on the same pairs. A finished cell is kept, so a stopped ablation goes on.
