@@ -29,7 +29,8 @@ def epic_row(action_id: str, start: Any, stop: Any, narration: str = "open drawe
     frames = [max(1, int(time * fps)) if not isinstance(time, str) else "" for time in (start, stop)]
     video = action_id.rpartition("_")[0]
     return dict(zip(FIELDS, (
-        action_id, video[:3], video, stamps[0], *stamps, *frames, narration, "open", 3, "drawer", 8, "['drawer']", "[8]",
+        action_id, video[:3], video, stamps[0], *stamps, *frames, narration, "open", 3, "drawer", 8, "['drawer']",
+        "[8]",
     ), strict=True))  # fmt: skip
 
 

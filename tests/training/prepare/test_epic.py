@@ -136,7 +136,7 @@ def test_extracted_frames_are_found_by_the_annotations_rate(write_epic: Write, t
         Image.fromarray(painted(number)).save(folder / f"frame_{number:010d}.jpg", quality=95)
     (folder / "frame_0000000051.jpg").write_bytes((folder / "frame_0000000051.jpg").read_bytes()[:300])
     rows = [
-        epic_row(f"P01_101_{index}", *span, fps=50) for index, span in enumerate([(2.25, 3.25), (1.25, 2), (3.5, 9)])
+        epic_row(f"P01_101_{index}", *span, fps=50) for index, span in enumerate([(2.25, 3.27), (1.25, 2), (3.5, 9)])
     ]
     out = tmp_path / "data"
 

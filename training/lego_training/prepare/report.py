@@ -95,9 +95,9 @@ def _html(report: Report, out: Path, journal: Journal) -> Iterator[str]:
     yield f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     yield f"<h1>{title}</h1>"
     yield (
-        f"<p>Of {settings['candidates']} candidates the one with the highest <b>{settings['score']}</b> score was taken. "
+        f"<p>Of {settings['candidates']} candidates that of the highest <b>{settings['score']}</b> score is taken. "
         f"Pairs whose <b>{settings['similarity']}</b> similarity lies from {settings['lowest']:g} to "
-        f"{settings['highest']:g} were kept.</p>"
+        f"{settings['highest']:g} are kept.</p>"
     )
     yield _table([("kept", report.kept), *report.skipped.items()])
     notes = [(result.clip_id, note) for result in report.results for note in result.notes]

@@ -14,7 +14,8 @@ from lego_training.prepare.pairs import ClipResult
 def write_tables(out: Path, dataset: str, split: Split, results: Sequence[ClipResult]) -> None:
     """Writes <dataset>_<split>.json, and the clips' part of <dataset>_metadata.json, which both splits share.
 
-    Records have no description yet. The index goes last: a split that has one is whole.
+    Metadata are in the order of clip ids, so that it does not matter which split came first. Records have no description
+    yet. The index goes last: a split that has one is whole.
 
     Args:
         out: Dataset directory.
@@ -26,7 +27,7 @@ def write_tables(out: Path, dataset: str, split: Split, results: Sequence[ClipRe
     for result in results:
         if result.records:
             metadata[result.clip_id] = _merged(metadata.get(result.clip_id, {}), result.metadata)
-    write_json(out / f"{dataset}_metadata.json", metadata)
+    write_json(out / f"{dataset}_metadata.json", dict(sorted(metadata.items())))
     write_json(index_path(out, dataset, split), {each.clip_id: each.records for each in results if each.records})
 
 

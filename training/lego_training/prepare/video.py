@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from lego_training.prepare.actions import Reason
 from lego_training.prepare.source import TimedFrame, UnusableVideo, stored_size
@@ -55,6 +55,7 @@ class VideoFile:
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0) or 30.0
         self.source_size = width, tall
         self.size = stored_size(self.source_size, height)
+        self._scaler = VideoReformatter()  # one for all frames: it keeps its filters
         self._unit = float(self._stream.time_base or 1 / 90_000)
         self._first = self._stream.start_time or 0
         self._end: float | None = None  # time of the last frame, once it has been seen
@@ -118,7 +119,7 @@ class VideoFile:
 
     def _picture(self, time: float, frame: VideoFrame) -> TimedFrame:
         width, height = self.size
-        small = frame.reformat(width, height, "rgb24", interpolation=Interpolation.LANCZOS)
+        small = self._scaler.reformat(frame, width, height, "rgb24", interpolation=Interpolation.LANCZOS)
         return TimedFrame(time, small.to_image())
 
     def _from(self, wanted: float, span: int) -> Iterator[tuple[float, VideoFrame]]:
