@@ -57,7 +57,7 @@ def test_a_released_head_scores_the_unit_embeddings_of_a_clip_of_its_width(
     scores = AestheticHead(weights / name, clip.width).score(embeddings)
 
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
-    state = torch.load(weights / name, weights_only=True)
+    state = torch.load(weights / name, map_location="cpu", weights_only=True)
     values = torch.from_numpy(embeddings)
     for prefix in ("layers.0.", "layers.2.", "layers.4.", "layers.6.", "layers.7.") if len(state) > 2 else ("",):
         values = torch.nn.functional.linear(values, state[f"{prefix}weight"].float(), state[f"{prefix}bias"].float())
@@ -79,7 +79,7 @@ def test_of_a_folder_of_heads_the_one_that_fits_is_taken(weights: Path, tmp_path
         shutil.copy(weights / name, tmp_path)
 
     assert AestheticHead(tmp_path, 768).path.name == "laion_sa_0_4_vit_l_14_linear.pth"
-    with pytest.raises(LegoError, match="no file fit embeddings of width 1024"):
+    with pytest.raises(LegoError, match="no file fits embeddings of width 1024"):
         AestheticHead(tmp_path, 1024)
 
 

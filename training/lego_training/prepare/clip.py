@@ -72,8 +72,8 @@ class AestheticHead:
                 fitting = f"is for embeddings of width {layers[0][0].shape[1]}" if layers else "is no aesthetic head"
                 raise LegoError(f"{path} {fitting}; this CLIP's are of width {width}: give the head made for it")
         if len(heads) != 1:
-            names = " and ".join(file.name for file in heads) or "no file"
-            raise LegoError(f"of {path} {names} fit{'s' if not heads else ''} embeddings of width {width}; name one")
+            found = f"{' and '.join(file.name for file in heads)} fit" if heads else "no file fits"
+            raise LegoError(f"of {path} {found} embeddings of width {width}; name the head's file")
         ((self.path, self._layers),) = heads.items()
 
     def score(self, embeddings: NDArray[np.float32]) -> list[float]:

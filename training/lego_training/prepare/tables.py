@@ -14,8 +14,8 @@ from lego_training.prepare.pairs import ClipResult
 def write_tables(out: Path, dataset: str, split: Split, results: Sequence[ClipResult]) -> None:
     """Writes <dataset>_<split>.json, and the clips' part of <dataset>_metadata.json, which both splits share.
 
-    Metadata are in the order of clip ids, so that it does not matter which split came first. Records have no description
-    yet. The index goes last: a split that has one is whole.
+    Metadata are in the order of clip ids, so that it does not matter which split came first. Records have no
+    description yet. The index goes last: a split that has one is whole.
 
     Args:
         out: Dataset directory.
