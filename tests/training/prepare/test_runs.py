@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,24 @@ def test_a_video_that_was_missing_is_looked_for_again(kitchen: tuple[str | Path,
 
     assert "missing video" not in report(out)["skipped"]
     assert list(metadata(out)) == [f"P01_0{video}" for video in range(1, VIDEOS + 1)]
+
+
+def test_descriptions_written_since_are_kept(write_epic: Callable[..., Path], tmp_path: Path) -> None:
+    write_film(tmp_path / "videos" / "P01_01.mp4", steady(6, 10))
+    out = tmp_path / "data"
+    annotations = write_epic(epic_row("P01_01_0", 2.05, 3), epic_row("P01_02_0", 2.05, 3))
+    command = ("epic", "--annotations", annotations, "--videos", tmp_path / "videos", "--out", out, *PLAIN)
+    assert prepare(*command) == 0
+    index = out / "epickitchen_train.json"
+    clips = json.loads(index.read_text())
+    clips["P01_01"]["P01_01_0"]["llava_forecast_finetune"] = "The right hand opens the drawer."
+    index.write_text(json.dumps(clips))
+    shutil.copy(tmp_path / "videos" / "P01_01.mp4", tmp_path / "videos" / "P01_02.mp4")
+
+    assert prepare(*command) == 0
+
+    described = {action_id: each.get("llava_forecast_finetune") for action_id, each in records(out).items()}
+    assert described == {"P01_01_0": "The right hand opens the drawer.", "P01_02_0": None}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to stand for a full disk")
