@@ -79,10 +79,10 @@ def _record(values: dict[str, str], input_delta: float, target_share: float) -> 
 def _frame_rate(values: dict[str, str]) -> float | None:
     """The rate of the annotation's frame numbers, which are those of the extracted frames.
 
-    It is 60 for the videos of 2018 whatever their own rate (29.97 to 90), and 50 for the later ones. Numbers are cut to
-    whole ones, so early frames tell the rate badly.
+    It is 60 for the videos of 2018 whatever their own rate (29.97 to 90), and 50 for the later ones. Frame numbers are
+    cut to whole ones, so that those of the first two seconds may round to another rate.
     """
     stop = parse_timestamp(values["stop_timestamp"])
-    if not values["stop_frame"].isdecimal() or not stop > 1:
+    if not values["stop_frame"].isdecimal() or not stop > 2:
         return None
     return float(round(int(values["stop_frame"]) / stop))
