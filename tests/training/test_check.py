@@ -214,6 +214,13 @@ def test_another_smallest_side_can_be_asked_for(root: Path) -> None:
     assert check_data(root, smallest_side=200).findings == []
 
 
+def test_a_dataset_that_is_yet_to_be_curated_may_lack_descriptions_but_not_have_empty_ones(root: Path) -> None:
+    changed(llava_forecast_finetune=None)(root)
+    assert check_data(root, described=False).findings == []
+    changed(llava_forecast_finetune=" ")(root)
+    assert check_data(root, described=False).counts == {"empty description": 1}
+
+
 def test_only_the_dataset_asked_for_is_walked(root: Path) -> None:
     (root / "other_train.json").write_text("{")
 

@@ -67,6 +67,7 @@ def test_help_answers_without_loading_torch() -> None:
         "embed",
         "tune-diffusion",
         "features",
+        "prepare",
         "curate",
         "check-data",
         "evaluate",

@@ -86,6 +86,7 @@ def check_data(
     root: Path,
     dataset: str | None = None,
     smallest_side: int = SMALLEST_SIDE,
+    described: bool = True,
     advance: Advance = lambda done, total: None,
     skip: int = 0,
 ) -> Report:
@@ -97,6 +98,7 @@ def check_data(
         root: The directory.
         dataset: Only this dataset of it; None takes all.
         smallest_side: A frame with a shorter side, in pixels, is a fault.
+        described: Whether a record without a description is at fault; a dataset that is yet to be curated has none.
         advance: Told how far the walk is.
         skip: Passes over so many records, those that an earlier walk has reached.
 
@@ -118,7 +120,7 @@ def check_data(
                 records = list(walk_index(clips))
                 first = max(0, skip - report.total)
                 report.total += len(records)
-                walks.append(_walk_split(root, name, split, records[first:], metadata, smallest_side))
+                walks.append(_walk_split(root, name, split, records[first:], metadata, smallest_side, described))
         curation = root / "curation_from_gpt" / f"{name}_for_tuning_forecasting.json"
         conversations = _readable(curation, read_list, report) if curation.is_file() else None
         if conversations is not None:
@@ -161,7 +163,7 @@ def _metadata(root: Path, name: str, report: Report) -> dict[str, Any] | None:
 
 def _walk_split(
     root: Path, name: str, split: Split, records: list[tuple[str, str, Any]], metadata: dict[str, Any] | None,
-    smallest: int,
+    smallest: int, described: bool,
 ) -> Iterator[list[Finding]]:  # fmt: skip
     """Yields what is wrong with each record in turn."""
     index, folder = index_path(root, name, split), split_folder(root, name, split)
@@ -170,7 +172,7 @@ def _walk_split(
         faults = list(record_faults(values))
         if isinstance(values, dict):
             paths = {key: values[key] for key in ("image_0", "image_1") if _is_followed(values.get(key), key)}
-            faults += _text_faults(values, name) + _order_faults(paths)
+            faults += _text_faults(values, name, described) + _order_faults(paths)
             for key, path in paths.items():
                 faults += _depth_faults(key, path) + _frame_faults(key, folder / path, smallest)
             if split == "val" and "image_1" in paths:
@@ -202,10 +204,11 @@ def _is_followed(path: Any, key: str) -> TypeGuard[str]:
     return isinstance(path, str) and not any(path_faults(key, path))
 
 
-def _text_faults(values: dict[str, Any], name: str) -> list[Fault]:
+def _text_faults(values: dict[str, Any], name: str, described: bool) -> list[Fault]:
     faults = []
     description, action = values.get("llava_forecast_finetune", ""), values.get("action")
-    if isinstance(description, str) and not description.strip():
+    expected = described or "llava_forecast_finetune" in values
+    if expected and isinstance(description, str) and not description.strip():
         faults.append(Fault("empty description", "has no description: llava_forecast_finetune is empty or absent"))
     if isinstance(action, str) and not action.strip():
         faults.append(Fault("label", "action is empty"))

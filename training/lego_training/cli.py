@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lego_training.curate.commands import curate
+from lego_training.prepare.commands import prepare
 from lego_training.toy_kitchen.commands import toy_kitchen
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train and evaluate LEGO.")
@@ -26,6 +27,7 @@ evaluate = typer.Typer(no_args_is_help=True, help="Measure a checkpoint.")
 app.add_typer(toy_kitchen, name="toy-kitchen")
 app.add_typer(evaluate, name="evaluate")
 app.command("curate")(curate)
+app.add_typer(prepare, name="prepare")
 
 STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "tune-diffusion", "distil")
 
@@ -338,6 +340,9 @@ def check_data_command(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset of it, such as ego4d; default: all.")] = None,
     smallest_side: Annotated[int, typer.Option(min=1, help="Shortest side of a frame, in pixels.")] = 256,
     skip: Annotated[int, typer.Option(min=0, help="Pass over so many records; a stopped check names the number.")] = 0,
+    undescribed: Annotated[
+        bool, typer.Option("--undescribed", help="The dataset is yet to be curated: missing no description.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings to this file too.")] = None,
 ) -> None:
     """Say of every record of a dataset what is wrong with it; exit code 1 if anything is."""
@@ -350,7 +355,7 @@ def check_data_command(
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        report = check_data(data, dataset, smallest_side, advance, skip)
+        report = check_data(data, dataset, smallest_side, not undescribed, advance, skip)
     if json_file is not None:
         report.save(json_file)
     for finding in report.findings:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lego_core.config import whole_number_in_range
 from lego_core.errors import LegoError
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from lego_training.labels import LABEL_MODES, LabelMode
 from lego_training.loop import LoopConfig
 from lego_training.stages.diffusion import DiffusionConfig
 from lego_training.stages.distil import DistillationConfig
 from lego_training.stages.vllm import TuningConfig
-
-Built = TypeVar("Built")
+from lego_training.yaml_file import build, read_settings
 
 
 @dataclass(frozen=True)
@@ -73,40 +69,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         LegoError: Unreadable file, unknown or missing key, or a value out of range; the message names the key.
     """
-    bad = [override for override in overrides if "=" not in override]
-    if bad:
-        raise LegoError(f"the override {bad[0]!r} is not of the form key=value")
-    try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
-    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
-        raise LegoError(f"{path} cannot be read as a configuration: {error}") from error
-    kinds: dict[str, type] = {
+    values = read_settings(path, overrides)
+    if "unet" in values:
+        raise LegoError(f"{path}: the key 'unet' is called 'tune_diffusion' now; rename it")
+    kinds: dict[str, type[Any]] = {
         "tuning": TuningConfig, "diffusion": DiffusionConfig, "distillation": DistillationConfig,
     }  # fmt: skip
     kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "tune_diffusion", "distil"), LoopConfig)
-    if not isinstance(values, dict):
-        raise LegoError(f"{path} is no mapping of keys")
-    if "unet" in values:
-        raise LegoError(f"{path}: the key 'unet' is called 'tune_diffusion' now; rename it")
-    parts = {key: _build(kinds[key], value, key) if key in kinds else value for key, value in values.items()}
-    return _build(RunConfig, parts, str(path))
-
-
-def _build(kind: type[Built], values: Any, place: str) -> Built:
-    if not isinstance(values, dict):
-        raise LegoError(f"{place} is {values!r}; it must be a mapping of keys")
-    known = {
-        each.name: each.default is MISSING and each.default_factory is MISSING
-        for each in fields(kind)  # type: ignore[arg-type]
-    }
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise LegoError(f"{place}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")
-    missing = [key for key, needed in known.items() if needed and key not in values]
-    if missing:
-        raise LegoError(f"{place}: the key {missing[0]!r} is missing")
-    try:
-        return kind(**values)
-    except LegoError as error:
-        raise LegoError(f"{place}: {error}") from error
+    parts = {key: build(kinds[key], value, key) if key in kinds else value for key, value in values.items()}
+    return build(RunConfig, parts, str(path))
