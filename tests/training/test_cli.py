@@ -66,6 +66,8 @@ def test_help_answers_without_loading_torch() -> None:
         "tune-vllm",
         "embed",
         "tune-diffusion",
+        "distil",
+        "ablate",
         "features",
         "prepare",
         "curate",
@@ -105,6 +107,8 @@ def test_features_are_written_in_shards_and_trained_on(
     assert f"wrote the features of 3 records below {tmp_path / 'features'}; 3 of" in capsys.readouterr().out
     unet = (
         "tune-diffusion",
+        "distil",
+        "ablate",
         config,
         *data,
         "--run",

@@ -371,6 +371,29 @@ def check_data_command(
         raise typer.Exit(1)
 
 
+@app.command("ablate")
+@_stoppable()
+def ablate_command(
+    config: ConfigFile,
+    data: Data,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint with the tuned VLLM, read.")],
+    untuned: Annotated[Path, typer.Option(help="The same model before its VLLM was tuned, read.")],
+    out: Annotated[Path, typer.Option(help="Folder for models and table; cells that are done there are kept.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Models of each row.")] = 3,
+    scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes each model is judged on.")] = 100,
+    overrides: Overrides = None,
+) -> None:
+    """Train a model for every row of the paper's ablation and seed, and compare them on the toy kitchen."""
+    from lego_training.config import load_config
+    from lego_training.evaluation.ablation import ablate, table
+
+    run_config = load_config(config, overrides or ())
+    records = _labelled_records(data, run_config)[: run_config.diffusion.pairs or None]
+    figures = ablate(checkpoint, untuned, records, run_config, out, seeds, scenes)
+    typer.echo(table(figures), nl=False)
+    typer.echo(f"figures, table and plot: {out / 'ablation.json'}, .md, .png")
+
+
 @evaluate.command("toy")
 @_stoppable()
 def evaluate_toy(
