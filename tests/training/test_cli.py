@@ -28,8 +28,10 @@ vae: {LOOP}
 pretrain_vllm: {LOOP}
 tune_vllm: {LOOP}
 tune_diffusion: {LOOP}
+distil: {LOOP}
 tuning: {{}}
 diffusion: {{train_text_encoder: true}}
+distillation: {{steps: 2, teacher_steps: 2, samples: 4, rank: 2}}
 """
 
 
@@ -85,15 +87,49 @@ def test_every_stage_in_order_makes_a_checkpoint_that_says_how_it_was_made(
     checkpoint, runs = tmp_path / "checkpoint", tmp_path / "runs"
     common = ("--data", workshop.data, "--checkpoint", checkpoint)
     assert run(monkeypatch, "create", config, *common) == 0
-    for stage in ("vae", "pretrain-vllm", "embed", "tune-diffusion"):
+    for stage in ("vae", "pretrain-vllm", "embed", "tune-diffusion", "distil"):
         assert run(monkeypatch, stage, config, *common, "--run", runs, "tune_diffusion.steps=3") == 0
 
     stages = LegoConfig.load(checkpoint).provenance["stages"]
-    assert list(stages) == ["vae", "pretrain-vllm", "embed", "tune-diffusion"]
+    assert list(stages) == ["vae", "pretrain-vllm", "embed", "tune-diffusion", "distil"]
     assert stages["tune-diffusion"]["command"] == "lego-train tune-diffusion run.yaml tune_diffusion.steps=3"
     assert stages["tune-diffusion"]["config"]["steps"] == 3 and stages["tune-diffusion"]["samples"] == PAIRS
-    LegoCheckpoint.load(checkpoint)
+    assert stages["distil"]["distillation"]["rank"] == 2
+    assert LegoCheckpoint.load(checkpoint).student is not None
     assert sorted(path.name for path in runs.glob("*.csv")) == ["pretrain_vllm.csv", "tune_diffusion.csv", "vae.csv"]
+    assert (runs / "distil" / "distil.csv").is_file()
+
+
+def test_a_run_without_a_student_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, config: Path, workshop: Workshop, checkpoint: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config.write_text(CONFIG.replace(f"distil: {LOOP}\n", "").replace("dataset: plain", "dataset: toykitchen"))
+    places = ("--data", workshop.data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
+
+    assert run(monkeypatch, "distil", config, *places) == 2
+    assert "has no key distil" in capsys.readouterr().err
+
+
+def test_a_model_is_judged_with_its_student(
+    monkeypatch: pytest.MonkeyPatch, config: Path, workshop: Workshop, checkpoint: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    judge = ("evaluate", "toy", "--checkpoint", checkpoint, "--scenes", "1", "--json", tmp_path / "figures.json")
+    assert run(monkeypatch, *judge, "--sampler", "distilled") == 2
+    assert "has no distilled student" in capsys.readouterr().err
+    config.write_text(CONFIG.replace("dataset: plain", "dataset: toykitchen"))
+    places = ("--data", workshop.data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
+    assert run(monkeypatch, "distil", config, *places) == 0
+
+    assert run(monkeypatch, *judge, "--sampler", "distilled") == 0
+
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["sampler"], figures["steps"], figures["unet_evaluations_per_frame"]) == ("distilled", 2, 2)
+    assert run(monkeypatch, *judge, "--steps", "3") == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    # Both scales are alike, so the branch without the description weighs nothing and is not asked.
+    assert figures["unet_evaluations_per_frame"] == 2 * figures["steps"] == 6
 
 
 def test_features_are_written_in_shards_and_trained_on(
@@ -107,8 +143,6 @@ def test_features_are_written_in_shards_and_trained_on(
     assert f"wrote the features of 3 records below {tmp_path / 'features'}; 3 of" in capsys.readouterr().out
     unet = (
         "tune-diffusion",
-        "distil",
-        "ablate",
         config,
         *data,
         "--run",
@@ -200,6 +234,7 @@ def test_all_goes_on_behind_the_stages_that_are_done_and_keeps_their_record(
 
     said = capsys.readouterr().out
     assert all(f"{stage} is done" in said for stage in ("vae", "pretrain-vllm", "tune-vllm", "embed"))
+    assert LegoConfig.load(checkpoint).student is not None
     assert "tune-diffusion is done" not in said and fingerprint(checkpoint, ("vllm",)) == vllm
     assert run(monkeypatch, "vae", config, *arguments) == 0
     stages = LegoConfig.load(checkpoint).provenance["stages"]
@@ -302,7 +337,7 @@ def test_an_evaluation_writes_its_figures(
 
     figures = json.loads(file.read_text())
     assert figures["model_version"] == f"tiny-{fingerprint(workshop.checkpoint)[:12]}"
-    assert figures["scenes"] == 2 and figures["unet_evaluations_per_frame"] == 6
+    assert figures["scenes"] == 2 and figures["unet_evaluations_per_frame"] == 4
     assert figures["description_slots_untuned"] == 0.0
     assert figures["description_slots_untuned_source"] == "measured now on 2 scenes"
     assert file.with_suffix(".png").is_file() and not file.with_suffix(".partial.jsonl").exists()

@@ -78,7 +78,7 @@ def test_painting_goes_on_where_it_was_stopped(
     whole = np.array(paint_trajectories(checkpoint, data, tmp_path / "whole", STEPS, TEACHER_STEPS, SAMPLES))
     part = tmp_path / "part"
     paint_trajectories(checkpoint, data, part, STEPS, TEACHER_STEPS, 8)
-    before = (part / "done.txt").read_text()
+    before = (part / "trajectories.txt").read_text()
 
     again = paint_trajectories(checkpoint, data, part, STEPS, TEACHER_STEPS, SAMPLES)
 
@@ -91,7 +91,7 @@ def test_painting_goes_on_where_it_was_stopped(
 def test_trajectories_of_another_teacher_are_refused(checkpoint: Path, data: Embeddings, tmp_path: Path) -> None:
     paint_trajectories(checkpoint, data, tmp_path / "paths", STEPS, TEACHER_STEPS, 4)
 
-    with pytest.raises(LegoError, match="other settings; remove it"):
+    with pytest.raises(LegoError, match="of other settings; remove the folder"):
         paint_trajectories(checkpoint, data, tmp_path / "paths", STEPS, 2 * TEACHER_STEPS, 4)
 
 
@@ -130,7 +130,7 @@ def test_the_student_comes_nearer_to_its_teacher_and_asks_the_network_once_a_ste
     assert lego.defaults("distilled").text_scale == lego.guidance.text_scale
 
     pipe = LegoPipeline.from_pretrained(checkpoint)
-    paths = np.load(tmp_path / "trajectories" / "latents.npy").astype(np.float32)
+    paths = np.load(tmp_path / "trajectories.npy").astype(np.float32)
     frames, context = conditions(pipe.checkpoint, data, trajectory_rows(SAMPLES, len(data)))
     scale = pipe.checkpoint.vae.config.scaling_factor
     with torch.inference_mode():

@@ -143,7 +143,7 @@ def train_stage(
         elif run_config.distil is None:
             raise LegoError(f"{config} has no key distil, which says how the student is trained; see nano.yaml")
         else:
-            distil(checkpoint, embeddings, run_config.distil, run_config.distillation, run)
+            distil(checkpoint, embeddings, run_config.distil, run_config.distillation, run / "distil")
     if not was_done:  # else the weights are of the commit and time already on record
         options = [*(overrides or []), *(["--curation", curation.name] if curation else [])]
         _record_provenance(checkpoint, stage, run_config, config, options, len(records))
@@ -177,7 +177,8 @@ def _is_done(stage: str, run_config: Any, checkpoint: Path, run: Path) -> bool:
     from lego_core.config import LegoConfig
 
     made = LegoConfig.load(checkpoint).provenance.get("stages", {}).get(stage)
-    state = run / ("embeddings/done.txt" if stage == "embed" else f"{stage.replace('-', '_')}.pt")
+    states = {"embed": "embeddings/done.txt", "distil": "distil/distil.pt"}
+    state = run / states.get(stage, f"{stage.replace('-', '_')}.pt")
     if made is None or not state.is_file():
         return False
     # A setting that the record does not know was added since: then what was done is what its default does now.

@@ -59,9 +59,13 @@ class DistillationConfig:
 
 
 def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: DistillationConfig, run: Path) -> None:
-    """Paints the teacher's trajectories, trains the student on them, and adds it to the checkpoint."""
+    """Paints the teacher's trajectories, trains the student on them, and adds it to the checkpoint.
+
+    Raises:
+        LegoError: `run` is of another teacher or of other settings.
+    """
     steps, samples = distillation.steps, distillation.samples
-    paths = paint_trajectories(directory, data, run / "trajectories", steps, distillation.teacher_steps, samples)
+    paths = paint_trajectories(directory, data, run, steps, distillation.teacher_steps, samples)
     checkpoint = LegoCheckpoint.load(directory)
     for part in (checkpoint.conditioner, checkpoint.text_encoder):
         part.requires_grad_(False).to(PartialState().device)

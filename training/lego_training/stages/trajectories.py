@@ -123,13 +123,13 @@ def _key(checkpoint: Path, data: Embeddings, steps: int, teacher_steps: int) -> 
 def _open(output: Path, key: str, shape: tuple[int, ...]) -> tuple[int, NDArray[np.float16]]:
     """Returns how many are done, and the file's array of at least that shape."""
     output.mkdir(parents=True, exist_ok=True)
-    path, marker = output / "latents.npy", output / "done.txt"
+    path, marker = output / "trajectories.npy", output / "trajectories.txt"
     if not marker.is_file():
         return 0, np.lib.format.open_memmap(path, "w+", np.float16, shape)
     saved, done = marker.read_text().splitlines()
     array = np.lib.format.open_memmap(path, "r+")
     if saved != key or array.shape[1:] != shape[1:]:
-        raise LegoError(f"{output} holds trajectories of another checkpoint or other settings; remove it to start anew")
+        raise LegoError(f"{output} is of another teacher or of other settings; remove the folder to distil anew")
     if len(array) < shape[0]:  # more are wanted than there was room for
         larger = path.with_suffix(".partial")
         grown = np.lib.format.open_memmap(larger, "w+", np.float16, shape)
@@ -141,6 +141,6 @@ def _open(output: Path, key: str, shape: tuple[int, ...]) -> tuple[int, NDArray[
 
 
 def _mark(output: Path, key: str, done: int) -> None:
-    partial = output / "done.partial"
+    partial = output / "trajectories.partial.txt"
     partial.write_text(f"{key}\n{done}\n")
-    partial.replace(output / "done.txt")
+    partial.replace(output / "trajectories.txt")
