@@ -119,8 +119,7 @@ def train_stage(
         records = records[: run_config.diffusion.pairs or None]
         embed(checkpoint, records, run / "embeddings", flip=run_config.diffusion.flip)
     else:
-        from accelerate import PartialState
-
+        from lego_training.processes import this_process
         from lego_training.stages.diffusion import tune_diffusion
         from lego_training.stages.embed import embed
 
@@ -128,7 +127,7 @@ def train_stage(
         store = None
         if features is not None:
             records, store = _with_features(features, records, run_config.dataset)
-        with PartialState().main_process_first():  # the others find it done
+        with this_process().main_process_first():  # the others find it done
             embeddings = embed(checkpoint, records, run / "embeddings", store, run_config.diffusion.flip)
         tune_diffusion(checkpoint, embeddings, run_config.tune_diffusion, run_config.diffusion, run)
     if not was_done:  # else the weights are of the commit and time already on record

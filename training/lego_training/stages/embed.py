@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.prompts import encode_description
@@ -29,6 +28,7 @@ from rich.progress import track
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureRows, FeatureStore
 from lego_training.loop import has_bf16
+from lego_training.processes import this_process
 from lego_training.toy_kitchen.language import mirror_text
 
 _BATCH = 16
@@ -91,7 +91,7 @@ def embed(
         raise LegoError("some records have no description; curate the dataset first")
     if features is not None:
         features.check(records)
-    device = PartialState().device
+    device = this_process().device
     checkpoint = LegoCheckpoint.load(checkpoint_directory).to(device)
     checkpoint.vae.to(memory_format=torch.channels_last)
     lego, count = checkpoint.config, 2 * len(records)

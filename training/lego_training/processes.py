@@ -1,0 +1,17 @@
+"""Which of several processes this one is, and on what device."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from accelerate import PartialState
+
+
+def this_process() -> PartialState:
+    """Returns accelerate's view of this process.
+
+    Processes that torchrun starts on a machine without a GPU find each other as well, which accelerate itself does only
+    when it is told beforehand that the CPU is meant.
+    """
+    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
