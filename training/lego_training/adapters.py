@@ -139,7 +139,8 @@ def _check_four_bit() -> None:
 def _load_in_four_bits(folder: Path) -> LlavaForConditionalGeneration:
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
     )  # fmt: skip
     try:
         return LlavaForConditionalGeneration.from_pretrained(
