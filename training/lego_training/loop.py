@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 from diffusers.training_utils import EMAModel
 from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
@@ -165,6 +165,11 @@ def train(
     data_parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     this_process()
     accelerator = Accelerator(kwargs_handlers=[data_parallel])
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise LegoError(
+            "DeepSpeed takes accumulation, clipping and the optimizer's step out of the training loop; divide the "
+            "weights with configs/accelerate/fsdp.yaml, which does what ZeRO-3 does"
+        )
     device, processes = accelerator.device, accelerator.num_processes
     state = TrainingState(run / f"{name}.pt", kept or modules)
     first = state.load_weights()
