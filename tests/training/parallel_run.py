@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from lego_training.dataset import read_records
 from lego_training.loop import LoopConfig
-from lego_training.processes import this_process
+from lego_training.processes import part, this_process
 from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.embed import embed
 from lego_training.stages.vllm import TuningConfig, tune_vllm
@@ -55,3 +55,4 @@ if __name__ == "__main__":
     else:
         train_stages(*places, accumulate=2)
     Path(places[2], f"process_{this_process().process_index}_of_{this_process().num_processes}").touch()
+    part()

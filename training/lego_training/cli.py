@@ -36,11 +36,14 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs tha
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Keeps the words of a stopped stage; typer alone would drop them."""
+    """Keeps the words of a stopped stage, which typer alone would drop, and parts from other processes at the end."""
     try:
         yield
     except KeyboardInterrupt as stop:
         raise Stopped(str(stop) or "run the same command again to go on") from None
+    finally:
+        if "lego_training.processes" in sys.modules:  # else no stage has run, and torch stays unloaded
+            sys.modules["lego_training.processes"].part()
 
 
 @app.command()

@@ -15,3 +15,9 @@ def this_process() -> PartialState:
     when it is told beforehand that the CPU is meant.
     """
     return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+
+
+def part() -> None:
+    """Ends the connection to other processes, if there are any; without it some would wait for ever at their end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
