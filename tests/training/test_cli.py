@@ -19,7 +19,7 @@ from lego_training.cli import main
 
 from tests.training.conftest import PAIRS, TINY, Workshop
 
-LOOP = "{steps: 2, batch_size: 2, learning_rate: 1.0e-3, threads: 1, precision: fp32}"
+LOOP = "{steps: 2, batch_size: 2, learning_rate: 1.0e-3, threads: 1, precision: fp32, sample_minutes: 0}"
 CONFIG = f"""
 dataset: plain
 architecture: {TINY}

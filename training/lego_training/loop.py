@@ -317,7 +317,7 @@ class _Work(nn.Module):
 def _checkpoint_activations(module: nn.Module) -> None:
     """Switches gradient checkpointing on in a network of diffusers or transformers that has it; the small have not."""
     if getattr(module, "supports_gradient_checkpointing", False):
-        module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        module.activation_checkpointing_enable()  # type: ignore[operator]
     elif getattr(module, "_supports_gradient_checkpointing", False):
         module.enable_gradient_checkpointing()  # type: ignore[operator]
 
