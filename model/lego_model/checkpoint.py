@@ -5,28 +5,31 @@ It holds lego.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/, conditio
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import tempfile
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from huggingface_hub import save_torch_state_dict
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.manifest import PREDICTION_TYPES
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import CLIPTextModel, LlavaForConditionalGeneration
+from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
 from lego_model.conditioner import Conditioner
 from lego_model.student import STUDENT, load_student
 
 Part = TypeVar("Part")
 
+# Beside the files of a part that was saved whole: their names.
+_FILES = "files.json"
 PARTS = ("unet", "vae", "text_encoder", "conditioner", "vllm")
 
 
@@ -59,8 +62,13 @@ class LegoCheckpoint:
     student: UNet2DConditionModel | None = None
 
     @classmethod
-    def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32) -> Self:
+    def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32, with_vllm: bool = True) -> Self:
         """Reads a checkpoint directory onto the CPU, in evaluation mode.
+
+        Args:
+            directory: The checkpoint.
+            dtype: Of the weights in memory.
+            with_vllm: False leaves the VLLM, by far the largest part, without weights on the meta device.
 
         Raises:
             LegoError: Not a checkpoint directory, or a part is missing or damaged; the message names it.
@@ -71,7 +79,7 @@ class LegoCheckpoint:
         vae = load_part(AutoencoderKL, directory / "vae", dtype)
         text_encoder = load_part(CLIPTextModel, directory / "text_encoder", dtype)
         conditioner = load_part(Conditioner, directory / "conditioner", dtype)
-        vllm = load_part(LlavaForConditionalGeneration, directory / "vllm", dtype)
+        vllm = (load_part if with_vllm else _outline)(LlavaForConditionalGeneration, directory / "vllm", dtype)
         scheduler = _load_scheduler(directory / "scheduler")
         tokenizer = load_tokenizer(directory / "tokenizer")
         vllm_tokenizer = load_tokenizer(directory / "vllm")
@@ -145,7 +153,9 @@ class LegoCheckpoint:
     def to(self, device: torch.device | str) -> Self:
         """Moves every part to a device."""
         for name in PARTS:
-            getattr(self, name).to(device)
+            part = getattr(self, name)
+            if part.device.type != "meta":
+                part.to(device)
         if self.student is not None:
             self.student.to(device)
         return self
@@ -159,6 +169,7 @@ def load_part(part: type[Part], directory: Path, dtype: torch.dtype) -> Part:
     """
     if not directory.is_dir():
         raise LegoError(f"{directory.parent} lacks {directory.name}/; restore the checkpoint")
+    _end_move(directory)
     arguments = {"dtype" if hasattr(part, "base_model_prefix") else "torch_dtype": dtype}
     try:
         model, found = part.from_pretrained(  # type: ignore[attr-defined]
@@ -172,27 +183,84 @@ def load_part(part: type[Part], directory: Path, dtype: torch.dtype) -> Part:
     return model.eval()
 
 
+def _outline(
+    part: type[LlavaForConditionalGeneration], directory: Path, dtype: torch.dtype
+) -> LlavaForConditionalGeneration:
+    """A model as its config says, on the meta device."""
+    try:
+        with torch.device("meta"):
+            return part(part.config_class.from_pretrained(directory, local_files_only=True)).to(dtype).eval()
+    except Exception as error:  # transformers raises many types on damaged configs
+        raise LegoError(f"{directory}/config.json cannot be read ({error}); restore the checkpoint") from error
+
+
 def save_part(model: torch.nn.Module, directory: Path, dtype: torch.dtype) -> None:
     """Saves one model with its weights in `dtype`, leaving the model as it is.
 
-    Files are written beside `directory` and moved into it whole: an interruption never costs the weights before, and
-    engines that share them by hard link keep theirs.
+    All files are written beside `directory` first. From the moment they are whole they are the checkpoint's: should the
+    move into `directory` be interrupted, `load_part` ends it. So an interruption never costs the weights before, nor
+    mixes them with these, and engines that share files by hard link keep theirs.
+
+    Raises:
+        LegoError: The files cannot be written; the weights before them are kept.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory.parent) as folder:
-        copy.deepcopy(model).to(dtype).save_pretrained(folder)  # type: ignore[operator]
-        written = sorted(Path(folder).iterdir())
-        # diffusers notes where a model was loaded from: a path of this machine, of no use to anyone else.
-        config = Path(folder) / "config.json"
-        values = json.loads(config.read_text())
-        values.pop("_name_or_path", None)
-        config.write_text(json.dumps(values, indent=2) + "\n")
-        for file in written:
-            file.replace(directory / file.name)
+    folder = directory.with_name(f".saving-{directory.name}")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        _write_part(model, folder, dtype)
+        (folder / _FILES).write_text(json.dumps(sorted(file.name for file in folder.iterdir())))
+        _end_move(directory)
+        folder.rename(directory.with_name(f".saved-{directory.name}"))
+    except (OSError, SafetensorError) as error:
+        raise LegoError(f"{directory} cannot be written ({error}); the weights there are as they were") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _end_move(directory)
+
+
+def _write_part(model: Any, folder: Path, dtype: torch.dtype) -> None:
+    # One tensor after the other: a copy of the whole model may be more than memory holds. Tied weights stay tied.
+    cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    weights = {}
+    for name, value in model.state_dict().items():
+        key = value.data_ptr(), value.shape
+        if key not in cast:
+            cast[key] = value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype)
+        weights[name] = cast[key]
+    if isinstance(model, PreTrainedModel):
+        model.save_pretrained(folder, state_dict=weights)
+    else:
+        model.save_config(folder)
+        save_torch_state_dict(
+            weights, folder, filename_pattern="diffusion_pytorch_model{suffix}.safetensors", max_shard_size="10GB"
+        )
+    config = folder / "config.json"
+    values = json.loads(config.read_text())
+    # diffusers notes where a model was loaded from: a path of this machine, of no use to anyone else.
+    values.pop("_name_or_path", None)
+    if "dtype" in values:  # of the model as it is in memory
+        values["dtype"] = str(dtype).removeprefix("torch.")
+    if "_class_name" in values:  # a model that is sharded has a class of its own
+        values["_class_name"] = values["_class_name"].removeprefix("FSDP")
+    config.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _end_move(directory: Path) -> None:
+    """Moves files that were saved whole into `directory`, if there are any left to move."""
+    saved = directory.with_name(f".saved-{directory.name}")
+    if not (saved / _FILES).is_file():
+        return
+    written = json.loads((saved / _FILES).read_text())
+    for name in written:
+        if (saved / name).exists():
+            (saved / name).replace(directory / name)
     # Shards of a save in more pieces would pass for weights.
     for file in directory.glob("*.safetensors*"):
-        if file.name not in {each.name for each in written}:
+        if file.name not in written:
             file.unlink()
+    shutil.rmtree(saved)
 
 
 def fingerprint(directory: Path, parts: Sequence[str] | None = None) -> str:

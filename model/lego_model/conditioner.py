@@ -6,10 +6,15 @@ C context width.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as _AttentionOutput
+
+Start = Literal["xavier", "torch"]
 
 
 class Conditioner(ModelMixin, ConfigMixin):
@@ -39,7 +44,27 @@ class Conditioner(ModelMixin, ConfigMixin):
             context_width, mixer_heads, mixer_feed_forward, 0.1, activation="relu", batch_first=True, norm_first=True
         )
         self.text_mixer = nn.TransformerEncoder(layer, mixer_layers, enable_nested_tensor=False)
-        # The paper initialises all three with Xavier; TransformerEncoder copies one layer, so each is drawn anew.
+        self.start_anew("xavier")
+
+    @torch.no_grad()
+    def start_anew(self, start: Start) -> None:
+        """Draws all weights anew from torch's generator.
+
+        Args:
+            start: "xavier", as the paper says, every layer its own. "torch" is the released code's: the default of each
+                kind of layer, and all layers of π the same (lego-reference A3).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.MultiheadAttention):
+                module.out_proj.reset_parameters()
+                module._reset_parameters()
+            elif isinstance(module, nn.LayerNorm | nn.Linear) and not isinstance(module, _AttentionOutput):
+                module.reset_parameters()
+        if start == "torch":
+            first, *others = self.text_mixer.layers
+            for layer in others:
+                layer.load_state_dict(first.state_dict())
+            return
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from lego_core.errors import LegoError
 from lego_model.checkpoint import PARTS, LegoCheckpoint, fingerprint, load_part, save_part
 from lego_model.conditioner import Conditioner
@@ -216,3 +217,27 @@ def test_one_part_loads_alone(tiny_directory: Path) -> None:
     conditioner = load_part(Conditioner, tiny_directory / "conditioner", torch.float32)
 
     assert not conditioner.training and conditioner.config.vllm_width == 32
+
+
+def test_a_save_that_was_interrupted_while_it_moved_is_ended_by_the_next_load(
+    tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(tiny_directory, tmp_path / "copy"))
+    unet = load_part(UNet2DConditionModel, copy / "unet", torch.float32)
+    with torch.no_grad():
+        unet.conv_in.weight.fill_(0.5)
+    move = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.suffix == ".safetensors":
+            raise KeyboardInterrupt
+        return move(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            save_part(unet, copy / "unet", torch.float16)
+
+    again = load_part(UNet2DConditionModel, copy / "unet", torch.float32)
+    assert (again.conv_in.weight == 0.5).all()
+    assert not list(copy.glob(".sav*"))

@@ -111,6 +111,25 @@ def test_text_states_keep_their_type() -> None:
     assert pad_text_states(torch.zeros(1, 8, dtype=torch.float16), 4).dtype == torch.float16
 
 
+def test_torchs_start_is_that_of_the_released_code() -> None:
+    """Both layers of π the same, biases of attention zero, nothing but attention's input with Xavier's bounds."""
+    conditioner = Conditioner(8, 16, 2, 32)
+    conditioner.start_anew("torch")
+    torch.manual_seed(0)
+    reference = torch.nn.TransformerEncoder(
+        torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True), 2, enable_nested_tensor=False
+    ).state_dict()
+
+    ours = conditioner.text_mixer.state_dict()
+    assert ours.keys() == reference.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, ours[name.replace("layers.1.", "layers.0.")])
+        assert bool(value.any()) == bool(reference[name].any()), name
+        # Uniform between the same bounds.
+        assert float(value.abs().max()) == pytest.approx(float(reference[name].abs().max()), rel=0.25), name
+    assert conditioner.image_projection.bias.any() and conditioner.image_projection.weight.abs().max() <= 8**-0.5
+
+
 def test_the_mixers_layers_start_from_different_weights() -> None:
     first, second = Conditioner(8, 16, 2, 32).text_mixer.layers
 

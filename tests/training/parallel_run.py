@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from lego_training.dataset import read_records
 from lego_training.loop import LoopConfig
+from lego_training.processes import part, this_process
 from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.embed import embed
 from lego_training.stages.vllm import TuningConfig, tune_vllm
 
 STEPS = 3
+STAGES = ("tune_vllm", "tune_diffusion")
 
 
-def train_both(checkpoint: Path, data: Path, run: Path, accumulate: int) -> None:
-    """Writes tune_vllm.csv and tune_diffusion.csv into `run`."""
+def train_stages(checkpoint: Path, data: Path, run: Path, accumulate: int, stages: tuple[str, ...] = STAGES) -> None:
+    """Writes a CSV file of each stage into `run`."""
     records = read_records(data, "toykitchen", "train")
     config = LoopConfig(
         steps=STEPS, batch_size=6, learning_rate=3e-3, accumulate=accumulate, ema_decay=0.9, precision="fp32",
-        threads=1,
+        threads=1, sample_minutes=0,
     )  # fmt: skip
-    with PartialState().main_process_first():
+    with this_process().main_process_first():
         embeddings = embed(checkpoint, records, run / "embeddings")
-    tune_vllm(checkpoint, records, config, TuningConfig(), run)
-    # Weighted, so that the processes' means are not the whole's.
-    tune_diffusion(checkpoint, embeddings, config, DiffusionConfig(change_weight=10, train_text_encoder=True), run)
+    if "tune_vllm" in stages:
+        tune_vllm(checkpoint, records, config, TuningConfig(), run)
+    if "tune_diffusion" in stages:
+        # Weighted, so that the processes' means are not the whole's.
+        diffusion = DiffusionConfig(change_weight=10, train_text_encoder=True)
+        tune_diffusion(checkpoint, embeddings, config, diffusion, run)
+
+
+def shard_weights() -> None:
+    """Switches FSDP2 on as configs/accelerate/fsdp.yaml does; accelerate itself takes that from GPUs only."""
+    this_process().distributed_type = DistributedType.FSDP
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    state = Accelerator().state
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False,
+        reshard_after_forward=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    train_both(*map(Path, sys.argv[1:4]), accumulate=int(sys.argv[4]))
+    places, kind = [Path(each) for each in sys.argv[1:4]], sys.argv[4]
+    if kind == "sharded":
+        shard_weights()
+        train_stages(*places, accumulate=1, stages=("tune_diffusion",))
+    else:
+        train_stages(*places, accumulate=2)
+    Path(places[2], f"process_{this_process().process_index}_of_{this_process().num_processes}").touch()
+    part()

@@ -19,7 +19,7 @@ from lego_training.cli import main
 
 from tests.training.conftest import PAIRS, TINY, Workshop
 
-LOOP = "{steps: 2, batch_size: 2, learning_rate: 1.0e-3, threads: 1, precision: fp32}"
+LOOP = "{steps: 2, batch_size: 2, learning_rate: 1.0e-3, threads: 1, precision: fp32, sample_minutes: 0}"
 CONFIG = f"""
 dataset: plain
 architecture: {TINY}
@@ -108,7 +108,7 @@ def test_a_run_without_a_student_says_what_is_missing(
     places = ("--data", workshop.data, "--checkpoint", checkpoint, "--run", tmp_path / "runs")
 
     assert run(monkeypatch, "distil", config, *places) == 2
-    assert "has no key distil" in capsys.readouterr().err
+    assert "has no settings for distil; add the key distil" in capsys.readouterr().err
 
 
 def test_a_model_is_judged_with_its_student(

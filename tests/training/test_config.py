@@ -7,6 +7,7 @@ from pathlib import Path
 import lego_training
 import pytest
 from lego_core.errors import LegoError
+from lego_model.skeleton import find_architecture
 from lego_training.config import load_config
 
 NANO = Path(lego_training.__file__).parent / "configs" / "nano.yaml"
@@ -17,6 +18,24 @@ def test_the_shipped_configuration_is_valid() -> None:
 
     assert config.dataset == "toykitchen" and config.architecture == "nano.yaml"
     assert config.diffusion.train_conditioner
+
+
+@pytest.mark.parametrize("path", sorted(NANO.parent.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_can_be_run(path: Path) -> None:
+    config = load_config(path)
+
+    assert find_architecture(Path(config.architecture)).is_file()
+
+
+def test_the_papers_recipe_and_the_released_codes_differ_where_their_sources_do() -> None:
+    paper, released = (load_config(NANO.with_name(name)) for name in ("paper.yaml", "released.yaml"))
+
+    assert (paper.tune_diffusion.batch_size, released.tune_diffusion.batch_size) == (256, 1024)
+    assert paper.tune_diffusion.learning_rate == released.tune_diffusion.learning_rate == 1e-4
+    assert {paper.tune_diffusion.rate(step) for step in (0, 10_000, 19_999)} == {1.0}
+    assert (paper.diffusion.train_conditioner, released.diffusion.train_conditioner) == (True, False)
+    assert (paper.tune_vllm.schedule, released.tune_vllm.schedule) == ("cosine", "constant")
+    assert paper.vae is None and released.pretrain_vllm is None
 
 
 def test_any_key_can_be_overridden() -> None:
@@ -31,7 +50,8 @@ def test_any_key_can_be_overridden() -> None:
         ],
     )
 
-    assert (config.tune_diffusion.steps, config.tune_diffusion.learning_rate, config.vae.threads) == (20, 1e-3, 2)
+    assert (config.tune_diffusion.steps, config.tune_diffusion.learning_rate) == (20, 1e-3)
+    assert config.vae is not None and config.vae.threads == 2
     assert (config.diffusion.change_weight, config.dataset) == (0, "ego4d")
     assert config.tune_diffusion.batch_size == load_config(NANO).tune_diffusion.batch_size
 
@@ -50,6 +70,12 @@ def test_any_key_can_be_overridden() -> None:
         ("diffusion.change_weight=-1", "diffusion: change_weight is -1"),
         ("diffusion.train_conditioner=maybe", "diffusion: train_conditioner is 'maybe'; it must be true or false"),
         ("tuning.train_vision_tower=1", "tuning: train_vision_tower is 1; it must be true or false"),
+        ("diffusion.conditioning=image", "diffusion: conditioning is 'image'; choose one of label, description"),
+        ("diffusion.conditioner_start=zero", "conditioner_start is 'zero'; choose checkpoint, xavier or torch"),
+        ("diffusion.flip=yes", "diffusion: flip is "),
+        ("tuning.mode=half", "tuning: mode is 'half'; choose full, lora or qlora"),
+        ("tuning.rank=0", "tuning: rank is 0; it must lie between 1"),
+        ("tuning.mode=lora", "train_vision_tower is true, but mode is 'lora'"),
         ("dataset=5", "dataset is 5; it must be text"),
         ("seed=x", "seed is 'x'; it must be a whole number"),
         ("tune_diffusion.steps=[", "cannot be read as a configuration"),

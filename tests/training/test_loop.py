@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
+import resource
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,8 @@ import torch
 from lego_core.errors import LegoError
 from lego_training.batch import Batch, batch_indices, split_step
 from lego_training.loop import LoopConfig, train
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 
@@ -250,6 +257,103 @@ def test_fewer_steps_than_are_done_do_not_count_them_again(tmp_path: Path) -> No
     assert again.steps == [8]
 
 
+def test_a_run_killed_in_the_middle_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    Toy(tmp_path / "whole").train(config(steps=30))
+    program = (
+        "import sys; from pathlib import Path; from tests.training.test_loop import Toy, config\n"
+        "import lego_training.loop as loop, time\n"
+        "toy = Toy(Path(sys.argv[1])); loss_of = toy.loss_of\n"
+        "toy.loss_of = lambda batch: (time.sleep(0.05), loss_of(batch))[1]\n"
+        "toy.train(config(steps=30, save_minutes=0))\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    run = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", program, str(run)], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not (run / "toy.csv").is_file() or len((run / "toy.csv").read_text().splitlines()) < 6:
+        assert process.poll() is None and time.monotonic() < deadline, "training never began"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = torch.load(run / "toy.pt", weights_only=True)["step"]
+    assert 0 < done < 30
+
+    resumed = Toy(run)
+    resumed.train(config(steps=30))
+
+    assert resumed.steps == list(range(done, 30))
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_a_state_that_cannot_be_written_costs_nothing_of_the_one_before(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.train(config(steps=2))
+    before = (tmp_path / "toy.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As a full disk does, files may not grow any more.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(
+            LegoError, match=r"toy\.pt cannot be written \(.*\); what was saved before is kept: make room"
+        ):
+            Toy(tmp_path).train(config(steps=3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (tmp_path / "toy.pt").read_bytes() == before
+    assert not (tmp_path / "toy.partial").exists()
+    again = Toy(tmp_path)
+    again.train(config(steps=3))
+    assert again.steps == [2]
+
+
+def test_an_average_may_move_with_every_micro_batch(tmp_path: Path) -> None:
+    moved = {}
+    for every in ("step", "micro_batch"):
+        toy = Toy(tmp_path / every)
+        toy.train(config(ema_decay=0.99, ema_every=every, accumulate=4, learning_rate=0.1))
+        moved[every] = torch.load(toy.run / "toy.pt", weights_only=True)["average"]["optimization_step"]
+
+    assert moved == {"step": 8, "micro_batch": 32}
+
+
+def test_rate_gradient_norm_and_speed_go_to_the_csv_and_to_tensorboard(tmp_path: Path) -> None:
+    Toy(tmp_path).train(config(steps=5, warmup=0.4))
+    Toy(tmp_path).train(config(steps=7, warmup=0.4))
+
+    rows = list(csv.DictReader((tmp_path / "toy.csv").read_text().splitlines()))
+    assert [float(row["learning_rate"]) for row in rows[:2]] == [0.005, 0.01]
+    assert all(float(row["gradient_norm"]) > 0 and float(row["samples_per_second"]) > 0 for row in rows)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "toy"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "learning_rate", "gradient_norm", "samples_per_second"}
+    seen = events.Scalars("loss")
+    assert [event.step for event in seen] == list(range(7))
+    np.testing.assert_allclose([event.value for event in seen], [loss for _, loss in losses(tmp_path)], rtol=1e-4)
+
+
+def test_pictures_are_painted_with_the_average_and_go_to_files_and_tensorboard(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    painted: list[tuple[dict[str, Tensor], bool]] = []
+
+    def paint() -> np.ndarray:
+        painted.append(({key: value.clone() for key, value in toy.module.state_dict().items()}, toy.module.training))
+        return np.full((4, 6, 3), 7, np.uint8)
+
+    settings = config(ema_decay=0.9, sample_minutes=1e-9)
+    train("toy", {"toy": toy.module}, toy.loss_of, settings, tmp_path, toy.save_result, paint=paint)
+
+    assert len(painted) == 8 + 1 and not any(training for _, training in painted)
+    assert equal(painted[-1][0], toy.results[-1])
+    names = [path.name for path in sorted((tmp_path / "samples").iterdir())]
+    assert names == [f"toy_{step:07d}.png" for step in range(1, 9)]
+    assert Image.open(tmp_path / "samples" / names[0]).size == (6, 4)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "toy"))
+    events.Reload()
+    assert events.Tags()["images"] == ["samples"]
+
+
 def test_losses_become_a_picture(tmp_path: Path) -> None:
     Toy(tmp_path).train(config())
 
@@ -286,6 +390,16 @@ def test_a_state_without_an_average_says_how_to_go_on(tmp_path: Path) -> None:
         Toy(tmp_path).train(config(ema_decay=0.9))
 
 
+def test_deepspeeds_warm_up_is_logarithmic_and_then_stays() -> None:
+    settings = config(steps=492, warmup=0.03, warmup_shape="log", schedule="constant")
+
+    rates = [settings.rate(step) for step in range(492)]
+
+    expected = [np.log(step + 1) / np.log(15) for step in range(15)]
+    np.testing.assert_allclose(rates[:15], expected)
+    assert set(rates[15:]) == {1.0}
+
+
 @pytest.mark.parametrize("steps", [1, 7, 50, 1000])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_rate_rises_to_its_peak_and_never_beyond(steps: int, schedule: str) -> None:
@@ -309,6 +423,10 @@ def test_the_rate_rises_to_its_peak_and_never_beyond(steps: int, schedule: str) 
         ({"learning_rate": None}, "learning_rate is None; it must be a number"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"accumulate": 0}, "accumulate is 0; it must lie between 1"),
+        ({"ema_every": "epoch"}, "ema_every is 'epoch'; choose one of step, micro_batch"),
+        ({"warmup_shape": "cubic"}, "warmup_shape is 'cubic'; choose one of linear, log"),
+        ({"gradient_checkpointing": 1}, "gradient_checkpointing is 1; it must be true or false"),
         ({"schedule": "linear"}, "schedule is 'linear'; choose one of cosine, constant"),
         ({"precision": "fp16"}, "precision is 'fp16'; choose one of auto, bf16, fp32"),
     ],

@@ -33,8 +33,9 @@ from lego_training.stages.vllm import (
     tune_vllm,
 )
 from lego_training.toy_kitchen.language import mirror_text
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from tests.training.conftest import PAIRS, Workshop
 
@@ -44,6 +45,7 @@ NETWORKS_MAKE = ("frame_latents", "target_means", "target_stds", "image_embeddin
 
 def settings(**values: Any) -> LoopConfig:
     defaults: dict[str, Any] = {"steps": 40, "batch_size": 4, "learning_rate": 3e-3, "threads": 1, "precision": "fp32"}
+    defaults["sample_minutes"] = 0
     return LoopConfig(**{**defaults, **values})
 
 
@@ -363,6 +365,72 @@ def test_the_released_codes_frozen_conditioner_can_be_had(
     tune_diffusion(checkpoint, data, settings(steps=2), diffusion, tmp_path)
 
     assert fingerprint(checkpoint, ("conditioner",)) == before
+
+
+def test_activations_computed_again_change_no_loss(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    data, _ = embeddings
+    curves: list[list[str]] = []
+    calls: list[int] = []
+    for again in (False, True):
+        run = tmp_path / str(again)
+        config = settings(steps=2, learning_rate=0, gradient_checkpointing=again)
+        with pytest.MonkeyPatch.context() as patch:
+            count = [0]
+            forward = LlamaMLP.forward
+
+            def counted(*arguments: Any, _count: list[int] = count, _forward: Any = forward, **named: Any) -> Any:
+                _count[0] += 1
+                return _forward(*arguments, **named)
+
+            patch.setattr(LlamaMLP, "forward", counted)
+            tune_vllm(checkpoint, workshop.records, config, TuningConfig(), run)
+        tune_diffusion(checkpoint, data, config, DiffusionConfig(), run)
+        calls.append(count[0])
+        rows = [
+            csv.DictReader((run / f"{name}.csv").read_text().splitlines()) for name in ("tune_vllm", "tune_diffusion")
+        ]
+        curves.append([f"{row['loss']} {row['gradient_norm']}" for stage in rows for row in stage])
+
+    assert curves[0] == curves[1]
+    assert calls[1] == 2 * calls[0]
+
+
+@pytest.mark.parametrize("start", ["xavier", "torch"])
+def test_a_frozen_conditioner_can_start_anew_and_stays_as_it_started(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, tmp_path: Path, start: Any
+) -> None:
+    data, _ = embeddings
+    before = LegoCheckpoint.load(checkpoint).conditioner
+    diffusion = DiffusionConfig(train_conditioner=False, conditioner_start=start)
+
+    tune_diffusion(checkpoint, data, settings(steps=1), diffusion, tmp_path)
+    started = LegoCheckpoint.load(checkpoint).conditioner
+    tune_diffusion(checkpoint, data, settings(steps=2), diffusion, tmp_path)
+
+    after = LegoCheckpoint.load(checkpoint).conditioner.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in started.state_dict().items())
+    assert not torch.equal(started.image_projection.weight, before.image_projection.weight)
+
+
+def test_sample_pictures_show_input_target_and_what_is_painted(
+    embeddings: tuple[Embeddings, Path], checkpoint: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    data, _ = embeddings
+
+    tune_diffusion(checkpoint, data, settings(steps=1, sample_minutes=30), DiffusionConfig(), tmp_path)
+
+    picture = np.asarray(Image.open(tmp_path / "samples" / "tune_diffusion_0000001.png")).astype(float)
+    assert picture.shape == (4 * 64, 3 * 64, 3)
+    vae = LegoCheckpoint.load(checkpoint).vae
+    with torch.inference_mode():
+        for row, index in ((0, 0), (3, PAIRS - 1)):
+            for column, latents in ((0, data.frame_latents), (1, data.target_means)):
+                decoded = vae.decode(torch.from_numpy(latents[2 * index : 2 * index + 1].astype(np.float32))).sample[0]
+                expected = ((decoded.permute(1, 2, 0) + 1) * 127.5).clamp(0, 255).numpy()
+                shown = picture[64 * row : 64 * (row + 1), 64 * column : 64 * (column + 1)]
+                assert np.abs(shown - expected).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,14 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs tha
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Keeps the words of a stopped stage; typer alone would drop them."""
+    """Keeps the words of a stopped stage, which typer alone would drop, and parts from other processes at the end."""
     try:
         yield
     except KeyboardInterrupt as stop:
         raise Stopped(str(stop) or "run the same command again to go on") from None
+    finally:
+        if "lego_training.processes" in sys.modules:  # else no stage has run, and torch stays unloaded
+            sys.modules["lego_training.processes"].part()
 
 
 @app.command()
@@ -74,12 +77,17 @@ def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Ov
 @_stoppable()
 def train_all(config: ConfigFile, data: Data, checkpoint: Checkpoint, run: Run, overrides: Overrides = None) -> None:
     """Run every stage in order, creating the checkpoint if absent; resumes where it stopped."""
-    if not (checkpoint / "lego.json").exists():
-        create(config, data, checkpoint, overrides)
     from lego_training.config import load_config
+    from lego_training.processes import this_process
+
+    with this_process().main_process_first():
+        if not (checkpoint / "lego.json").exists():
+            create(config, data, checkpoint, overrides)
 
     run_config = load_config(config, overrides or ())
-    for stage in STAGES if run_config.distil else STAGES[:-1]:
+    for stage in STAGES:
+        if getattr(run_config, stage.replace("-", "_"), run_config) is None:  # "embed" has no settings of its own
+            continue
         # Not merely to save time: doing pretrain-vllm again would write its VLLM over the tuned one.
         if _is_done(stage, run_config, checkpoint, run):
             typer.echo(f"{stage} is done")
@@ -99,8 +107,12 @@ def train_stage(
 ) -> None:
     """Runs one stage of a run; `features` is for diffusion tuning and distillation, `curation` for the VLLM's."""
     from lego_training.config import load_config
+    from lego_training.processes import this_process
 
     run_config = load_config(config, overrides or ())
+    settings: Any = getattr(run_config, stage.replace("-", "_"), run_config)  # "embed" has none of its own
+    if settings is None:
+        raise LegoError(f"{config} has no settings for {stage}; add the key {stage.replace('-', '_')}")
     records: list[Any] = [] if curation else _labelled_records(data, run_config)
     was_done = _is_done(stage, run_config, checkpoint, run)
     if stage == "vae":
@@ -108,11 +120,11 @@ def train_stage(
 
         from lego_training.stages.vae import train_vae
 
-        train_vae(checkpoint, records, run_config.vae, run, LegoConfig.load(checkpoint).resolution)
+        train_vae(checkpoint, records, settings, run, LegoConfig.load(checkpoint).resolution)
     elif stage == "pretrain-vllm":
         from lego_training.stages.vllm import pretrain_vllm
 
-        pretrain_vllm(checkpoint, records, run_config.pretrain_vllm, run)
+        pretrain_vllm(checkpoint, records, settings, run)
     elif stage == "tune-vllm":
         if curation is not None:
             from lego_training.curation import read_curation
@@ -126,8 +138,6 @@ def train_stage(
         records = records[: run_config.diffusion.pairs or None]
         embed(checkpoint, records, run / "embeddings", flip=run_config.diffusion.flip)
     else:
-        from accelerate import PartialState
-
         from lego_training.stages.diffusion import tune_diffusion
         from lego_training.stages.distil import distil
         from lego_training.stages.embed import embed
@@ -136,15 +146,13 @@ def train_stage(
         store = None
         if features is not None:
             records, store = _with_features(features, records, run_config.dataset)
-        with PartialState().main_process_first():  # the others find it done
+        with this_process().main_process_first():  # the others find it done
             embeddings = embed(checkpoint, records, run / "embeddings", store, run_config.diffusion.flip)
         if stage == "tune-diffusion":
-            tune_diffusion(checkpoint, embeddings, run_config.tune_diffusion, run_config.diffusion, run)
-        elif run_config.distil is None:
-            raise LegoError(f"{config} has no key distil, which says how the student is trained; see nano.yaml")
+            tune_diffusion(checkpoint, embeddings, settings, run_config.diffusion, run)
         else:
-            distil(checkpoint, embeddings, run_config.distil, run_config.distillation, run / "distil")
-    if not was_done:  # else the weights are of the commit and time already on record
+            distil(checkpoint, embeddings, settings, run_config.distillation, run / "distil")
+    if not was_done and this_process().is_main_process:  # else the weights are of the commit and time already on record
         options = [*(overrides or []), *(["--curation", curation.name] if curation else [])]
         _record_provenance(checkpoint, stage, run_config, config, options, len(records))
 
@@ -210,12 +218,13 @@ def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path,
     from lego_model.checkpoint import LegoCheckpoint
 
     from lego_training.evaluation.toy import FIRST_SEED, description_slots
+    from lego_training.processes import this_process
     from lego_training.stages.vllm import tune_vllm, tune_vllm_on_conversations
     from lego_training.toy_kitchen.pair import make_pair
 
     lego = LegoConfig.load(checkpoint)
     tuned_already = (run / "tune_vllm.pt").exists() or "tune-vllm" in lego.provenance.get("stages", {})
-    if run_config.dataset == "toykitchen" and not tuned_already:
+    if run_config.dataset == "toykitchen" and not tuned_already and this_process().is_main_process:
         scenes = 300
         pairs = (make_pair(FIRST_SEED + index, "val") for index in range(scenes))
         before = {"description_slots": description_slots(LegoCheckpoint.load(checkpoint), pairs), "scenes": scenes}

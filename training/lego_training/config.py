@@ -26,28 +26,28 @@ class RunConfig:
         dataset: Name of the dataset within its directory, such as "toykitchen" or "ego4d".
         architecture: YAML of a new model's shape; a bare name is looked up in lego_model.
         seed: Of new weights.
-        vae: The autoencoder's stage.
-        pretrain_vllm: Captioning.
         tune_vllm: Visual instruction tuning.
         tune_diffusion: Diffusion tuning.
         tuning: What visual instruction tuning trains.
         diffusion: What diffusion tuning trains.
         distil: Training of the few-step student; None for a run that makes none.
         distillation: What the student is to be.
+        vae: The autoencoder's stage; None for models that keep Stable Diffusion's.
+        pretrain_vllm: Captioning; None for models that begin with a LLaVA.
         labels: How narrations become labels, one of `lego_training.labels.LABEL_MODES`.
     """
 
     dataset: str
     architecture: str
     seed: int
-    vae: LoopConfig
-    pretrain_vllm: LoopConfig
     tune_vllm: LoopConfig
     tune_diffusion: LoopConfig
     tuning: TuningConfig
     diffusion: DiffusionConfig
     distil: LoopConfig | None = None
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    vae: LoopConfig | None = None
+    pretrain_vllm: LoopConfig | None = None
     labels: LabelMode = "corrected"
 
     def __post_init__(self) -> None:

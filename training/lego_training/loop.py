@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 from diffusers.training_utils import EMAModel
 from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
@@ -31,6 +31,7 @@ from torch.distributed.tensor import DTensor
 from lego_training.batch import Batch, split_step
 from lego_training.curves import plot_losses
 from lego_training.journal import Figures, open_journal
+from lego_training.processes import this_process
 from lego_training.state import TrainingState, whole_weights
 
 # The loss of a batch. Either its mean over the samples, or a sum and the weight that the whole step's sum is to be
@@ -105,7 +106,7 @@ class LoopConfig:
         rising = max(1.0, self.warmup * self.steps)
         if step < rising:
             if self.warmup_shape == "log" and rising > 1:
-                return min(1.0, math.log(step + 1) / math.log(rising))
+                return min(1.0, math.log(step + 1) / math.log(math.ceil(rising)))
             return min(1.0, (step + 1) / rising)
         if self.schedule == "constant":
             return 1.0
@@ -122,6 +123,11 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
+def computes_in_bf16(config: LoopConfig, device: torch.device) -> bool:
+    """Whether a stage computes under autocast to bfloat16."""
+    return config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+
+
 def train(
     name: str,
     modules: Mapping[str, nn.Module],
@@ -131,6 +137,7 @@ def train(
     save_result: Callable[[], None],
     name_of: Callable[[Batch], list[str]] | None = None,
     paint: Callable[[], NDArray[np.uint8]] | None = None,
+    kept: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Trains what requires a gradient in `modules` until `config.steps`, resuming where `run` left off.
 
@@ -146,6 +153,7 @@ def train(
         save_result: Called with the averaged weights in place, whenever the state is saved and at the end.
         name_of: Names the samples of a batch, for errors.
         paint: Returns sample pictures as one, (H, W, 3), with the averaged weights in place.
+        kept: What the state file has the weights of, if not all modules: those that the stage cannot load again.
 
     Raises:
         LegoError: The loss or the gradient is no number, or the saved state is damaged or of another model.
@@ -154,16 +162,24 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     # A part of a network may be unused, such as the last layer of a vision tower that is tapped before it.
-    data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    data_parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+    this_process()
     accelerator = Accelerator(kwargs_handlers=[data_parallel])
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise LegoError(
+            "DeepSpeed takes accumulation, clipping and the optimizer's step out of the training loop; divide the "
+            "weights with configs/accelerate/fsdp.yaml, which does what ZeRO-3 does"
+        )
     device, processes = accelerator.device, accelerator.num_processes
-    state = TrainingState(run / f"{name}.pt", modules)
+    state = TrainingState(run / f"{name}.pt", kept or modules)
     first = state.load_weights()
     if config.gradient_checkpointing:
         for module in modules.values():
             _checkpoint_activations(module)
     # Whatever wraps a network calls it through its forward, so the loss is computed inside one.
     work = _Work(modules, loss_of)
+    if accelerator.is_fsdp2:  # it divides weights in their usual layout only
+        work.to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.AdamW(
         [each for each in work.parameters() if each.requires_grad], config.learning_rate,
         weight_decay=config.weight_decay, fused=True,
@@ -173,8 +189,7 @@ def train(
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     state.load_optimizer(optimizer, trained, average)
     stop = _StopSignal()
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(config, device))
 
     def with_average(act: Callable[[], None]) -> None:
         if average is not None:
@@ -209,7 +224,7 @@ def train(
     with Progress(*columns, disable=not main) as progress, open_journal(run, name, first, main) as journal, stop:
 
         def keep_picture(step: int) -> None:
-            if paint is not None:
+            if paint is not None and not accelerator.is_fsdp2:  # whose networks are whole within the loss only
                 with torch.no_grad(), autocast:
                     picture = paint()
                 journal.add_picture(step, picture)
@@ -285,8 +300,13 @@ class _Work(nn.Module):
 
     def __init__(self, modules: Mapping[str, nn.Module], loss_of: Callable[[Batch], Loss]) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict(dict(modules))
+        for name, module in modules.items():
+            self.add_module(name, module)
         self._loss_of = loss_of
+        # The layers that FSDP divides the weights by, as the networks name them.
+        kinds = {type(each).__name__ for each in self.modules()}
+        named = {kind for module in modules.values() for kind in getattr(module, "_no_split_modules", None) or ()}
+        self._no_split_modules = sorted(kinds & named)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the loss as a sum, and the weight it is to be divided by."""
@@ -297,7 +317,7 @@ class _Work(nn.Module):
 def _checkpoint_activations(module: nn.Module) -> None:
     """Switches gradient checkpointing on in a network of diffusers or transformers that has it; the small have not."""
     if getattr(module, "supports_gradient_checkpointing", False):
-        module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        module.activation_checkpointing_enable()  # type: ignore[operator]
     elif getattr(module, "_supports_gradient_checkpointing", False):
         module.enable_gradient_checkpointing()  # type: ignore[operator]
 

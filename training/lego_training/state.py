@@ -21,6 +21,10 @@ class TrainingState:
 
     Only the main process writes. Sharded tensors are put together for it and divided again on reading, so a run may go
     on with another number of processes.
+
+    Args:
+        path: The file.
+        modules: Whose weights it has.
     """
 
     def __init__(self, path: Path, modules: Mapping[str, nn.Module]) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from lego_core.config import Conditioning, LegoConfig, check_conditioning, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
-from lego_model.checkpoint import LegoCheckpoint, save_part
+from lego_model.checkpoint import LegoCheckpoint, load_part, save_part
 from lego_model.conditioner import Conditioner, null_context
 from lego_model.student import STUDENT
 from numpy.typing import NDArray
@@ -21,9 +20,12 @@ from torch import Tensor
 
 from lego_training.batch import Batch
 from lego_training.features import FeatureRows
+from lego_training.gallery import Gallery
 from lego_training.loop import LoopConfig, train
+from lego_training.processes import this_process
 from lego_training.stages.embed import FLIPS, Embeddings, Flip
 
+NAME = "tune_diffusion"
 Rows = NDArray[Any] | FeatureRows
 
 
@@ -35,6 +37,8 @@ class DiffusionConfig:
         condition_dropout: p. Text-side conditions are dropped for u in [0, 2p), the frame for u in [p, 3p), u uniform
             in [0, 1): each alone with p, both with p (lego-reference A5).
         train_conditioner: σ, μ and π learn too, as the paper says; the released code left them at their random start.
+        conditioner_start: σ, μ and π begin as the "checkpoint" has them (a new one has Xavier initialisation), or anew
+            with "xavier" or, as in the released code, with the defaults of "torch".
         train_text_encoder: For a model whose text encoder has no pretrained weights.
         change_weight: Added weight of latents in proportion to how much the frame changes there; 0 is the paper's plain
             mean. Most of a pair does not change, and a small model otherwise spends itself on copying.
@@ -45,6 +49,7 @@ class DiffusionConfig:
 
     condition_dropout: float = 0.05
     train_conditioner: bool = True
+    conditioner_start: Literal["checkpoint", "xavier", "torch"] = "checkpoint"
     train_text_encoder: bool = False
     change_weight: float = 0.0
     pairs: int = 0
@@ -59,6 +64,8 @@ class DiffusionConfig:
         number_in_range("change_weight", self.change_weight, 0, 1e3)
         whole_number_in_range("pairs", self.pairs, 0, 10**9)
         check_conditioning(self.conditioning)
+        if self.conditioner_start not in ("checkpoint", "xavier", "torch"):
+            raise LegoError(f"conditioner_start is {self.conditioner_start!r}; choose checkpoint, xavier or torch")
         if self.flip not in FLIPS:
             raise LegoError(f"flip is {self.flip!r}; choose one of {', '.join(FLIPS)}")
 
@@ -67,7 +74,16 @@ def tune_diffusion(
     directory: Path, data: Embeddings, config: LoopConfig, diffusion: DiffusionConfig, run: Path
 ) -> None:
     """Trains the U-Net, and with it what `diffusion` names, on embedded pairs."""
-    checkpoint = LegoCheckpoint.load(directory)
+    checkpoint = LegoCheckpoint.load(directory, with_vllm=False)
+    lego = checkpoint.config = replace(checkpoint.config, conditioning=diffusion.conditioning)
+    if diffusion.conditioner_start != "checkpoint" and not (run / f"{NAME}.pt").exists():
+        with this_process().main_process_first():
+            torch.manual_seed(config.seed)
+            checkpoint.conditioner.start_anew(diffusion.conditioner_start)
+            if this_process().is_main_process:
+                save_part(checkpoint.conditioner, directory / "conditioner", torch.float16)
+        # As a resumed run will find it, which has it from there if it is frozen.
+        checkpoint.conditioner = load_part(Conditioner, directory / "conditioner", torch.float32)
     unet, conditioner, text_encoder = checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder
     unet.to(memory_format=torch.channels_last)
     modules = {"unet": unet}
@@ -76,12 +92,11 @@ def tune_diffusion(
         ("text_encoder", text_encoder, diffusion.train_text_encoder),
     ):
         # The loop moves what it trains; what is only used must be where that is.
-        module.requires_grad_(trained).to(PartialState().device)
+        module.requires_grad_(trained).to(this_process().device)
         if trained:
             modules[name] = module
     scheduler = checkpoint.scheduler
     scale = checkpoint.vae.config.scaling_factor
-    lego = replace(checkpoint.config, conditioning=diffusion.conditioning)
     sentences = data.label_ids if lego.conditioning == "label" else data.text_ids
     empty_ids = torch.tensor(
         [encode_description(checkpoint.tokenizer, "", lego.text_tokens, checkpoint.special_text_tokens)]
@@ -135,7 +150,8 @@ def tune_diffusion(
         replace(written, conditioning=lego.conditioning, student=None).save(directory)
         shutil.rmtree(directory / STUDENT, ignore_errors=True)
 
-    train("tune_diffusion", modules, loss_of, config, run, save_result, name_of)
+    gallery = Gallery(checkpoint, data)
+    train(NAME, modules, loss_of, config, run, save_result, name_of, gallery.paint)
 
 
 def condition(

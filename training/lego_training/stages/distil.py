@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from lego_core.config import LegoConfig, StudentConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_model.checkpoint import LegoCheckpoint
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from lego_training.batch import Batch
 from lego_training.loop import LoopConfig, train
+from lego_training.processes import this_process
 from lego_training.stages.diffusion import change
 from lego_training.stages.embed import Embeddings
 from lego_training.stages.trajectories import conditions, paint_trajectories, student_timesteps, trajectory_rows
@@ -65,10 +65,11 @@ def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: 
         LegoError: `run` is of another teacher or of other settings.
     """
     steps, samples = distillation.steps, distillation.samples
-    paths = paint_trajectories(directory, data, run, steps, distillation.teacher_steps, samples)
+    with this_process().main_process_first():  # the others find them done
+        paths = paint_trajectories(directory, data, run, steps, distillation.teacher_steps, samples)
     checkpoint = LegoCheckpoint.load(directory)
     for part in (checkpoint.conditioner, checkpoint.text_encoder):
-        part.requires_grad_(False).to(PartialState().device)
+        part.requires_grad_(False).to(this_process().device)
     torch.manual_seed(config.seed)
     student = add_student(checkpoint.unet, distillation.rank).to(memory_format=torch.channels_last)
     checkpoint.unet = student

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.prompts import encode_description
@@ -29,6 +28,7 @@ from rich.progress import track
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureRows, FeatureStore
 from lego_training.loop import has_bf16
+from lego_training.processes import this_process
 from lego_training.toy_kitchen.language import mirror_text
 
 _BATCH = 16
@@ -91,8 +91,11 @@ def embed(
         raise LegoError("some records have no description; curate the dataset first")
     if features is not None:
         features.check(records)
-    device = PartialState().device
-    checkpoint = LegoCheckpoint.load(checkpoint_directory).to(device)
+    device = this_process().device
+    checkpoint = LegoCheckpoint.load(checkpoint_directory, with_vllm=features is None)
+    if features is None and device.type == "cuda":
+        checkpoint.vllm.half()  # as features are made; a CPU emulates half precision slowly
+    checkpoint.to(device)
     checkpoint.vae.to(memory_format=torch.channels_last)
     lego, count = checkpoint.config, 2 * len(records)
     side = lego.resolution // 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
@@ -145,7 +148,7 @@ def embed(
         if features is None:
             seen = [source for source, _ in (pictures if mirrors_all else pictures[::2])]
             vision = np.stack([frame_to_vision_pixels(source, lego.vision) for source in seen])
-            images = embed_image(checkpoint, torch.from_numpy(vision).to(device))
+            images = embed_image(checkpoint, torch.from_numpy(vision).to(device, checkpoint.vllm.dtype))
             states = [
                 pad_text_states(states_of(checkpoint, image, action, description).text_states, lego.text_tokens).cpu()
                 for image, (action, description) in zip(images, texts if mirrors_all else texts[::2], strict=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from lego_core.config import LegoConfig, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_vision_pixels
@@ -23,6 +22,7 @@ from rich.progress import track
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureStore
 from lego_training.labels import LABEL_MODES, LabelMode, normalise_label
+from lego_training.processes import this_process
 
 # Of a record: clip id and action id.
 RecordId = tuple[str, str]
@@ -111,7 +111,7 @@ def extract_features(
     todo = [each for each in shard.of(records) if _id(each) not in described or not store.has(each)]
     if todo:
         checkpoint = LegoCheckpoint.load(directory)
-        device = PartialState().device
+        device = this_process().device
         # The original describes in half precision, which a CPU emulates slowly.
         checkpoint.vllm.to(device, torch.float16 if device.type == "cuda" else torch.float32)
         journal = output / f"{name}_descriptions.{shard.number}-of-{shard.count}.jsonl"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.noise import gaussian_noise
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from lego_training.processes import this_process
 from lego_training.stages.embed import Embeddings
 
 _BATCH = 8
@@ -64,7 +64,7 @@ def paint_trajectories(
     Raises:
         LegoError: `output` holds trajectories of another checkpoint or other settings.
     """
-    device = PartialState().device
+    device = this_process().device
     shape = data.frame_latents.shape[1:]
     key = _key(directory, data, steps, teacher_steps)
     done, latents = _open(output, key, (samples, steps + 1, *shape))

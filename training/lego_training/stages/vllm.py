@@ -5,26 +5,29 @@ The loss is on the answer's tokens and its end only, as in the original (lego-re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lego_core.config import LegoConfig
+from lego_core.config import LegoConfig, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.images import normalise_vision, vision_square
 from lego_core.prompts import encode_prompt
 from lego_model.checkpoint import load_part, load_tokenizer, save_part
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
+from lego_training.adapters import AdaptedVllm
 from lego_training.batch import Batch
 from lego_training.curation import Conversation
 from lego_training.dataset import Record, Squares
-from lego_training.loop import LoopConfig, train
+from lego_training.loop import LoopConfig, computes_in_bf16, train
+from lego_training.processes import this_process
 from lego_training.queries import CAPTION_QUERY, QUERY_TEMPLATES, label_variant, scene_caption
 from lego_training.toy_kitchen.language import mirror_text
 
@@ -39,13 +42,31 @@ class TuningConfig:
     Attributes:
         train_vision_tower: For a model whose vision tower has no pretrained weights of a large corpus; the paper keeps
             CLIP's tower as it is.
+        mode: "full" trains projector and language model (the paper), "lora" adapters of the language model and the
+            projector, "qlora" the same above a language model held in four bits, on an NVIDIA GPU.
+        rank: Of the adapters.
+        alpha: The adapters count alpha / rank.
+        max_length: Tokens of prompt, image and answer together; a longer answer loses its end (lego-reference C8).
     """
 
     train_vision_tower: bool = False
+    mode: Literal["full", "lora", "qlora"] = "full"
+    rank: int = 64
+    alpha: int = 128
+    max_length: int = 2048
 
     def __post_init__(self) -> None:
+        if self.mode not in ("full", "lora", "qlora"):
+            raise LegoError(f"mode is {self.mode!r}; choose full, lora or qlora")
+        whole_number_in_range("rank", self.rank, 1, 4096)
+        whole_number_in_range("alpha", self.alpha, 1, 10**5)
+        whole_number_in_range("max_length", self.max_length, 16, 10**6)
         if not isinstance(self.train_vision_tower, bool):
             raise LegoError(f"train_vision_tower is {self.train_vision_tower!r}; it must be true or false")
+        if self.train_vision_tower and self.mode != "full":
+            raise LegoError(
+                f"train_vision_tower is true, but mode is {self.mode!r}, which trains adapters; choose full"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,8 +99,9 @@ def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, r
         return CAPTION_QUERY, scene_caption(records[index].facts, mirrored)
 
     _train(
-        checkpoint, [record.input_path for record in records], config, run, "pretrain_vllm", text_of, freeze_tower=False
-    )
+        checkpoint, [record.input_path for record in records], config, run, "pretrain_vllm", text_of,
+        TuningConfig(train_vision_tower=True),
+    )  # fmt: skip
 
 
 def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, tuning: TuningConfig, run: Path) -> None:
@@ -98,7 +120,7 @@ def tune_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, tunin
         return (mirror_text(query), mirror_text(record.description)) if mirrored else (query, record.description)
 
     paths = [record.input_path for record in records]
-    _train(checkpoint, paths, config, run, "tune_vllm", text_of, freeze_tower=not tuning.train_vision_tower)
+    _train(checkpoint, paths, config, run, "tune_vllm", text_of, tuning)
 
 
 def tune_vllm_on_conversations(
@@ -111,7 +133,7 @@ def tune_vllm_on_conversations(
         return (mirror_text(words[0]), mirror_text(words[1])) if mirrored else words
 
     paths = [conversation.image_path for conversation in conversations]
-    _train(checkpoint, paths, config, run, "tune_vllm", text_of, freeze_tower=not tuning.train_vision_tower)
+    _train(checkpoint, paths, config, run, "tune_vllm", text_of, tuning)
 
 
 def _train(
@@ -121,12 +143,24 @@ def _train(
     run: Path,
     name: str,
     text_of: TextOf,
-    freeze_tower: bool,
+    tuning: TuningConfig,
 ) -> None:
     lego = LegoConfig.load(checkpoint)
-    vllm = load_part(LlavaForConditionalGeneration, checkpoint / "vllm", torch.float32)
     tokenizer = load_tokenizer(checkpoint / "vllm")
-    vllm.model.vision_tower.requires_grad_(not freeze_tower)
+    kept: Mapping[str, nn.Module] | None = None
+    if tuning.mode == "full":
+        vllm = load_part(LlavaForConditionalGeneration, checkpoint / "vllm", torch.float32)
+        vllm.model.vision_tower.requires_grad_(tuning.train_vision_tower)
+
+        def save_result() -> None:
+            save_part(vllm, checkpoint / "vllm", torch.float16)
+    else:
+        # Weights that are not trained need no more precision than they are computed with.
+        dtype = torch.bfloat16 if computes_in_bf16(config, this_process().device) else torch.float32
+        adapted = AdaptedVllm(
+            checkpoint / "vllm", run, tuning.rank, tuning.alpha, four_bit=tuning.mode == "qlora", dtype=dtype
+        )
+        vllm, kept, save_result = adapted.vllm, adapted.trained, adapted.save
     frames = Squares(paths, lego.vision.size, lambda frame: vision_square(frame, lego.vision))
 
     def loss_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -136,7 +170,7 @@ def _train(
             mirrored = bool(rng.random() < 0.5)
             query, answer = text_of(index, mirrored, rng)
             frame = frames[index][:, ::-1] if mirrored else frames[index]
-            examples.append(encode_example(lego, tokenizer, vllm, query, answer))
+            examples.append(encode_example(lego, tokenizer, vllm, query, answer, tuning.max_length))
             pictures.append(frame)
         pixels = torch.from_numpy(normalise_vision(np.stack(pictures), lego.vision)).to(vllm.device)
         answer_tokens = sum(len(example.answer) for example in examples)
@@ -145,19 +179,28 @@ def _train(
     def name_of(batch: Batch) -> list[str]:
         return [str(paths[index]) for index in batch.indices(len(paths))]
 
-    def save_result() -> None:
-        save_part(vllm, checkpoint / "vllm", torch.float16)
-
-    train(name, {"vllm": vllm}, loss_of, config, run, save_result, name_of)
+    train(name, {"vllm": vllm}, loss_of, config, run, save_result, name_of, kept=kept)
 
 
 def encode_example(
-    lego: LegoConfig, tokenizer: Tokenizer, vllm: LlavaForConditionalGeneration, query: str, answer: str
+    lego: LegoConfig,
+    tokenizer: Tokenizer,
+    vllm: LlavaForConditionalGeneration,
+    query: str,
+    answer: str,
+    max_length: int = 2048,
 ) -> Example:
-    """Encodes one turn with the model's prompt template."""
+    """Encodes one turn with the model's prompt template.
+
+    Raises:
+        LegoError: The prompt alone has `max_length` tokens.
+    """
     text = vllm.config.text_config
     before, after = encode_prompt(tokenizer, lego.prompt_template.replace("{query}", query), text.bos_token_id)
-    return Example(before, after, [*tokenizer.encode(answer, add_special_tokens=False).ids, text.eos_token_id])
+    room = max_length - len(before) - lego.image_tokens - len(after)
+    if room < 1:
+        raise LegoError(f"the prompt of {query!r} leaves no room for an answer in max_length = {max_length}; raise it")
+    return Example(before, after, [*tokenizer.encode(answer, add_special_tokens=False).ids, text.eos_token_id][:room])
 
 
 def answer_loss(vllm: LlavaForConditionalGeneration, pixels: Tensor, examples: Sequence[Example]) -> Tensor:
