@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,20 @@ def decode_image(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
         return to_rgb(_upright(image))
     except Exception as error:  # Pillow's decoders raise many types on damaged data
         raise _undecodable(error) from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decodes a picture file; see `decode_image`.
+
+    Raises:
+        LegoError: It is not there, or no picture that can be taken; the message names it.
+    """
+    if not path.is_file():
+        raise LegoError(f"{path} is no file; give a JPEG, PNG or WebP picture")
+    try:
+        return decode_image(path.read_bytes())
+    except LegoError as error:
+        raise LegoError(f"{path}: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

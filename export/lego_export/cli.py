@@ -13,7 +13,9 @@ import typer
 from lego_core.command import Stopped, run_command
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
+from lego_core.files import check_output
 from lego_core.manifest import Manifest, graph_names
+from lego_model.quiet import quieten
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,15 +29,13 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from lego_export.describe import Cost
-    from lego_export.pull import RemoteFile
+    from lego_export.pull import RemoteFile, Watch
     from lego_export.verify import Verification
 
 app = typer.Typer(
-    help="Builds engines of a LEGO checkpoint for lego-server.", no_args_is_help=True, pretty_exceptions_enable=False,
-    add_completion=False,
+    help="Turns released LEGO weights into checkpoints, and checkpoints into engines for lego-server.",
+    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ Engines = Annotated[Path, typer.Argument(help="Engine directory.")]
 Precision = Annotated[
     Literal["fp16", "fp32"] | None, typer.Option(help="Stored precision of the weights; default: the source's.")
 ]
+KeepRaw = Annotated[bool, typer.Option("--keep-raw", help="Store the raw U-Net beside the average.")]
 
 
 @app.command()
@@ -55,6 +56,7 @@ def pull(
         Path | None, typer.Option(help="Checkpoint directory to make; default: checkpoints/NAME beside the files.")
     ] = None,
     weights: Precision = None,
+    keep_raw: KeepRaw = False,
     no_convert: Annotated[bool, typer.Option("--no-convert", help="Only fetch.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
 ) -> None:
@@ -70,33 +72,37 @@ def pull(
 
     release = hub.find_release(name)
     converts = release.is_model and not no_convert
-    if not converts and (checkpoint or weights):
+    if not converts and (checkpoint or weights or keep_raw):
         why = "--no-convert makes no checkpoint" if no_convert else f"{name} is a part of a model, not a whole one"
-        raise LegoError(f"{why}; leave out --checkpoint and --weights")
+        raise LegoError(f"{why}; leave out --checkpoint, --weights and --keep-raw")
+    if keep_raw and not release.keeps_raw:
+        raise LegoError(f"{name} has one U-Net only; leave out --keep-raw")
     checkpoint = checkpoint or hub.checkpoint_beside(name, directory)
     if converts:
-        check_place(checkpoint)
+        check_place(checkpoint, "give another place with --checkpoint, or --no-convert to check the files")
     logging.set_verbosity_error()  # what the hub's client resumes by itself needs nobody's attention
     files = hub.list_files(name, to_convert=converts)
     _show_files(name, files)
-    missing = hub.missing_bytes(files, directory)
+    with _watching("checking") as watch:
+        lacking = hub.find_lacking(files, directory, watch)
+    missing = hub.missing_bytes(lacking, directory)
+    for file in lacking:
+        if file.place(directory).is_file():
+            print(f"{file.place(directory)} is damaged or of another version: it is fetched anew")
     print(f"{missing / 1e9:.2f} GB to fetch into {directory}; {hub.free_bytes(directory) / 1e9:.2f} GB are free there")
     if converts:
+        to_make = hub.checkpoint_bytes(name, files, weights)
         print(
-            f"then up to {hub.checkpoint_bytes(name, files, weights) / 1e9:.2f} GB for the checkpoint {checkpoint}; "
+            f"then up to {to_make / 1e9:.2f} GB for the checkpoint {checkpoint}; "
             f"{hub.free_bytes(checkpoint) / 1e9:.2f} GB are free there before anything is fetched"
         )
+        hub.check_room(missing, directory, to_make, checkpoint, weights)
     question = "Fetch and convert them?" if converts else "Fetch them?"
-    if (missing or converts) and not yes and not typer.confirm(question):
+    if (lacking or converts) and not yes and not _confirm(question):
         raise LegoError("nothing is fetched")
-    with _bytes_progress() as progress:
-        task = progress.add_task("", total=None)
-
-        def watch(file: RemoteFile, done: int) -> None:
-            progress.update(task, description=PurePosixPath(file.path).name, completed=done, total=file.size)
-
+    with _watching("fetching") as watch:
         try:
-            hub.fetch(files, directory, watch=watch)
+            hub.fetch(lacking, directory, watch=watch)
         except KeyboardInterrupt:
             raise Stopped("what is fetched is kept; run the same command again to go on") from None
     print(f"{directory}: all {len(files)} files are there and their checksums are right")
@@ -104,7 +110,7 @@ def pull(
     if converts:
         source, vllm, clip = (directory / release.convert[part] for part in ("source", "vllm", "clip"))
         try:
-            _convert(source, checkpoint, vllm=vllm, clip=clip, weights=weights)
+            _convert(source, checkpoint, vllm=vllm, clip=clip, keep_raw=keep_raw, weights=weights)
         except KeyboardInterrupt:
             raise Stopped("what is fetched is kept, no checkpoint is made; run the same command again") from None
         commands = [shlex.join(["lego-export", "build", str(checkpoint), f"engines/{checkpoint.name}"])]
@@ -122,7 +128,7 @@ def convert(
         Path | None, typer.Option(help="Folder of openai/clip-vit-large-patch14: tokenizer, and vision tower.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Take the raw U-Net, not its moving average.")] = False,
-    keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Store the raw U-Net beside the average.")] = False,
+    keep_raw: KeepRaw = False,
     weights: Precision = None,
     to: Annotated[
         Literal["original"] | None, typer.Option(help="Write the checkpoint SOURCE as an original .ckpt file.")
@@ -136,7 +142,7 @@ def convert(
         raise LegoError("--to original takes no other options: it writes SOURCE as it is, in fp32")
     from lego_export.original.restore import to_original
 
-    _quieten()
+    quieten()
     with _writing() as advance:
         to_original(source, checkpoint, advance)
     kept = "its own raw U-Net" if (source / "unet_raw").is_dir() else "the same U-Net as raw and as moving average"
@@ -147,7 +153,7 @@ def _convert(source: Path, checkpoint: Path, **options: Any) -> None:
     """Makes a checkpoint and says what it is; `options` are those of `lego_export.original.convert.convert`."""
     from lego_export.original.convert import convert as convert_model
 
-    _quieten()
+    quieten()
     with _writing() as advance:
         config = convert_model(source, checkpoint, advance=advance, **options)
     print(f"{checkpoint}: converted from {config.provenance['converted_from']}; {config.notice}")
@@ -168,7 +174,7 @@ def build(
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_export.build import build_engines
 
-    _quieten()
+    quieten()
     graphs = graph_names(LegoConfig.load(checkpoint))
     with _progress() as progress:
         task = progress.add_task("reading the checkpoint", total=len(graphs))
@@ -202,11 +208,15 @@ def verify(
     manifest = Manifest.load(engines)
     if checkpoint is None and not (engines / "lego.json").is_file():
         raise LegoError(f"{engines} is not its own checkpoint; name the one it was built from with --checkpoint")
+    from lego_core.images import read_image
+
     from lego_export.samples import synthetic_frame
     from lego_export.verify import compared_samplers, verify_engines
 
-    _quieten()
-    frames = [_read_frame(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
+    quieten()
+    if json is not None:
+        check_output(json)
+    frames = [read_image(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
     stages = [*manifest.graph_names, *compared_samplers(manifest)]
     with _progress() as progress:
         task = progress.add_task("reading the checkpoint", total=len(stages))
@@ -263,13 +273,15 @@ def describe(
 
     from lego_export.describe import describe_model
 
-    _quieten()
+    quieten()
+    if json is not None:
+        check_output(json)
     with _progress() as progress:
         progress.add_task("working it out", total=None)
         cost = describe_model(read_skeleton(source))
+    _show_cost(cost)
     if json is not None:
         cost.save(json)
-    _show_cost(cost)
 
 
 def main() -> None:
@@ -277,15 +289,13 @@ def main() -> None:
     sys.exit(run_command(app, "lego-export"))
 
 
-def _read_frame(path: Path) -> Image.Image:
-    from lego_core.images import decode_image
-
-    if not path.is_file():
-        raise LegoError(f"{path} is no file; give a JPEG, PNG or WebP picture")
+def _confirm(question: str) -> bool:
     try:
-        return decode_image(path.read_bytes())
-    except LegoError as error:
-        raise LegoError(f"{path}: {error}") from error
+        return typer.confirm(question)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise LegoError("nobody is there to answer, so nothing is fetched; --yes answers") from None
 
 
 def _progress() -> Progress:
@@ -303,21 +313,24 @@ def _bytes_progress() -> Progress:
 
 
 @contextmanager
+def _watching(what: str) -> Iterator[Watch]:
+    """Shows how much of a file is fetched or checked."""
+    with _bytes_progress() as progress:
+        task = progress.add_task(what, total=None)
+
+        def watch(file: RemoteFile, done: int) -> None:
+            name = PurePosixPath(file.path).name
+            progress.update(task, description=f"{what} {name}", completed=done, total=file.size)
+
+        yield watch
+
+
+@contextmanager
 def _writing() -> Iterator[Callable[[int, int], None]]:
     """Shows how much of a model is written; the function it gives takes (bytes written, bytes in all)."""
     with _bytes_progress() as progress:
         task = progress.add_task("reading", total=None)
         yield lambda done, total: progress.update(task, description="writing", completed=done, total=total)
-
-
-def _quieten() -> None:
-    """Keeps transformers' own progress bars and remarks off the screen."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
 
 
 def _show_files(name: str, files: list[RemoteFile]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lego_core.config import LegoConfig
+from lego_core.errors import LegoError
 from lego_model.create import Parts
 from lego_model.skeleton import Skeleton
 from torch import Tensor, nn
@@ -110,7 +111,11 @@ class Cost:
 
 
 def describe_model(skeleton: Skeleton) -> Cost:
-    """Works out a model's cost on the meta device."""
+    """Works out a model's cost on the meta device.
+
+    Raises:
+        LegoError: Its sizes do not fit each other.
+    """
     config, parts = skeleton.config, skeleton.parts
     networks = {
         "unet": parts.unet,
@@ -123,8 +128,12 @@ def describe_model(skeleton: Skeleton) -> Cost:
     }
     prompt = config.prompt_template.replace("{query}", config.query_template).replace("<image>", "")
     prompt_tokens = config.image_tokens + ceil(len(prompt) / _CHARACTERS_PER_TOKEN)
-    with torch.device("meta"), torch.no_grad():
-        work = list(_work(config, parts, prompt_tokens))
+    try:
+        with torch.device("meta"), torch.no_grad():
+            work = list(_work(config, parts, prompt_tokens))
+    except Exception as error:  # torch and the libraries raise many types on sizes that do not fit each other
+        why = str(error) or type(error).__name__
+        raise LegoError(f"{config.name} cannot run, its sizes do not fit each other ({why}); correct them") from error
     return Cost(
         model=config.name,
         parts=[_part(name, network) for name, network in networks.items()],

@@ -47,6 +47,7 @@ class Release:
         along: Names of releases that are fetched too.
         convert: What `lego-export convert` takes of it: source, vllm, clip, relative to the directory of all.
         before_convert: Names of releases that converting needs too.
+        keeps_raw: Whether its file holds the raw U-Net beside the averaged one.
     """
 
     about: str
@@ -54,6 +55,7 @@ class Release:
     along: list[str] = field(default_factory=list)
     convert: dict[str, str] = field(default_factory=dict)
     before_convert: list[str] = field(default_factory=list)
+    keeps_raw: bool = False
 
     @property
     def is_model(self) -> bool:
@@ -91,12 +93,9 @@ class RemoteFile:
         return place.with_name(f".{place.name}.{self.digest[:12]}.partial")
 
     def missing(self, directory: Path) -> int:
-        """Bytes still to fetch, going by size."""
-        present = max(
-            (path.stat().st_size for path in (self.place(directory), self.partial(directory)) if path.is_file()),
-            default=0,
-        )
-        return max(0, self.size - present)
+        """Bytes still to fetch, if what stands in its place, if anything, is not the file."""
+        partial = self.partial(directory)
+        return max(0, self.size - partial.stat().st_size) if partial.is_file() else self.size
 
 
 def releases() -> dict[str, Release]:
@@ -104,7 +103,12 @@ def releases() -> dict[str, Release]:
     table = safe_load(Path(__file__).with_name("releases.yaml").read_text(encoding="utf-8"))
     return {
         name: Release(
-            row["about"], row["files"], row.get("with", []), row.get("convert", {}), row.get("before convert", [])
+            row["about"],
+            row["files"],
+            row.get("with", []),
+            row.get("convert", {}),
+            row.get("before convert", []),
+            row.get("keeps raw", False),
         )
         for name, row in table.items()
     }
@@ -141,15 +145,57 @@ def list_files(name: str, endpoint: str | None = None, *, to_convert: bool = Fal
     ]
 
 
-def missing_bytes(files: list[RemoteFile], directory: Path) -> int:
-    """Returns how many bytes are still to fetch, going by size."""
-    return sum(file.missing(directory) for file in files)
+def find_lacking(
+    files: list[RemoteFile], directory: Path, watch: Watch = lambda file, done: None
+) -> list[RemoteFile]:  # fmt: skip
+    """Returns the files that are not there, or are damaged: everything that is there is read and its checksum compared.
+
+    Args:
+        files: As `list_files` returns them.
+        directory: Each repository is a folder in it.
+        watch: Told about progress.
+    """
+    lacking = []
+    for file in files:
+        place = file.place(directory)
+        if not place.is_file() or _digest(place, file, functools.partial(watch, file)) != file.digest:
+            lacking.append(file)
+    return lacking
+
+
+def missing_bytes(lacking: list[RemoteFile], directory: Path) -> int:
+    """Returns how many bytes are still to fetch of the files that `find_lacking` names."""
+    return sum(file.missing(directory) for file in lacking)
 
 
 def free_bytes(directory: Path) -> int:
     """Returns the free space, in bytes, of the disk that `directory` is or will be on."""
-    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(directory)).free
+
+
+def check_room(to_fetch: int, directory: Path, to_make: int, checkpoint: Path, weights: str | None) -> None:
+    """Checks that the disks hold what is to be fetched and what is to be made of it.
+
+    Args:
+        to_fetch: Bytes that go into `directory`.
+        directory: Where the files go.
+        to_make: Bytes that go into `checkpoint` then.
+        checkpoint: The checkpoint directory to make.
+        weights: As for `checkpoint_bytes`.
+
+    Raises:
+        LegoError: They do not.
+    """
+    on_one_disk = _existing(directory).stat().st_dev == _existing(checkpoint).stat().st_dev
+    needed = {directory: to_fetch + to_make} if on_one_disk else {directory: to_fetch, checkpoint: to_make}
+    for place, size in needed.items():
+        if size > (free := free_bytes(place)):
+            smaller = "" if weights == "fp16" else "make the checkpoint smaller with --weights fp16, "
+            raise LegoError(
+                f"{place} has {free / 1e9:.2f} GB free, and fetching and converting may take {size / 1e9:.2f} GB "
+                f"there; make room, {smaller}put the checkpoint on another disk with --checkpoint, or only fetch with "
+                "--no-convert"
+            )
 
 
 def fetch(
@@ -169,20 +215,17 @@ def fetch(
     Raises:
         LegoError: Not enough disk, no network, no access, or a wrong checksum (the file is removed then).
     """
-    needed, free = missing_bytes(files, directory), free_bytes(directory)
+    lacking = find_lacking(files, directory, watch)
+    needed, free = missing_bytes(lacking, directory), free_bytes(directory)
     if needed > free:
         raise LegoError(
             f"{directory} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are to be fetched; make room, or "
             "choose another directory"
         )
     disable_progress_bars()  # the hub client's own; the caller has one
-    for file in files:
+    for file in lacking:
         place, partial = file.place(directory), file.partial(directory)
         tell = functools.partial(watch, file)
-        if place.is_file():
-            if _digest(place, file, tell) == file.digest:
-                continue
-            place.unlink()
         place.parent.mkdir(parents=True, exist_ok=True)
         _download(file, partial, endpoint, tell)
         if (found := _digest(partial, file, tell)) != file.digest:
@@ -229,10 +272,14 @@ def next_commands(name: str, directory: Path) -> list[str]:
         source, checkpoint = str(directory / convert["source"]), str(checkpoint_beside(name, directory))
     command = ["lego-export", "convert", source, checkpoint]
     for option in ("vllm", "clip"):
-        if option in convert:
-            command += [f"--{option}", str(directory / convert[option])]
+        command += [f"--{option}", str(directory / convert[option]) if option in convert else option.upper()]
     pulls = [["lego-export", "pull", other, str(directory)] for other in release.before_convert]
     return [shlex.join(each) for each in (*pulls, command)]
+
+
+def _existing(directory: Path) -> Path:
+    """Returns the first folder on the way up from a directory that exists."""
+    return next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
 
 
 def _list_repository(repository: str, patterns: list[str], endpoint: str | None) -> Iterator[RemoteFile]:
@@ -264,16 +311,32 @@ def _download(file: RemoteFile, partial: Path, endpoint: str | None, tell: Calla
         if raw.tell() > file.size:
             raw.truncate(0)
             raw.seek(0)
-        http_get(url, _Watched(raw, tell), resume_size=raw.tell(), headers=build_hf_headers(), expected_size=file.size)  # type: ignore[arg-type]
+        watched = _Watched(raw, file, tell)
+        try:
+            http_get(url, watched, resume_size=raw.tell(), headers=build_hf_headers(), expected_size=file.size)  # type: ignore[arg-type]
+        except HfHubHTTPError:  # is an OSError too
+            raise
+        except OSError as error:
+            if error.errno is not None:  # the disk's
+                raise
+            raise LegoError(
+                f"only {raw.tell()} of the {file.size} bytes of {file.repository}/{file.path} came; run the same "
+                "command again to go on"
+            ) from error
 
 
 class _Watched:
-    """A file that tells how far it is written."""
+    """A file that tells how far it is written, and ends where the hub said that it would."""
 
-    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
-        self._file, self._tell = file, tell
+    def __init__(self, file: BinaryIO, remote: RemoteFile, tell: Callable[[int], None]) -> None:
+        self._file, self._remote, self._tell = file, remote, tell
 
     def write(self, data: bytes) -> int:
+        if self._file.tell() + len(data) > self._remote.size:  # it could fill the disk
+            raise LegoError(
+                f"more than the stated {self._remote.size} bytes of {self._remote.repository}/{self._remote.path} "
+                "came, so it is not the file that the hub lists; run the same command again later"
+            )
         written = self._file.write(data)
         self._tell(self._file.tell())
         return written

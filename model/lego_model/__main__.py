@@ -8,14 +8,19 @@ The picture is the one that the server paints from the same seed, up to rounding
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from lego_core.command import run_command
-from lego_core.config import FIDELITIES, SAMPLERS
+from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, LegoConfig, whole_number_in_range
 from lego_core.errors import LegoError
-from lego_core.images import decode_image, encode_jpeg
+from lego_core.files import check_output
+from lego_core.images import encode_jpeg, read_image
+from lego_core.prompts import build_prompt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -31,7 +36,11 @@ def paint(
     out: Annotated[Path, typer.Option(help="The guidance frame, .jpg or .png.")] = Path("guidance.jpg"),
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; default: cuda where there is one.")] = "",
     dtype: Annotated[
-        str, typer.Option(help="Precision of the weights: fp32, fp16 or bf16; default: fp16 on cuda, else fp32.")
+        str,
+        typer.Option(
+            help="Precision of the weights: fp32, fp16 or bf16; default: fp16 on cuda; fp32 on a CPU, and on cuda with "
+            "--fidelity original."
+        ),
     ] = "",
     fidelity: Annotated[str, typer.Option(help="default, or original: as the paper's code does.")] = "default",
     steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the model's own.")] = None,
@@ -48,35 +57,33 @@ def paint(
     ):  # fmt: skip
         if value not in known:
             raise LegoError(f"the {name} is {value!r}; choose one of {', '.join(known)}")
-    try:
-        frame = decode_image(photo.read_bytes())
-    except LegoError as error:
-        raise LegoError(f"{photo}: {error}") from error
+    frame = read_image(photo)
+    options: dict[str, Any] = {
+        "steps": steps, "sampler": sampler, "text_scale": text_scale, "image_scale": image_scale,
+    }  # fmt: skip
+    _check_wishes(checkpoint, query, description, seed, fidelity, options)  # type: ignore[arg-type]
+    check_output(out)
     # Imported here, so that a slip in what was typed is told at once.
     import torch
 
     from lego_model.pipeline import LegoPipeline
+    from lego_model.quiet import quieten
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        on_cuda = torch.device(device).type == "cuda"
-    except RuntimeError as error:
-        raise LegoError(f"{device!r} is no device of torch; choose cpu or cuda") from error
-    if on_cuda and not torch.cuda.is_available():
-        raise LegoError(f"torch finds no GPU for the device {device!r}; choose --device cpu")
+    quieten()
+    place = _find_device(device)
     dtypes = dict(zip(DTYPES, (torch.float32, torch.float16, torch.bfloat16), strict=True))
+    precision = dtypes[dtype or default_dtype(place.type, fidelity)]  # type: ignore[arg-type]
     console = Console(stderr=True)
-    with console.status(f"loading {checkpoint}"):
-        pipeline = LegoPipeline.from_pretrained(checkpoint, dtypes[dtype or ("fp16" if on_cuda else "fp32")], device)
     columns = (TextColumn("painting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        guidance = pipeline(
-            frame, query, description=description, seed=seed, steps=steps, sampler=sampler,  # type: ignore[arg-type]
-            text_scale=text_scale, image_scale=image_scale, fidelity=fidelity,  # type: ignore[arg-type]
-            on_step=lambda done, of: progress.update(task, completed=done, total=of),
-        )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with telling_of_memory(str(place)):
+        with console.status(f"loading {checkpoint}"):
+            pipeline = LegoPipeline.from_pretrained(checkpoint, precision, place)
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=None)
+            guidance = pipeline(
+                frame, query, description=description, seed=seed, fidelity=fidelity,  # type: ignore[arg-type]
+                on_step=lambda done, of: progress.update(task, completed=done, total=of), **options,
+            )  # fmt: skip
     if out.suffix.lower() == ".png":
         guidance.image.save(out)
     else:
@@ -85,6 +92,58 @@ def paint(
         console.print(f"note: {pipeline.config.notice}")
     print(guidance.description)
     console.print(f"{out}, {guidance.image.width} x {guidance.image.height} pixels, seed {seed}")
+
+
+def _check_wishes(
+    checkpoint: Path, query: str, description: str | None, seed: int, fidelity: Fidelity, options: dict[str, Any]
+) -> None:  # fmt: skip
+    """Refuses what the pipeline would refuse, before gigabytes are read."""
+    config = LegoConfig.load(checkpoint)
+    replace(config.guidance.at(fidelity), **{name: value for name, value in options.items() if value is not None})
+    build_prompt(config, query, fidelity)
+    whole_number_in_range("seed", seed, 0, 2**64 - 1)
+    if description is not None and not description.strip():
+        raise LegoError("the description is empty; leave it out to let the model write it")
+
+
+def _find_device(name: str) -> Any:
+    """Returns torch's device of this name; of none, the GPU if there is one."""
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise LegoError(f"the device is {name!r}; choose cpu or cuda, or one of several GPUs as cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LegoError(
+            f"torch finds {torch.cuda.device_count()} GPUs and not the device {name!r}; choose --device cpu"
+        )
+    return device
+
+
+def default_dtype(device: str, fidelity: Fidelity) -> str:
+    """Returns the precision to load weights in; the original's are fp32 under autocast (docs/fidelity.md)."""
+    return "fp16" if device == "cuda" and fidelity == "default" else "fp32"
+
+
+@contextmanager
+def telling_of_memory(device: str) -> Iterator[None]:
+    """Turns a memory that is too small into one sentence that says what to do."""
+    import torch
+
+    other = "a machine with more memory" if device == "cpu" else "--device cpu"
+    cure = f"choose --dtype fp16 or bf16 if it is not chosen yet, or {other}"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise LegoError(f"the memory of {device} is too small for this model; {cure}") from error
+    except (RuntimeError, LegoError) as error:
+        # On a CPU torch has no type of its own for it.
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise LegoError(f"the main memory is too small for this model; {cure}") from error
 
 
 if __name__ == "__main__":

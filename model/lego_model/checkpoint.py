@@ -80,7 +80,7 @@ class LegoCheckpoint:
         text_encoder = load_part(CLIPTextModel, directory / "text_encoder", dtype)
         conditioner = load_part(Conditioner, directory / "conditioner", dtype)
         vllm = (load_part if with_vllm else _outline)(LlavaForConditionalGeneration, directory / "vllm", dtype)
-        scheduler = _load_scheduler(directory / "scheduler")
+        scheduler = load_scheduler(directory / "scheduler")
         tokenizer = load_tokenizer(directory / "tokenizer")
         vllm_tokenizer = load_tokenizer(directory / "vllm")
         student = load_student(unet, directory / STUDENT) if config.student is not None else None
@@ -308,7 +308,12 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def _load_scheduler(directory: Path) -> EulerAncestralDiscreteScheduler:
+def load_scheduler(directory: Path) -> EulerAncestralDiscreteScheduler:
+    """Loads the diffusion process.
+
+    Raises:
+        LegoError: Missing or damaged.
+    """
     if not (directory / "scheduler_config.json").is_file():
         raise LegoError(f"{directory} has no scheduler_config.json; restore the checkpoint")
     try:

@@ -21,7 +21,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
-from yaml import YAMLError, safe_load
+from yaml import safe_load
 
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import Conditioner
@@ -77,8 +77,9 @@ def naming_faults(architecture: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise LegoError(f"{architecture} lacks the key {error}; see lego_model/nano.yaml for all of them") from error
-    except (ValueError, TypeError, YAMLError) as error:  # a LegoError is a ValueError
-        raise LegoError(f"{architecture} is no architecture ({error}); see lego_model/nano.yaml") from error
+    except Exception as error:  # YAML and the libraries raise many types on values that they cannot take
+        why = str(error) or type(error).__name__
+        raise LegoError(f"{architecture} is no architecture ({why}); see lego_model/nano.yaml") from error
 
 
 def read_shape(architecture: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
+from lego_model.checkpoint import LegoCheckpoint, load_scheduler, load_tokenizer
 from lego_model.conditioner import Conditioner
 from lego_model.create import Parts, build_parts, lego_config, naming_faults, read_shape
 
@@ -43,9 +44,13 @@ def read_skeleton(source: str | Path) -> Skeleton:
         source: A checkpoint directory, an architecture file, or the name of one of lego_model's, such as "nano.yaml".
 
     Raises:
-        LegoError: It is none of these, or one of its files is damaged.
+        LegoError: It is none of these, one of its files is damaged, or a checkpoint's parts do not fit each other.
     """
     path = Path(source)
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        raise LegoError(
+            f"{path} is no architecture file (.yaml); of weights, convert them first, then name the checkpoint"
+        )
     skeleton = _of_checkpoint(path) if path.is_dir() else _of_architecture(find_architecture(path))
     for part in vars(skeleton.parts).values():
         part.eval()
@@ -84,4 +89,8 @@ def _of_checkpoint(directory: Path) -> Skeleton:
                     parts[name] = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
             except Exception as error:  # diffusers and transformers raise many types on damaged configs
                 raise LegoError(f"{folder}/config.json says no {name} ({error}); restore the checkpoint") from error
+    LegoCheckpoint(
+        config, **parts, scheduler=load_scheduler(directory / "scheduler"),
+        tokenizer=load_tokenizer(directory / "tokenizer"), vllm_tokenizer=load_tokenizer(directory / "vllm"),
+    ).check()  # fmt: skip
     return Skeleton(config, Parts(**parts))

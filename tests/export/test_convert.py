@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -449,6 +450,57 @@ def test_a_model_of_another_family_is_named(tmp_path: Path, key: str, text: str)
     assert text in refused_state(tmp_path, {key: torch.zeros(1)})
 
 
+@pytest.mark.parametrize("value", [None, "many", torch.ones(3)])
+def test_a_count_of_steps_that_is_none_is_named(released: Released, tmp_path: Path, value: Any) -> None:
+    tensors, _ = read_file(released.lego)
+
+    with pytest.raises(LegoError, match=r"x\.ckpt: global_step is .*must be a whole number"):
+        read_compvis(tmp_path / "x.ckpt", tensors, {"global_step": value}, raw=False, keep_raw=False)
+
+
+@pytest.mark.parametrize("key", ["model_ema.num_updates", "model_ema.decay"])
+def test_an_average_that_says_no_number_is_named(released: Released, tmp_path: Path, key: str) -> None:
+    tensors, rest = read_file(released.lego)
+    tensors = {**tensors, key: LazyTensor.of(torch.tensor(float("nan")))}
+
+    with pytest.raises(LegoError, match=f"{key} is"):
+        read_compvis(tmp_path / "x.ckpt", tensors, rest, raw=False, keep_raw=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "part"),
+    [
+        (f"{UNET}input_blocks.1.0.out_layers.3.weight", (33, 32, 3, 3), "unet"),
+        ("first_stage_model.encoder.down.0.block.0.conv2.weight", (33, 32, 3, 3), "vae"),
+        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", (300, 0), "text_encoder"),
+        ("projection_img.weight", (60, 96), "conditioner"),
+    ],
+)
+def test_sizes_that_no_library_can_build_are_named_with_their_part(
+    released: Released, tmp_path: Path, key: str, shape: tuple[int, ...], part: str
+) -> None:
+    tensors, rest = read_file(released.lego)
+    tensors = {**tensors, key: LazyTensor.of(torch.zeros(shape))}
+
+    with pytest.raises(LegoError, match=rf"x\.ckpt: no {part} can be built of the sizes of its tensors \(.+\)"):
+        read_compvis(tmp_path / "x.ckpt", tensors, rest, raw=False, keep_raw=False)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (lambda: torch.zeros(2, device="meta"), "weight was saved without its numbers"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), "weight is stored as torch.qint8"),
+        (lambda: torch.zeros(2, dtype=torch.complex64), "weight is stored as torch.complex64; give the model unquan"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's, of its older kinds of tensors
+def test_tensors_that_are_no_plain_numbers_are_refused(
+    tmp_path: Path, tensor: Callable[[], Tensor], text: str
+) -> None:  # fmt: skip
+    assert text in refused_state(tmp_path, {"weight": tensor()})
+
+
 def test_an_inpainting_model_is_refused(tmp_path: Path) -> None:
     assert "inpainting" in refused_state(tmp_path, stable_diffusion_state(in_channels=9))
 
@@ -462,6 +514,37 @@ def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
 def test_the_option_that_gives_what_is_missing_is_named(released: Released) -> None:
     assert "--vllm" in refusal(released.lego)
     assert "--clip" in refusal(released.lego, vllm=released.vllm)
+
+
+def test_a_vllm_that_is_not_there_is_told(released: Released, tmp_path: Path) -> None:
+    for vllm, text in (
+        (tmp_path / "none", "none is not there; give the folder of a LLaVA model with --vllm"),
+        (released.lego, "lego.ckpt is a file; give the folder of a LLaVA model with --vllm"),
+        (tmp_path, "has no config.json; give the folder of a LLaVA model with --vllm"),
+    ):
+        assert text in refusal(released.lego, vllm=vllm, clip=released.clip)
+
+
+@pytest.mark.parametrize(
+    ("weights", "cure"), [(None, "make room, or store it with --weights fp16"), ("fp16", "make room")]
+)
+def test_a_full_disk_is_told_with_a_cure_that_is_left(
+    released: Released, weights: Any, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+
+    message = refusal(released.lego, vllm=released.vllm, clip=released.clip, weights=weights)
+
+    assert message.endswith(f"has 0.0 GB free; {cure}")
+
+
+def test_a_list_of_shards_nested_beyond_reason_is_named(released: Released, tmp_path: Path) -> None:
+    shutil.copytree(released.vllm, tmp_path / "llava")
+    for file, text in (("pytorch_model.bin.index.json", "is no list of shards"), ("config.json", "cannot be read")):
+        (tmp_path / "llava" / file).write_text("[" * 100_000)
+        with pytest.raises(LegoError, match=rf"{file} {text} "):
+            read_llava(tmp_path / "llava", released.clip)
+        shutil.copyfile(released.vllm / file, tmp_path / "llava" / file)
 
 
 def test_a_missing_shard_is_named(released: Released, tmp_path: Path) -> None:

@@ -78,6 +78,23 @@ def test_the_command_prints_tables_and_writes_json(
     assert values["flops"] == sum(each["flops"] for each in values["work"])
 
 
+def test_a_model_that_cannot_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path(__file__).with_name("tiny.yaml").read_text()
+    (tmp_path / "deep.yaml").write_text(text.replace("vllm:\n", "vllm:\n  feature_layer: 99\n"))
+
+    assert run_command(app, "lego-export", ["describe", str(tmp_path / "deep.yaml")]) == 2
+
+    assert "tiny cannot run, its sizes do not fit each other" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_worked_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(app, "lego-export", ["describe", "none.yaml", "--json", str(tmp_path)]) == 2
+
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err
+
+
 def test_what_cannot_be_described_is_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,36 @@ def test_what_is_there_is_checked_and_not_fetched_again(hub: Hub, tmp_path: Path
 
     assert [path for path, _ in hub.contents()] == [f"/cdn/{LEGO}/{CHECKPOINT}"]
     assert (tmp_path / "LEGO-Ego4D" / CHECKPOINT).read_bytes() == BIG
+
+
+def test_a_damaged_file_stands_until_its_replacement_is_whole(hub: Hub, tmp_path: Path) -> None:
+    pull(hub, tmp_path)
+    place = tmp_path / "LEGO-Ego4D" / CHECKPOINT
+    place.write_bytes(BIG[:-1] + b"?")
+    hub.status = 503
+
+    with pytest.raises(LegoError, match="status 503"):
+        pull(hub, tmp_path)
+
+    assert place.read_bytes() == BIG[:-1] + b"?"
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        (1000, f"more than the stated 1000 bytes of {LEGO}/{CHECKPOINT} came"),
+        (400_000, rf"only 300000 of the 400000 bytes of {LEGO}/{CHECKPOINT} came; run the same command again"),
+    ],
+)
+def test_a_file_of_another_size_than_stated_is_told_and_never_grows_beyond(
+    hub: Hub, tmp_path: Path, stated: int, told: str
+) -> None:
+    hub.declared[CHECKPOINT] = stated
+
+    with pytest.raises(LegoError, match=told):
+        pull(hub, tmp_path)
+
+    assert all(path.stat().st_size <= stated for path in (tmp_path / "LEGO-Ego4D").glob(f".{CHECKPOINT}*"))
 
 
 @pytest.fixture
@@ -200,6 +231,9 @@ def test_the_next_command_is_given_in_full() -> None:
         f"--vllm 'my weights/LEGO-Ego4D/{FOLDER}' --clip 'my weights/clip-vit-large-patch14'"
     ]
     assert next_commands("sd-1.5", Path("w"))[0] == "lego-export pull llava w"
+    assert next_commands("clip", Path("w")) == [
+        "lego-export convert SOURCE CHECKPOINT --vllm VLLM --clip w/clip-vit-large-patch14"
+    ]
 
 
 def command(hub: Hub, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
@@ -216,6 +250,34 @@ def test_the_command_says_how_much_and_asks(hub: Hub, tmp_path: Path) -> None:
     assert CHECKPOINT in done.stdout and "0.3 MB" in done.stdout and "GB are free there" in done.stdout
     assert f"for the checkpoint {tmp_path / 'w' / 'checkpoints' / 'ego4d'}; " in done.stdout
     assert not (tmp_path / "w").exists() and not hub.contents()
+
+
+def test_the_command_says_what_is_damaged_and_asks_before_it_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+    pull(hub, tmp_path)
+    place = tmp_path / "LEGO-Ego4D" / CHECKPOINT
+    place.write_bytes(b"?" * len(BIG))
+    hub.requests.clear()
+
+    done = command(hub, "ego4d", str(tmp_path), "--no-convert", answer="n\n")
+
+    assert done.returncode == 2 and not hub.contents()
+    assert f"{place} is damaged or of another version: it is fetched anew" in done.stdout
+    assert "Fetch them?" in done.stdout and place.read_bytes() == b"?" * len(BIG)
+
+
+def test_where_nobody_can_answer_the_option_that_does_is_named(hub: Hub, tmp_path: Path) -> None:
+    done = command(hub, "ego4d", str(tmp_path / "w"))
+
+    assert done.returncode == 2 and "nobody is there to answer, so nothing is fetched; --yes answers" in done.stderr
+
+
+def test_a_disk_that_holds_the_files_and_not_the_checkpoint_too_is_said_first(hub: Hub, tmp_path: Path) -> None:
+    hub.declared[CHECKPOINT] = int(0.7 * shutil.disk_usage(tmp_path).free)
+
+    done = command(hub, "ego4d", str(tmp_path / "w"), "--yes")
+
+    assert done.returncode == 2 and not hub.contents()
+    assert "fetching and converting may take" in done.stderr and "--no-convert" in done.stderr
 
 
 def test_the_command_only_fetches_if_told_and_says_what_comes_next(hub: Hub, tmp_path: Path) -> None:

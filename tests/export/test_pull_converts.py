@@ -80,8 +80,9 @@ def test_what_is_fetched_is_kept_when_it_cannot_be_converted(hub: Hub, tmp_path:
     assert sorted(os.listdir(tmp_path)) == ["w"] and (tmp_path / "w" / "LEGO-Ego4D" / CHECKPOINT).is_file()
     hub.repositories[LEGO][shard] = whole
     hub.requests.clear()
-    done = pull(hub, "ego4d", tmp_path / "w", "--checkpoint", tmp_path / "ego4d", "--yes")
+    done = pull(hub, "ego4d", tmp_path / "w", "--checkpoint", tmp_path / "ego4d", "--keep-raw", "--yes")
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ego4d" / "unet_raw").is_dir(), "as --keep-raw asks"
     assert [path for path, _ in hub.contents()] == [f"/cdn/{LEGO}/{shard}"]
     assert (tmp_path / "ego4d" / "lego.json").is_file()
 
@@ -111,9 +112,13 @@ def test_a_vllm_that_may_be_in_bfloat16_counts_twice_until_fp16_is_asked_for(hub
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("ego4d", "w", "--checkpoint", "taken"), "taken is there already; choose a new directory"),
+        (
+            ("ego4d", "w", "--checkpoint", "taken"),
+            "taken is there already; give another place with --checkpoint, or --no-convert to check",
+        ),
         (("ego4d", "w", "--no-convert", "--weights", "fp16"), "--no-convert makes no checkpoint; leave out"),
         (("llava", "w", "--checkpoint", "c"), "llava is a part of a model, not a whole one; leave out"),
+        (("sd-1.5", "w", "--keep-raw"), "sd-1.5 has one U-Net only; leave out --keep-raw"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_hub_is_asked(

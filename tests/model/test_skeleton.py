@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -114,6 +115,54 @@ def test_a_model_with_the_released_models_manners_runs(tmp_path: Path) -> None:
     assert vllm.config.vision_feature_layer == -2 and vllm.config.projector_hidden_act == "linear"
     assert vae.config.scaling_factor == 0.2 and vae.config.mid_block_add_attention
     assert pipe(Image.new("RGB", (96, 64)), "open the drawer").image.size == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "message"),
+    [
+        ("unet", "cross_attention_dim", 24, "context widths disagree: unet 24"),
+        ("unet", "in_channels", 5, "the unet takes 5 channels"),
+        ("conditioner", "vllm_width", 64, "the conditioner projects 64-wide VLLM states"),
+        ("", "image_tokens", 9, "lego.json says 9 image tokens"),
+        ("", "text_tokens", 70, "lego.json says 70 text tokens"),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_not_described(
+    tiny_directory: Path, tmp_path: Path, file: str, key: str, value: int, message: str
+) -> None:
+    copy = Path(shutil.copytree(tiny_directory, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors")))
+    path = copy / file / "config.json" if file else copy / "lego.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+    with pytest.raises(LegoError, match=message):
+        read_skeleton(copy)
+
+
+def test_a_file_of_weights_is_not_read_as_an_architecture(tmp_path: Path) -> None:
+    (tmp_path / "lego.ckpt").write_text(TINY.read_text())
+
+    with pytest.raises(LegoError, match=r"lego\.ckpt is no architecture file \(\.yaml\); .*convert"):
+        read_skeleton(tmp_path / "lego.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("attention_heads: 2", "attention_heads: 0"),  # ZeroDivisionError
+        ("conditioner: {heads: 2", "conditioner: {heads: 3"),  # AssertionError
+        ("layers: 1, heads: 2}\nvllm", "layers: x, heads: 2}\nvllm"),  # transformers' own type
+        ("block_out_channels: [16, 32]", "block_out_channels: [-16, 32]"),  # RuntimeError
+        ("block_out_channels: [8, 8, 8, 16]", "block_out_channels: []"),  # IndexError
+        ("name: tiny", f"name: {'[' * 5000}"),  # RecursionError
+    ],
+)
+def test_values_that_no_library_can_build_are_one_sentence(tmp_path: Path, before: str, after: str) -> None:
+    path, text = tmp_path / "shape.yaml", TINY.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+    with pytest.raises(LegoError, match=r"(?s)shape\.yaml is no architecture \(.+\); see"):
+        read_skeleton(path)
 
 
 @pytest.mark.parametrize(

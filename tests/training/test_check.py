@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lego_core.command import run_command
 from lego_core.errors import LegoError
 from lego_training.check import Report, check_data
+from lego_training.cli import app
 from PIL import Image
 
 HEIGHT, WIDTH = 256, 456
@@ -179,17 +181,38 @@ def test_a_record_may_have_several_faults_and_the_walk_goes_on(root: Path) -> No
     assert report.records == 6
 
 
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
 @pytest.mark.parametrize(
     "file", ["ego4d_train.json", "ego4d_metadata.json", "curation_from_gpt/ego4d_for_tuning_forecasting.json"]
 )
-def test_a_file_that_cannot_be_read_is_found_and_the_others_are_walked(root: Path, file: str) -> None:
-    (root / file).write_text("{")
+def test_a_file_that_cannot_be_read_is_found_and_the_others_are_walked(root: Path, file: str, content: str) -> None:
+    (root / file).write_text(content)
 
     report = check_data(root)
 
     assert faults(report) == [(Path(file).name, "", "unreadable file")]
     assert str(report.findings[0]).startswith(f"{root / file}: is not valid JSON")
     assert report.records == (3 if "metadata" in file else 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("ego4d_train.json", "{}"),
+        ("ego4d_val.json", '{"clip": {}}'),
+        ("curation_from_gpt/ego4d_for_tuning_forecasting.json", "[]"),
+    ],
+)
+def test_a_file_without_a_record_is_found(root: Path, file: str, content: str) -> None:
+    (root / file).write_text(content)
+
+    assert faults(check_data(root)) == [(Path(file).name, "", "empty file")]
+
+
+def test_a_dataset_without_a_training_split_is_found(root: Path) -> None:
+    (root / f"{NAME}_train.json").unlink()
+
+    assert faults(check_data(root)) == [(f"{NAME}_train.json", "", "missing split")]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +229,29 @@ def test_faults_of_conversations_are_found(root: Path, key: str, value: Any, kin
     path.write_text(json.dumps(conversations))
 
     assert faults(check_data(root)) == [(path.name, "record 1", kind)]
+
+
+def test_a_path_that_no_system_takes_is_a_fault_like_others(root: Path) -> None:
+    long = f"clip/cut/{'1' * 5000}.jpg"
+    broken = {**RECORD, "image_1": long}
+    for split in ("train", "val"):
+        (root / f"{NAME}_{split}.json").write_text(json.dumps({"clip": {"a": broken, "b": {**RECORD, "action": ""}}}))
+
+    report = check_data(root)
+
+    assert report.counts == {"unreadable frame": 3, "label": 2}, "one of them the target that metrics would miss"
+    assert "File name too long" in report.findings[0].message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into any folder")
+def test_a_folder_without_access_is_a_fault_like_others(root: Path) -> None:
+    folder = root / "EgoGen" / FOLDER / "val" / "clip"
+    folder.chmod(0)
+
+    counts = check_data(root).counts
+    folder.chmod(0o700)
+
+    assert counts == {"unreadable frame": 2}
 
 
 def test_another_smallest_side_can_be_asked_for(root: Path) -> None:
@@ -285,6 +331,36 @@ def test_ctrl_c_shows_what_is_found_so_far_and_how_to_go_on(root: Path) -> None:
     checked = re.fullmatch(rf"{NAME}: (\d+) records, 1 faults", lines[2])
     assert checked and 0 < int(checked[1]) < 3003
     assert f"stopped: after {checked[1]} of 3003 records, whose faults are above; --skip {checked[1]}" in shown.decode()
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_walk(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    assert (
+        run_command(app, "lego-train", ["check-data", str(root), "--json", str(root / f"{NAME}_val.json" / "r")]) == 2
+    )
+
+    said = capsys.readouterr()
+    assert "cannot be written" in said.err and "records" not in said.out
+
+
+def test_findings_are_shown_and_saved_in_a_new_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(action="")(root)
+    place = root / "reports" / "today" / "r.json"
+
+    assert run_command(app, "lego-train", ["check-data", str(root), "--json", str(place)]) == 1
+
+    assert "record clip/cut: action is empty" in capsys.readouterr().out
+    assert json.loads(place.read_text())["counts"] == {"label": 1}
+
+
+def test_findings_are_shown_even_if_the_disk_is_full_then(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(action="")(root)
+
+    assert run_command(app, "lego-train", ["check-data", str(root), "--json", "/dev/full"]) == 2
+
+    said = capsys.readouterr()
+    assert "record clip/cut: action is empty" in said.out and "No space left" in said.err
 
 
 def test_a_report_is_saved_with_its_counts(root: Path, tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def test_stages_of_different_precision_run_one_after_the_other(
         ),
         (
             ["create", "{config}", "--data", "{data}", "--checkpoint", "c", "architecture=giant.yaml"],
-            "architecture 'giant.yaml' is neither a file nor one of lego_model's",
+            "giant.yaml is no architecture: neither a checkpoint directory, nor a YAML file, nor one of",
         ),
         (["evaluate", "toy", "--checkpoint", "c"], "c is not a LEGO checkpoint directory"),
     ],

@@ -115,15 +115,21 @@ def check_data(
         metadata = _metadata(root, name, report)
         for split in _SPLITS:
             index = index_path(root, name, split)
+            if split == "train" and not index.is_file():
+                report.findings.append(
+                    Finding(str(index), "", "missing split", "is missing: it lists what to train on")
+                )
             clips = _readable(index, read_index, report) if index.is_file() else None
             if clips is not None:
                 records = list(walk_index(clips))
+                _check_any(index, records, report)
                 first = max(0, skip - report.total)
                 report.total += len(records)
                 walks.append(_walk_split(root, name, split, records[first:], metadata, smallest_side, described))
         curation = root / "curation_from_gpt" / f"{name}_for_tuning_forecasting.json"
         conversations = _readable(curation, read_list, report) if curation.is_file() else None
         if conversations is not None:
+            _check_any(curation, conversations, report)
             frames, first = split_folder(root, name, "train"), max(0, skip - report.total)
             report.total += len(conversations)
             walks.append(_walk_curation(curation, conversations, first, frames, smallest_side))
@@ -149,8 +155,16 @@ def _readable(path: Path, read: Callable[[Path], Content], report: Report) -> Co
     try:
         return read(path)
     except LegoError as error:
-        report.findings.append(Finding(str(path), "", "unreadable file", str(error).removeprefix(f"{path} ")))
-        return None
+        message = str(error).removeprefix(f"{path} ")
+    except OSError as error:
+        message = f"cannot be read ({error.strerror}); allow access to it"
+    report.findings.append(Finding(str(path), "", "unreadable file", message))
+    return None
+
+
+def _check_any(path: Path, records: list[Any], report: Report) -> None:
+    if not records:
+        report.findings.append(Finding(str(path), "", "empty file", "holds no records"))
 
 
 def _metadata(root: Path, name: str, report: Report) -> dict[str, Any] | None:
@@ -177,10 +191,7 @@ def _walk_split(
                 faults += _depth_faults(key, path) + _frame_faults(key, folder / path, smallest)
             if split == "val" and "image_1" in paths:
                 target = split_folder(root, name, TARGETS) / paths["image_1"]
-                if target.is_file():
-                    faults += _frame_faults(TARGETS, target, smallest)
-                else:
-                    faults.append(Fault("missing target", f"{TARGETS} has no {paths['image_1']}"))
+                faults += _frame_faults(TARGETS, target, smallest, "missing target")
         if metadata is not None and clip_id not in clips:
             clips.add(clip_id)
             faults += _metadata_faults(metadata.get(clip_id))
@@ -231,13 +242,15 @@ def _depth_faults(key: str, path: str) -> list[Fault]:
     return [Fault("path depth", f"{key} is {path!r}; it must be clip/action/frame")]
 
 
-def _frame_faults(key: str, path: Path, smallest: int) -> list[Fault]:
-    if not path.is_file():
-        return [Fault("missing frame", f"{key}: {path} is missing")]
+def _frame_faults(key: str, path: Path, smallest: int, absent: str = "missing frame") -> list[Fault]:
     try:
+        if not path.is_file():
+            return [Fault(absent, f"{key}: {path} is missing")]
         data = path.read_bytes()
         width, height = open_image(data).size
-    except (LegoError, OSError) as error:
+    except OSError as error:  # a name that is too long, a folder without access
+        return [Fault("unreadable frame", f"{key}: {path} cannot be read: {error.strerror}")]
+    except LegoError as error:
         return [Fault("unreadable frame", f"{key}: {path}: {error}")]
     try:
         decode_image(data)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from lego_core.command import Stopped, run_command
 from lego_core.errors import LegoError
+from lego_core.files import check_output
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -57,6 +58,7 @@ def _stoppable() -> Iterator[None]:
 def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Overrides = None) -> None:
     """Make a new checkpoint with random weights and a tokenizer of the dataset's words."""
     from lego_model import create as creation
+    from lego_model.skeleton import find_architecture
 
     from lego_training.config import load_config
     from lego_training.queries import corpus
@@ -64,10 +66,7 @@ def create(config: ConfigFile, data: Data, checkpoint: Checkpoint, overrides: Ov
     run_config = load_config(config, overrides or ())
     if (checkpoint / "lego.json").exists():
         raise LegoError(f"{checkpoint} already holds a checkpoint; remove it or choose another directory")
-    shape = Path(run_config.architecture)
-    shape = shape if shape.is_file() else Path(creation.__file__).with_name(run_config.architecture)
-    if not shape.is_file():
-        raise LegoError(f"architecture {run_config.architecture!r} is neither a file nor one of lego_model's")
+    shape = find_architecture(Path(run_config.architecture))
     records = _labelled_records(data, run_config)
     creation.create(shape, corpus(records), run_config.seed).save(checkpoint)
     typer.echo(f"wrote {checkpoint}")
@@ -358,6 +357,8 @@ def check_data_command(
     """Say of every record of a dataset what is wrong with it; exit code 1 if anything is."""
     from lego_training.check import check_data
 
+    if json_file is not None:
+        check_output(json_file)
     columns = (TextColumn("checking records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
@@ -366,13 +367,13 @@ def check_data_command(
             progress.update(task, completed=done, total=total)
 
         report = check_data(data, dataset, smallest_side, not undescribed, advance, skip)
-    if json_file is not None:
-        report.save(json_file)
     for finding in report.findings:
         typer.echo(str(finding))
     for kind, count in report.counts.items():
         typer.echo(f"{count:8} {kind}")
     typer.echo(f"{', '.join(report.datasets)}: {report.records} records, {len(report.findings)} faults")
+    if json_file is not None:
+        report.save(json_file)
     if report.reached < report.total:
         raise Stopped(
             f"after {report.reached} of {report.total} records, whose faults are above; --skip {report.reached} goes on"

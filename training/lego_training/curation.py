@@ -67,7 +67,7 @@ def read_list(path: Path) -> list[Any]:
         raise LegoError(f"{path} is no file; give a curation file, such as those in curation_from_gpt")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
     if not isinstance(values, list):
         raise LegoError(f"{path} must be a list of records; it holds a {type(values).__name__}")

@@ -102,7 +102,7 @@ def read_index(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
     if not isinstance(values, dict):
         raise LegoError(f"{path} must map clip ids to actions; it holds a {type(values).__name__}")

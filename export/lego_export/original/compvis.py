@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from lego_core.config import number_in_range
 from lego_core.errors import LegoError
 from lego_model.conditioner import Conditioner
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lego_export.original import names, sizes
@@ -58,10 +61,10 @@ def read_compvis(path: Path, tensors: Tensors, rest: dict[str, Any], *, raw: boo
 
     provenance: dict[str, Any] = {"file": path.name, "unet": "moving average (EMA)" if has_ema and not raw else "raw"}
     if "global_step" in rest:
-        provenance["global_step"] = int(rest["global_step"])
+        provenance["global_step"] = _count(path, "global_step", rest["global_step"])
     if has_ema:
-        provenance["ema_decay"] = float(tensors[names.EMA_DECAY].load())
-        provenance["num_updates"] = int(tensors[names.EMA_UPDATES].load())
+        provenance["ema_decay"] = _decay(path, tensors[names.EMA_DECAY].load().item())
+        provenance["num_updates"] = _count(path, names.EMA_UPDATES, tensors[names.EMA_UPDATES].load())
     if is_lego:
         provenance["conditioner"] = _conditioner_origin(by_part["conditioner"])
     family: Family = "Stable Diffusion"
@@ -73,15 +76,44 @@ def read_compvis(path: Path, tensors: Tensors, rest: dict[str, Any], *, raw: boo
 
 
 def _models(path: Path, tensors: Tensors, is_lego: bool) -> dict[str, Any]:
-    text = CLIPTextConfig(**sizes.text_encoder_config(tensors, str(path)))
-    models: dict[str, Any] = {
-        "unet": on_meta(UNet2DConditionModel, **sizes.unet_config(tensors, str(path))),
-        "vae": on_meta(AutoencoderKL, **sizes.vae_config(tensors, str(path))),
-        "text_encoder": on_meta(CLIPTextModel, text),
+    def text_encoder() -> Any:
+        return CLIPTextModel(CLIPTextConfig(**sizes.text_encoder_config(tensors, str(path))))
+
+    kinds: dict[str, Callable[[], Any]] = {
+        "unet": lambda: UNet2DConditionModel(**sizes.unet_config(tensors, str(path))),
+        "vae": lambda: AutoencoderKL(**sizes.vae_config(tensors, str(path))),
+        "text_encoder": text_encoder,
     }
     if is_lego:
-        models["conditioner"] = on_meta(Conditioner, **sizes.conditioner_config(tensors, str(path)))
+        kinds["conditioner"] = lambda: Conditioner(**sizes.conditioner_config(tensors, str(path)))
+    models = {}
+    for part, build in kinds.items():
+        try:
+            models[part] = on_meta(build)
+        except LegoError:
+            raise
+        except Exception as error:  # the libraries raise many types on sizes that they cannot build
+            why = str(error) or type(error).__name__
+            raise LegoError(
+                f"{path}: no {part} can be built of the sizes of its tensors ({why}); restore the file"
+            ) from error
     return models
+
+
+def _count(path: Path, name: str, value: Any) -> int:
+    """Returns a whole number that a file says, as a number or as a tensor of one."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    # The original keeps its updates in 32 bits.
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**31:
+        raise LegoError(f"{path}: {name} is {value!s:.80}; it must be a whole number of 32 bits: restore the file")
+    return number
+
+
+def _decay(path: Path, value: float) -> float:
+    number_in_range(f"{path}: {names.EMA_DECAY}", value, 0, 1)
+    return float(value)
 
 
 def _expected(models: dict[str, Any], ours: dict[str, names.Ours]) -> dict[str, tuple[int, ...]]:

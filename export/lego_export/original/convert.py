@@ -86,8 +86,8 @@ def convert(
     tokenizer_folder = clip or model.tokenizer
     if tokenizer_folder is None:
         raise LegoError(f"{source} holds no tokenizer; give the folder of openai/clip-vit-large-patch14 with --clip")
-    tokenizer, vllm_tokenizer = clip_tokenizer(tokenizer_folder), llama_tokenizer(vllm)
     parts = {**model.parts, "vllm": read_llava(vllm, clip)}
+    tokenizer, vllm_tokenizer = clip_tokenizer(tokenizer_folder), llama_tokenizer(vllm)
     provenance = dict(model.provenance)
     if "conditioner" not in parts:
         parts["conditioner"] = _new_conditioner(parts)
@@ -163,9 +163,9 @@ def _write(
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(checkpoint.parent).free
     if free < total:
+        cure = "make room" if weights == "fp16" else "make room, or store it with --weights fp16"
         raise LegoError(
-            f"the checkpoint takes {total / 1e9:.1f} GB and {checkpoint.parent} has {free / 1e9:.1f} GB free; make "
-            "room, or store it with --weights fp16"
+            f"the checkpoint takes {total / 1e9:.1f} GB and {checkpoint.parent} has {free / 1e9:.1f} GB free; {cure}"
         )
     advance(0, total)
     # Beside its place, so that it gets there whole by one rename.

@@ -51,6 +51,9 @@ def read_llava(folder: Path, clip: Path | None) -> Part:
     Raises:
         LegoError: It is no LLaVA model, incomplete or damaged, or needs `clip`.
     """
+    if not folder.is_dir():
+        state = "a file" if folder.exists() else "not there"
+        raise LegoError(f"{folder} is {state}; give the folder of a LLaVA model with --vllm")
     if not (folder / "config.json").is_file():
         raise LegoError(f"{folder} has no config.json; give the folder of a LLaVA model with --vllm")
     stem = "pytorch_model" if list(folder.glob("pytorch_model*.bin*")) else "model"

@@ -30,7 +30,7 @@ def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
     """
     try:
         values = json.loads((folder / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LegoError(f"{folder / file} cannot be read ({error}); restore the folder") from error
     if not isinstance(values, dict):
         raise LegoError(f"{folder / file} is no configuration; restore the folder")

@@ -7,11 +7,15 @@ from pathlib import Path
 from lego_core.errors import LegoError
 
 
-def check_place(checkpoint: Path) -> None:
+def check_place(checkpoint: Path, cure: str = "choose a new directory") -> None:
     """Checks that a checkpoint directory can be made.
+
+    Args:
+        checkpoint: The directory.
+        cure: What to do where something is there, for the message.
 
     Raises:
         LegoError: Something is there already.
     """
     if checkpoint.exists() and (not checkpoint.is_dir() or any(checkpoint.iterdir())):
-        raise LegoError(f"{checkpoint} is there already; choose a new directory")
+        raise LegoError(f"{checkpoint} is there already; {cure}")

@@ -125,7 +125,7 @@ def read_folder(directory: Path, stem: str) -> Tensors:
 def _read_shards(index: Path) -> Tensors:
     try:
         weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LegoError(f"{index} is no list of shards ({error!r}); restore the file") from error
     tensors: Tensors = {}
     for name in sorted(set(map(str, weight_map.values()))):
@@ -162,6 +162,10 @@ def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
     tensors = {}
     for key, value in state.items() if isinstance(state, dict) else ():
         if isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided:
+            if value.is_meta:
+                raise LegoError(f"{path}: {key} was saved without its numbers; get the file anew from its authors")
+            if value.dtype not in _SAFETENSORS_DTYPES.values():
+                raise LegoError(f"{path}: {key} is stored as {value.dtype}; give the model unquantised")
             tensors[key] = LazyTensor.of(value.detach())
     if not tensors:
         raise LegoError(f"{path} holds no weights by name; give a checkpoint")
