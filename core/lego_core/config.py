@@ -202,6 +202,25 @@ class LegoConfig:
             "distilled", len(self.student.timesteps), self.student.text_scale, self.student.image_scale
         )
 
+    def sampling(
+        self, fidelity: Fidelity = "default", sampler: Sampler | None = None, **wishes: Any
+    ) -> GuidanceDefaults:
+        """Returns the defaults with what somebody asked for in their place.
+
+        Args:
+            fidelity: Whose defaults.
+            sampler: None takes the model's own.
+            wishes: steps, text_scale and image_scale; None where nothing was asked for.
+
+        Raises:
+            LegoError: A value is out of range, or the student's and not what it was distilled for.
+        """
+        defaults = self.defaults(sampler, fidelity)
+        wanted = replace(defaults, **{name: value for name, value in wishes.items() if value is not None})
+        if wanted.sampler == "distilled":
+            defaults.check_equal(wanted)
+        return wanted
+
     @property
     def has_image_block(self) -> bool:
         """Whether the context has σ of the VLLM's image embeddings."""

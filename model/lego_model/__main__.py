@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +98,7 @@ def _check_wishes(
 ) -> None:  # fmt: skip
     """Refuses what the pipeline would refuse, before gigabytes are read."""
     config = LegoConfig.load(checkpoint)
-    replace(config.guidance.at(fidelity), **{name: value for name, value in options.items() if value is not None})
+    config.sampling(fidelity, **options)
     build_prompt(config, query, fidelity)
     whole_number_in_range("seed", seed, 0, 2**64 - 1)
     if description is not None and not description.strip():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any, Self
@@ -114,7 +114,7 @@ class LegoPipeline:
         Raises:
             LegoError: The query names no action, the description is empty, or an option is out of range.
         """
-        options = self._options(
+        options = self.config.sampling(
             fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
         )  # fmt: skip
         image = image.convert("RGB")
@@ -228,7 +228,7 @@ class LegoPipeline:
         Raises:
             LegoError: An option or a seed is out of range, or the batch sizes disagree.
         """
-        options = self._options(
+        options = self.config.sampling(
             fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
         )  # fmt: skip
         batch, shape = len(seeds), tuple(frame_latents.shape[1:])
@@ -286,7 +286,7 @@ class LegoPipeline:
             text_scale: Guidance scale of the text-side conditions.
             image_scale: Guidance scale of the input frame.
         """
-        options = self._options("default", sampler="dpm_solver_pp", text_scale=text_scale, image_scale=image_scale)
+        options = self.config.sampling(sampler="dpm_solver_pp", text_scale=text_scale, image_scale=image_scale)
         return self._denoiser(self._guided_prediction(frame_latents, contexts, options, "default"))
 
     def _guided_prediction(
@@ -346,18 +346,6 @@ class LegoPipeline:
         if fidelity == "original" and self.device.type == "cuda":
             return torch.autocast("cuda", torch.float16)
         return nullcontext()
-
-    def _options(self, fidelity: Fidelity, **given: Any) -> GuidanceDefaults:
-        """The sampling defaults with what the caller gave in their place.
-
-        Raises:
-            LegoError: A value is out of range.
-        """
-        defaults = self.config.defaults(given.pop("sampler"), fidelity)
-        wanted = replace(defaults, **{name: value for name, value in given.items() if value is not None})
-        if wanted.sampler == "distilled":
-            defaults.check_equal(wanted)
-        return wanted
 
 
 def _original_noise(frame_latents: Tensor, seeds: Sequence[int]) -> NoiseSource:

@@ -91,8 +91,8 @@ def test_an_answer_is_the_originals_step_for_step(pipe: LegoPipeline, frames: li
 def test_sampling_defaults_are_the_originals_unless_given(pipe: LegoPipeline) -> None:
     assert pipe.config.guidance != GuidanceDefaults(), "the tiny model has defaults of its own"
 
-    assert pipe._options("original", sampler=None) == GuidanceDefaults("euler_ancestral", 100, 7.5, 1.5)
-    assert pipe._options("original", sampler=None, steps=4, text_scale=None) == GuidanceDefaults(
+    assert pipe.config.sampling("original") == GuidanceDefaults("euler_ancestral", 100, 7.5, 1.5)
+    assert pipe.config.sampling("original", steps=4, text_scale=None) == GuidanceDefaults(
         "euler_ancestral", 4, 7.5, 1.5
     )
 
