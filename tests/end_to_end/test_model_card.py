@@ -13,6 +13,7 @@ from lego_model.checkpoint import fingerprint
 from tests.end_to_end.processes import REPOSITORY
 
 CARD, FIGURES = REPOSITORY / "docs" / "lego-nano.md", REPOSITORY / "docs" / "lego-nano.json"
+STUDENT_FIGURES = REPOSITORY / "docs" / "lego-nano-student.json"
 SHIPPED = REPOSITORY / "models" / "lego-nano"
 
 ROW = {
@@ -22,21 +23,24 @@ ROW = {
 MEASURED = ROW | {
     "per_action": {"open drawer": ROW}, "description_slots_untuned": 0.25,
     "description_slots_untuned_source": "measured now on 2 scenes", "unet_evaluations_per_frame": 30,
+    "sampler": "euler", "steps": 10,
 }  # fmt: skip
 STAGE = {"config": {"steps": 7, "batch_size": 3}, "samples": 12, "git_commit": "a" * 40, "finished": "2026-01-01"}
 
 
-def write_checkpoint(directory: Path) -> str:
+def write_checkpoint(directory: Path, **more: object) -> str:
     """Writes as much of a checkpoint as the card shows; returns its model version."""
-    lego = {"format_version": 1, "name": "nano", "provenance": {"stages": {"unet": STAGE}}}
+    lego = {"format_version": 1, "name": "nano", "provenance": {"stages": {"unet": STAGE}}, **more}
     (directory / "lego.json").write_text(json.dumps(lego))
     return f"nano-{fingerprint(directory)[:12]}"
 
 
-def write_card(card: Path, figures: Path, checkpoint: Path) -> subprocess.CompletedProcess[str]:
+def write_card(
+    card: Path, figures: Path, checkpoint: Path, student: Path = STUDENT_FIGURES
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "model_card.py")]
     options = ["--card", str(card), "--figures", str(figures), "--checkpoint", str(checkpoint)]
-    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*command, *options, "--student", str(student)], capture_output=True, text=True, timeout=60)
 
 
 def test_figures_and_stages_are_written_into_the_card_and_again_without_change(tmp_path: Path) -> None:
@@ -50,6 +54,24 @@ def test_figures_and_stages_are_written_into_the_card_and_again_without_change(t
     assert "| unet | 7 | 3 | 12 | aaaaaaaaaa | 2026-01-01 |" in written
     assert write_card(card, figures, tmp_path).returncode == 0
     assert card.read_text() == written
+
+
+def test_a_students_figures_stand_beside_its_teachers(tmp_path: Path) -> None:
+    student = {"timesteps": [999, 749, 499, 249], "text_scale": 1.5, "image_scale": 1.5}
+    version = write_checkpoint(tmp_path, student=student)
+    card, figures, theirs = (tmp_path / name for name in ("card.md", "figures.json", "student.json"))
+    card.write_text(CARD.read_text())
+    figures.write_text(json.dumps(MEASURED | {"model_version": version}))
+    few = {"sampler": "distilled", "steps": 4, "unet_evaluations_per_frame": 4, "action_success": 0.25}
+    theirs.write_text(json.dumps(MEASURED | few | {"model_version": version}))
+
+    assert write_card(card, figures, tmp_path, theirs).returncode == 0
+
+    assert "| guided: euler, 10 steps | 2 | 30 | 0.500 | 25.0 | 18.0 |" in card.read_text()
+    assert "| student: distilled, 4 steps | 2 | 4 | 0.250 | 25.0 | 18.0 |" in card.read_text()
+    assert "takes 300 evaluations: 75 times the student's" in card.read_text()
+    result = write_card(card, figures, tmp_path, tmp_path / "none.json")
+    assert result.returncode == 2 and "there is no" in result.stderr
 
 
 def test_figures_of_other_weights_are_refused(tmp_path: Path) -> None:
