@@ -126,6 +126,14 @@ def test_a_model_is_judged_with_its_student(
 
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["sampler"], figures["steps"], figures["unet_evaluations_per_frame"]) == ("distilled", 2, 2)
+    compare = ("evaluate", "student", "--checkpoint", checkpoint, "--scenes", "2", "--json", tmp_path / "student.json")
+    assert run(monkeypatch, *compare, "--teacher-steps", "3", "--teacher-steps", "1") == 0
+    compared = json.loads((tmp_path / "student.json").read_text())
+    assert list(compared["ways"]) == ["guided, 3 steps", "guided, 1 steps", "student, 2 steps"]
+    assert [way["unet_evaluations"] for way in compared["ways"].values()] == [6, 2, 2]
+    nearness = [way["teacher_psnr_db"] for way in compared["ways"].values()]
+    assert nearness[0] is None and all(5 < value < 100 for value in nearness[1:])
+    assert (tmp_path / "student.png").is_file()
     assert run(monkeypatch, *judge, "--steps", "3") == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     # Both scales are alike, so the branch without the description weighs nothing and is not asked.

@@ -470,6 +470,29 @@ def evaluate_toy(
     )
 
 
+@evaluate.command("student")
+@_stoppable()
+def evaluate_student(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint directory.")],
+    scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes to paint.")] = 60,
+    teacher_steps: Annotated[
+        list[int] | None, typer.Option(min=1, max=1000, help="Steps of the guided teacher; may be repeated.")
+    ] = None,
+    json_file: Annotated[Path, typer.Option("--json", help="Where the figures go; a plot is put beside it.")] = Path(
+        "student.json"
+    ),
+) -> None:
+    """Compare a distilled student with its guided teacher at 100 steps and at few, from the same noise."""
+    from lego_core.files import check_output
+
+    from lego_training.evaluation import student
+
+    check_output(json_file)
+    figures = student.compare(checkpoint, scenes, teacher_steps or (100, 10, 4, 2))
+    student.write(figures, json_file)
+    Console().print(student.table(figures), f"figures in {json_file}, plot beside it")
+
+
 def _show(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3f}"
 
