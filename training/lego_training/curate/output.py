@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from lego_core.errors import LegoError
 from lego_training.curate.scenes import Scene
 from lego_training.curation import IMAGE
 from lego_training.dataset import index_path, read_index
+from lego_training.files import write_whole
 from lego_training.queries import QUERY_TEMPLATES
 
 
@@ -42,7 +42,7 @@ def write_curation(path: Path, described: Iterable[tuple[Scene, str]], seed: int
     records = [conversation(scene, description, seed) for scene, description in described]
     if not records:
         raise LegoError(f"no answer was fit to be used, so {path} is not written; see why in the report beside it")
-    write_whole(path, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
     return len(records)
 
 
@@ -69,16 +69,5 @@ def write_descriptions(root: Path, dataset: str, descriptions: Mapping[str, str]
                 values["llava_forecast_finetune"] = description
                 written += 1
     if written:
-        write_whole(index, json.dumps(clips, indent=1, ensure_ascii=False))
+        write_whole(index, json.dumps(clips, indent=1, ensure_ascii=False).encode())
     return written
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Writes a file so that it is seen either whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

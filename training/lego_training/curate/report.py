@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lego_training.curate.cost import Price, Usage
-from lego_training.curate.output import write_whole
 from lego_training.curate.run import Outcome
 from lego_training.dataset import Fault
+from lego_training.files import write_whole
 
 _SAMPLES = 24
 _BIN = 5  # words
@@ -73,8 +73,8 @@ def report(
 
 def write_report(figures: dict[str, Any], path: Path) -> None:
     """Writes the figures as JSON, and as a page beside it that needs nothing else."""
-    write_whole(path, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
-    write_whole(path.with_suffix(".html"), page(figures))
+    write_whole(path, (json.dumps(figures, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(path.with_suffix(".html"), page(figures).encode())
 
 
 def page(figures: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Writes toy-kitchen pairs in the layout of the released LEGO dataset, under the dataset name "toykitchen"."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lego_training.files import write_whole
 from lego_training.toy_kitchen.canvas import Picture
 from lego_training.toy_kitchen.pair import FRAME_SIZE, KitchenPair, make_pair
 from lego_training.toy_kitchen.scene import Split
@@ -159,14 +159,7 @@ def _write_jpeg(path: Path, picture: Picture) -> None:
     )
     if not done:
         raise OSError(f"cannot encode {path} as JPEG; this OpenCV was built without JPEG support")
-    _write_whole(path, encoded.tobytes())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is seen either whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(path, encoded.tobytes())
 
 
 def _write_tables(root: Path, entries: list[dict[str, Any]]) -> None:
@@ -197,4 +190,4 @@ def _write_tables(root: Path, entries: list[dict[str, Any]]) -> None:
         f"curation_from_gpt/{NAME}_for_tuning_forecasting.json": curation,
     }
     for name, content in files.items():
-        _write_whole(root / name, json.dumps(content, indent=1).encode())
+        write_whole(root / name, json.dumps(content, indent=1).encode())
