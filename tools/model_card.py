@@ -39,6 +39,8 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, default=Path("models/lego-nano"))
     options = parser.parse_args()
     try:
+        if not options.figures.is_file():
+            raise LegoError(f"there is no {options.figures}; write it with lego-train evaluate toy --json")
         config = LegoConfig.load(options.checkpoint)
         version = f"{config.name}-{fingerprint(options.checkpoint)[:12]}"
         figures = read_figures(options.figures, version, options.checkpoint)

@@ -20,7 +20,10 @@ def test_the_shipped_configuration_is_valid() -> None:
     assert config.diffusion.train_conditioner
 
 
-@pytest.mark.parametrize("path", sorted(NANO.parent.glob("*.yaml")), ids=lambda path: path.name)
+RUNS = sorted(path for path in NANO.parent.glob("*.yaml") if path.name != "prepare.yaml")  # that one trains nothing
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_every_shipped_configuration_can_be_run(path: Path) -> None:
     config = load_config(path)
 
