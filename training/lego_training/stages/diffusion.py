@@ -85,7 +85,8 @@ def tune_diffusion(
         # As a resumed run will find it, which has it from there if it is frozen.
         checkpoint.conditioner = load_part(Conditioner, directory / "conditioner", torch.float32)
     unet, conditioner, text_encoder = checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder
-    unet.to(memory_format=torch.channels_last)
+    # A student that shares its weights has frozen them.
+    unet.requires_grad_(True).to(memory_format=torch.channels_last)
     modules = {"unet": unet}
     for name, module, trained in (
         ("conditioner", conditioner, diffusion.train_conditioner),
