@@ -185,7 +185,7 @@ class LegoConfig:
             raise LegoError(f"prompt_template {self.prompt_template!r} needs {{query}} and exactly one <image>")
         check_conditioning(self.conditioning)
         if self.guidance.sampler == "distilled":
-            self.defaults("distilled").check_equal(self.guidance)
+            raise LegoError(f"guidance.sampler is that of the guided model; choose one of {', '.join(GUIDED_SAMPLERS)}")
 
     def defaults(self, sampler: Sampler | None = None, fidelity: Fidelity = "default") -> GuidanceDefaults:
         """Returns how to sample with a sampler, or with the model's own, when nothing else is said.
@@ -193,7 +193,7 @@ class LegoConfig:
         Raises:
             LegoError: No such fidelity, or the student is asked for and the model has none.
         """
-        if sampler is None or sampler != "distilled":
+        if sampler != "distilled":
             own = self.guidance.at(fidelity)
             return own if sampler is None else replace(own, sampler=sampler)
         if self.student is None:

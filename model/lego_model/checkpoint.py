@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -62,13 +62,14 @@ class LegoCheckpoint:
     student: UNet2DConditionModel | None = None
 
     @classmethod
-    def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32, with_vllm: bool = True) -> Self:
+    def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32, without: Collection[str] = ()) -> Self:
         """Reads a checkpoint directory onto the CPU, in evaluation mode.
 
         Args:
             directory: The checkpoint.
             dtype: Of the weights in memory.
-            with_vllm: False leaves the VLLM, by far the largest part, without weights on the meta device.
+            without: "vllm" leaves that, by far the largest part, without weights on the meta device; "student" leaves
+                the student out, which may be of an older U-Net.
 
         Raises:
             LegoError: Not a checkpoint directory, or a part is missing or damaged; the message names it.
@@ -79,11 +80,12 @@ class LegoCheckpoint:
         vae = load_part(AutoencoderKL, directory / "vae", dtype)
         text_encoder = load_part(CLIPTextModel, directory / "text_encoder", dtype)
         conditioner = load_part(Conditioner, directory / "conditioner", dtype)
-        vllm = (load_part if with_vllm else _outline)(LlavaForConditionalGeneration, directory / "vllm", dtype)
+        vllm = (_outline if "vllm" in without else load_part)(LlavaForConditionalGeneration, directory / "vllm", dtype)
         scheduler = load_scheduler(directory / "scheduler")
         tokenizer = load_tokenizer(directory / "tokenizer")
         vllm_tokenizer = load_tokenizer(directory / "vllm")
-        student = load_student(unet, directory / STUDENT) if config.student is not None else None
+        has_student = config.student is not None and "student" not in without
+        student = load_student(unet, directory / STUDENT) if has_student else None
         checkpoint = cls(
             config, unet, vae, text_encoder, conditioner, vllm, scheduler, tokenizer, vllm_tokenizer, student
         )

@@ -34,6 +34,10 @@ class SigmaSchedule:
         self._log_sigmas: NDArray[np.float64] = 0.5 * np.log((1 - alpha_bar) / alpha_bar)
         self._timesteps = np.arange(len(alpha_bar), dtype=np.float64)
 
+    def __len__(self) -> int:
+        """The timesteps of the training process."""
+        return len(self._timesteps)
+
     def sigmas(self, steps: int) -> list[float]:
         """Returns steps + 1 falling sigmas: evenly spaced timesteps from the last to the first, then 0."""
         return [*self.sigmas_at(np.linspace(self._timesteps[-1], 0, steps).tolist()), 0.0]

@@ -44,12 +44,13 @@ class LowRankChange(nn.Module):
 
 
 def add_student(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
-    """Returns a U-Net that shares the weights of this one and trains nothing but low-rank changes of them.
+    """Returns a U-Net that shares the weights of this one and adds low-rank changes to them.
 
-    A change is added on every evaluation; under `torch.nn.utils.parametrize.cached` once for all.
+    Whether the shared weights are trained too is the caller's to say: freeze `unet` to train the changes alone. They
+    are added on every evaluation; under `torch.nn.utils.parametrize.cached` once for all.
     """
     shared = {id(each): each for each in (*unet.parameters(), *unet.buffers())}
-    student = copy.deepcopy(unet, shared).requires_grad_(False)
+    student = copy.deepcopy(unet, shared)
     for module in _changed(student).values():
         weight: Tensor = module.weight  # type: ignore[assignment]
         change = LowRankChange(weight, rank).to(weight.device, weight.dtype)

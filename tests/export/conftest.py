@@ -26,8 +26,8 @@ def give_student(directory: Path) -> None:
     checkpoint = LegoCheckpoint.load(directory)
     student = add_student(checkpoint.unet, rank=3)
     torch.manual_seed(4)
-    for parameter in student.parameters():
-        if parameter.requires_grad:
+    for name, parameter in student.named_parameters():
+        if ".parametrizations.weight.0." in name:
             parameter.data.normal_(std=0.1)
     save_student(student, directory / STUDENT, torch.float16)
     guidance = checkpoint.config.guidance

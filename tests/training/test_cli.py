@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,11 +244,18 @@ def test_all_goes_on_behind_the_stages_that_are_done_and_keeps_their_record(
     said = capsys.readouterr().out
     assert all(f"{stage} is done" in said for stage in ("vae", "pretrain-vllm", "tune-vllm", "embed"))
     assert LegoConfig.load(checkpoint).student is not None
+    # Going on with the teacher drops its student, and another is made once the old one's folder is gone.
+    assert run(monkeypatch, "tune-diffusion", config, *arguments, "tune_diffusion.steps=6") == 0
+    assert run(monkeypatch, "all", config, *arguments, "tune_diffusion.steps=6") == 2
+    assert "of another teacher" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "runs" / "distil")
+    assert run(monkeypatch, "all", config, *arguments, "tune_diffusion.steps=6") == 0
+    assert LegoConfig.load(checkpoint).student is not None
     assert "tune-diffusion is done" not in said and fingerprint(checkpoint, ("vllm",)) == vllm
     assert run(monkeypatch, "vae", config, *arguments) == 0
     stages = LegoConfig.load(checkpoint).provenance["stages"]
     assert (
-        stages["tune-diffusion"]["config"]["steps"] == 4
+        stages["tune-diffusion"]["config"]["steps"] == 6
         and stages["tune-diffusion"]["diffusion"]["train_text_encoder"] is True
     )
     assert stages["vae"]["git_commit"] == "the one that made it"

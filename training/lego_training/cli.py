@@ -16,8 +16,9 @@ import typer
 from lego_core.command import Stopped, run_command
 from lego_core.errors import LegoError
 from lego_core.files import check_output
+from lego_model.quiet import quieten
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lego_training.curate.commands import curate
 from lego_training.prepare.commands import prepare
@@ -108,6 +109,7 @@ def train_stage(
     from lego_training.config import load_config
     from lego_training.processes import this_process
 
+    quieten()
     run_config = load_config(config, overrides or ())
     settings: Any = getattr(run_config, stage.replace("-", "_"), run_config)  # "embed" has none of its own
     if settings is None:
@@ -150,7 +152,8 @@ def train_stage(
         if stage == "tune-diffusion":
             tune_diffusion(checkpoint, embeddings, settings, run_config.diffusion, run)
         else:
-            distil(checkpoint, embeddings, settings, run_config.distillation, run / "distil")
+            mirrored = run_config.diffusion.flip != "never"
+            distil(checkpoint, embeddings, settings, run_config.distillation, run / "distil", mirrored)
     if not was_done and this_process().is_main_process:  # else the weights are of the commit and time already on record
         options = [*(overrides or []), *(["--curation", curation.name] if curation else [])]
         _record_provenance(checkpoint, stage, run_config, config, options, len(records))
@@ -186,6 +189,8 @@ def _is_done(stage: str, run_config: Any, checkpoint: Path, run: Path) -> bool:
     made = LegoConfig.load(checkpoint).provenance.get("stages", {}).get(stage)
     states = {"embed": "embeddings/done.txt", "distil": "distil/distil.pt"}
     state = run / states.get(stage, f"{stage.replace('-', '_')}.pt")
+    if stage == "distil" and LegoConfig.load(checkpoint).student is None:  # its teacher was tuned again since
+        return False
     if made is None or not state.is_file():
         return False
     # A setting that the record does not know was added since: then what was done is what its default does now.
@@ -225,7 +230,8 @@ def _tune_vllm(checkpoint: Path, records: list[Any], run_config: Any, run: Path,
     tuned_already = (run / "tune_vllm.pt").exists() or "tune-vllm" in lego.provenance.get("stages", {})
     if run_config.dataset == "toykitchen" and not tuned_already and this_process().is_main_process:
         scenes = 300
-        pairs = (make_pair(FIRST_SEED + index, "val") for index in range(scenes))
+        shown = track(range(scenes), "describing before tuning")
+        pairs = (make_pair(FIRST_SEED + index, "val") for index in shown)
         before = {"description_slots": description_slots(LegoCheckpoint.load(checkpoint), pairs), "scenes": scenes}
         replace(lego, provenance={**lego.provenance, "vllm_before_tuning": before}).save(checkpoint)
     tune = tune_vllm_on_conversations if curated else tune_vllm
@@ -334,6 +340,7 @@ def write_features(
 
     if split not in ("train", "val"):
         raise LegoError(f"split is {split!r}; choose train or val")
+    quieten()
     config = FeatureConfig(seed, greedy, max_tokens, labels)  # type: ignore[arg-type]  # checked there
     part = Shard.parse(shard)
     records = read_records(data, dataset, split)  # type: ignore[arg-type]
@@ -398,6 +405,7 @@ def ablate_command(
     from lego_training.config import load_config
     from lego_training.evaluation.ablation import ablate, table
 
+    quieten()
     run_config = load_config(config, overrides or ())
     records = _labelled_records(data, run_config)[: run_config.diffusion.pairs or None]
     figures = ablate(checkpoint, untuned, records, run_config, out, seeds, scenes)
@@ -433,9 +441,10 @@ def evaluate_toy(
 
     if sampler is not None and sampler not in SAMPLERS:
         raise LegoError(f"sampler is {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+    quieten()
     config = LegoConfig.load(checkpoint)
     guidance = config.defaults(sampler)  # type: ignore[arg-type]  # checked above
-    json_file.parent.mkdir(parents=True, exist_ok=True)
+    check_output(json_file)
     journal = json_file.with_suffix(".partial.jsonl")
     # As server and manifest name it: says which weights the figures are of.
     model_version = f"{config.name}-{fingerprint(checkpoint)[:12]}"
@@ -483,10 +492,9 @@ def evaluate_student(
     ),
 ) -> None:
     """Compare a distilled student with its guided teacher at 100 steps and at few, from the same noise."""
-    from lego_core.files import check_output
-
     from lego_training.evaluation import student
 
+    quieten()
     check_output(json_file)
     figures = student.compare(checkpoint, scenes, teacher_steps or (100, 10, 4, 2))
     student.write(figures, json_file)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lego_core.errors import LegoError
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file aside and renames it; makes its folder.
@@ -21,6 +23,36 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_progress(path: Path, key: str, done: int) -> None:
+    """Notes how much of a long job is done, and of which job it is."""
+    write_whole(path, f"{key}\n{done}\n".encode())
+
+
+def read_progress(path: Path) -> tuple[str, int]:
+    """Returns what `write_progress` noted.
+
+    Raises:
+        LegoError: The file is damaged.
+    """
+    try:
+        key, done = path.read_text(encoding="utf-8").splitlines()
+        return key, int(done)
+    except (OSError, ValueError) as error:
+        raise LegoError(f"{path} is damaged ({error}); remove {path.parent} to do its work anew") from error
+
+
+def read_json(path: Path) -> Any:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        LegoError: The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LegoError(f"{path} is damaged ({error}); remove it to do its work anew") from error
 
 
 def write_json(path: Path, values: Any) -> None:

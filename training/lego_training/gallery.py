@@ -10,6 +10,7 @@ from lego_model.pipeline import LegoPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lego_training.conditions import conditions
 from lego_training.processes import this_process
 from lego_training.stages.embed import Embeddings
 
@@ -32,20 +33,11 @@ class Gallery:
     @torch.no_grad()
     def paint(self) -> NDArray[np.uint8]:
         """Returns input, target and painted frame, a row for each scene, (scenes * R, 3 * R, 3)."""
-        checkpoint, data, lego, device = self._checkpoint, self._data, self._checkpoint.config, this_process().device
+        checkpoint, device = self._checkpoint, this_process().device
         checkpoint.vae.to(device)
         checkpoint.conditioner.eval()  # where it is frozen, the loop does not do so
-
-        def read(name: str, dtype: type = np.float32) -> Tensor:
-            return torch.from_numpy(getattr(data, name)[self._rows].astype(dtype)).to(device)
-
-        ids = read("label_ids" if lego.conditioning == "label" else "text_ids", np.int64)
-        context = checkpoint.conditioner(
-            checkpoint.text_encoder(ids).last_hidden_state,
-            read("image_embeddings") if lego.has_image_block else None,
-            read("text_states") if lego.has_text_block else None,
-        )
-        frames, targets = read("frame_latents"), read("target_means")
+        frames, context = conditions(checkpoint, self._data, self._rows)
+        targets = torch.from_numpy(self._data.target_means[self._rows].astype(np.float32)).to(device)
         painted = LegoPipeline(checkpoint).paint(frames, context, range(len(self._rows)))
         columns = [*(checkpoint.vae.decode(each).sample for each in (frames, targets)), painted]
         return np.concatenate(

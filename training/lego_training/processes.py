@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -14,7 +15,9 @@ def this_process() -> PartialState:
     Processes that torchrun starts on a machine without a GPU find each other as well, which accelerate itself does only
     when it is told beforehand that the CPU is meant.
     """
-    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+    on_cpu = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+    # The others wait while the main process embeds or paints: hours, and not the 10 to 30 minutes that torch allows.
+    return PartialState(cpu=on_cpu, **({"timeout": timedelta(days=7)} if "LOCAL_RANK" in os.environ else {}))
 
 
 def part() -> None:

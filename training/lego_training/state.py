@@ -113,7 +113,8 @@ class TrainingState:
         try:
             yield
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
-            raise LegoError(f"{self._path} is of another run ({error}); remove it to start anew") from error
+            first = " ".join(str(error).split("\n")[:2]).replace("\t", "")  # torch lists every tensor
+            raise LegoError(f"{self._path} is of another run ({first}); remove it to start anew") from error
 
 
 @contextmanager

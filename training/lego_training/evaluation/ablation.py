@@ -25,6 +25,7 @@ from lego_training.config import RunConfig
 from lego_training.dataset import Record
 from lego_training.evaluation import report
 from lego_training.evaluation.toy import evaluate_scenes
+from lego_training.files import read_json, write_json
 from lego_training.stages.diffusion import tune_diffusion
 from lego_training.stages.embed import embed
 
@@ -109,7 +110,7 @@ def _cell(
 ) -> dict[str, float]:  # fmt: skip
     result = folder / "figures.json"
     if result.is_file():
-        found: dict[str, float] = json.loads(result.read_text())
+        found: dict[str, float] = read_json(result)
         return found
     checkpoint = folder / "checkpoint"
     if not (checkpoint / "lego.json").is_file():
@@ -119,9 +120,7 @@ def _cell(
     tune_diffusion(checkpoint, data, replace(run_config.tune_diffusion, seed=seed), diffusion, folder / "run")
     judged = report.summary(evaluate_scenes(checkpoint, scenes, folder / "scenes.jsonl"))
     figures = {name: float(judged[name]) for name in (*FIGURES, "description_slots")}
-    partial = result.with_suffix(".partial")
-    partial.write_text(json.dumps(figures) + "\n")
-    partial.replace(result)
+    write_json(result, figures)
     return figures
 
 
@@ -143,11 +142,11 @@ def new_diffusion_model(base: Path, architecture: str, seed: int) -> LegoCheckpo
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
-        saved = json.loads(path.read_text())
+        saved = read_json(path)
         wrong = [key for key, value in json.loads(json.dumps(settings)).items() if saved.get(key) != value]
         if wrong:
             raise LegoError(f"{path.parent} holds an ablation with another {wrong[0]}; choose another folder")
-    path.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(path, settings)
 
 
 def _summaries(cells: dict[str, list[dict[str, float]]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -164,7 +163,7 @@ def _summaries(cells: dict[str, list[dict[str, float]]]) -> Iterator[tuple[str, 
 
 def write(figures: dict[str, Any], path: Path) -> None:
     """Writes the table as JSON and Markdown, and its plot."""
-    path.write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(path, figures)
     path.with_suffix(".md").write_text(table(figures))
     _plot(figures, path.with_suffix(".png"))
 

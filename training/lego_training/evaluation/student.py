@@ -37,7 +37,7 @@ def compare(checkpoint: Path, scenes: int, teacher_steps: Sequence[int]) -> dict
     Args:
         checkpoint: Directory.
         scenes: How many.
-        teacher_steps: Of the teacher's own sampler; the largest is what all are compared with.
+        teacher_steps: Of the teacher's DPM-Solver++(2M); the largest is what all are compared with.
 
     Returns:
         For each way of sampling: U-Net evaluations of a picture, action success, outside PSNR, and the mean PSNR of its
@@ -53,7 +53,9 @@ def compare(checkpoint: Path, scenes: int, teacher_steps: Sequence[int]) -> dict
     guidance = lego.guidance
     branches = len(branch_weights(guidance.text_scale, guidance.image_scale))
     ways: dict[str, tuple[dict[str, Any], int]] = {
-        f"guided, {steps} steps": ({"steps": steps}, branches * steps) for steps in sorted(teacher_steps, reverse=True)
+        # The sampler whose paths the student learnt: it adds no noise on the way.
+        f"guided, {steps} steps": ({"steps": steps, "sampler": "dpm_solver_pp"}, branches * steps)
+        for steps in sorted(teacher_steps, reverse=True)
     }
     longest = next(iter(ways))
     student_steps = len(lego.student.timesteps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import Any
 
 from lego_core.errors import LegoError
 
-from lego_training.files import write_json
+from lego_training.files import read_json, write_json
 from lego_training.prepare.pairs import ClipResult
 
 
@@ -52,7 +51,7 @@ class Journal:
         if not path.is_file():
             write_json(path, settings)
             return
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = read_json(path)
         for key in {**begun, **settings}:
             if begun.get(key) != settings.get(key):
                 raise LegoError(
@@ -68,7 +67,7 @@ class Journal:
     def read(self, clip_id: str) -> ClipResult | None:
         """Returns what became of a clip; None if that is not known yet."""
         path = self._path(clip_id)
-        return ClipResult(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return ClipResult(**read_json(path)) if path.is_file() else None
 
     def _path(self, clip_id: str) -> Path:
         return self.folder / "clips" / f"{clip_id}.json"

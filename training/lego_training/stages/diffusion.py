@@ -74,7 +74,7 @@ def tune_diffusion(
     directory: Path, data: Embeddings, config: LoopConfig, diffusion: DiffusionConfig, run: Path
 ) -> None:
     """Trains the U-Net, and with it what `diffusion` names, on embedded pairs."""
-    checkpoint = LegoCheckpoint.load(directory, with_vllm=False)
+    checkpoint = LegoCheckpoint.load(directory, without=("vllm", "student"))
     lego = checkpoint.config = replace(checkpoint.config, conditioning=diffusion.conditioning)
     if diffusion.conditioner_start != "checkpoint" and not (run / f"{NAME}.pt").exists():
         with this_process().main_process_first():
@@ -85,8 +85,7 @@ def tune_diffusion(
         # As a resumed run will find it, which has it from there if it is frozen.
         checkpoint.conditioner = load_part(Conditioner, directory / "conditioner", torch.float32)
     unet, conditioner, text_encoder = checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder
-    # A student that shares its weights has frozen them.
-    unet.requires_grad_(True).to(memory_format=torch.channels_last)
+    unet.to(memory_format=torch.channels_last)
     modules = {"unet": unet}
     for name, module, trained in (
         ("conditioner", conditioner, diffusion.train_conditioner),

@@ -1,11 +1,11 @@
-"""Distillation: a student that paints in one to four steps, both guidance scales folded in.
+"""Distillation: a student that paints in one to eight steps, both guidance scales folded in.
 
 The teacher's guided path from noise to picture is deterministic, so each of the student's steps has one right answer:
 where the teacher stands at the next stop. The student learns that jump by regression, one U-Net evaluation for what
 costs the teacher three branches of several steps: Luhman and Luhman 2021 (arXiv:2101.02388) for the regression on
 stored paths, Meng et al. 2023 (arXiv:2210.03142) for folding guidance into a student, Yan et al. 2024
 (arXiv:2405.07510) for cutting the path into windows. Only a low-rank change of the U-Net is trained, as in LCM-LoRA
-(arXiv:2311.05556): a student of Stable Diffusion's size takes some 70 MB beside its teacher.
+(arXiv:2311.05556): a student of Stable Diffusion's size takes 135 MB beside its teacher at rank 64.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from lego_model.student import STUDENT, add_student, save_student
 from torch import Tensor
 
 from lego_training.batch import Batch
+from lego_training.conditions import conditions
 from lego_training.loop import LoopConfig, train
 from lego_training.processes import this_process
 from lego_training.stages.diffusion import change
 from lego_training.stages.embed import Embeddings
-from lego_training.stages.trajectories import conditions, paint_trajectories, student_timesteps, trajectory_rows
+from lego_training.stages.trajectories import paint_trajectories, student_timesteps, trajectory_rows
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,35 @@ class DistillationConfig:
         number_in_range("change_weight", self.change_weight, 0, 1e3)
 
 
-def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: DistillationConfig, run: Path) -> None:
+def distil(
+    directory: Path, data: Embeddings, config: LoopConfig, distillation: DistillationConfig, run: Path,
+    with_mirror_images: bool = True,
+) -> None:  # fmt: skip
     """Paints the teacher's trajectories, trains the student on them, and adds it to the checkpoint.
+
+    Args:
+        directory: The checkpoint.
+        data: Embedded samples.
+        config: How the student is trained.
+        distillation: What it is to be.
+        run: A folder of its own for trajectories, state and losses.
+        with_mirror_images: Whether the teacher was tuned on mirror images too.
 
     Raises:
         LegoError: `run` is of another teacher or of other settings.
     """
     steps, samples = distillation.steps, distillation.samples
+    rows = trajectory_rows(samples, data, with_mirror_images)
     with this_process().main_process_first():  # the others find them done
-        paths = paint_trajectories(directory, data, run, steps, distillation.teacher_steps, samples)
-    checkpoint = LegoCheckpoint.load(directory)
-    for part in (checkpoint.conditioner, checkpoint.text_encoder):
+        paths = paint_trajectories(directory, data, run, steps, distillation.teacher_steps, rows)
+    checkpoint = LegoCheckpoint.load(directory, without=("vllm", "student"))
+    for part in (checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder):
         part.requires_grad_(False).to(this_process().device)
     torch.manual_seed(config.seed)
     student = add_student(checkpoint.unet, distillation.rank).to(memory_format=torch.channels_last)
     checkpoint.unet = student
     jumps = Jumps(SigmaSchedule(checkpoint.scheduler), steps, checkpoint.scheduler.config.prediction_type)
-    rows, scale = trajectory_rows(samples, len(data)), checkpoint.vae.config.scaling_factor
+    scale = checkpoint.vae.config.scaling_factor
 
     def loss_of(batch: Batch) -> tuple[Tensor, Tensor]:
         numbers, stops = np.divmod(batch.indices(samples * steps), steps)
@@ -99,7 +112,7 @@ def distil(directory: Path, data: Embeddings, config: LoopConfig, distillation: 
         save_student(student, directory / STUDENT, torch.float16)
         lego = LegoConfig.load(directory)
         guidance = lego.guidance
-        made = StudentConfig(tuple(student_timesteps(steps)), guidance.text_scale, guidance.image_scale)
+        made = StudentConfig(tuple(jumps.timesteps), guidance.text_scale, guidance.image_scale)
         replace(lego, student=made).save(directory)
 
     train("distil", {"student": student}, loss_of, config, run, save_result, name_of)
@@ -115,7 +128,7 @@ class Jumps:
     """
 
     def __init__(self, schedule: SigmaSchedule, steps: int, prediction_type: str) -> None:
-        self.timesteps = student_timesteps(steps)
+        self.timesteps = student_timesteps(schedule, steps)
         self._sigmas = [*schedule.sigmas_at(self.timesteps), 0.0]
         self._predicts_velocity = prediction_type == "v_prediction"
 

@@ -7,7 +7,6 @@ and text states, and the token ids of description and label.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from rich.progress import track
 
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureRows, FeatureStore
+from lego_training.files import read_json, read_progress, write_json, write_progress
 from lego_training.loop import has_bf16
 from lego_training.processes import this_process
 from lego_training.toy_kitchen.language import mirror_text
@@ -92,7 +92,7 @@ def embed(
     if features is not None:
         features.check(records)
     device = this_process().device
-    checkpoint = LegoCheckpoint.load(checkpoint_directory, with_vllm=features is None)
+    checkpoint = LegoCheckpoint.load(checkpoint_directory, without=("student", *(("vllm",) if features else ())))
     if features is None and device.type == "cuda":
         checkpoint.vllm.half()  # as features are made; a CPU emulates half precision slowly
     checkpoint.to(device)
@@ -156,7 +156,7 @@ def embed(
             times = 1 if mirrors_all else 2
             arrays["image_embeddings"][rows] = images.repeat_interleave(times, dim=0).cpu()
             arrays["text_states"][rows] = torch.stack(states).repeat_interleave(times, dim=0)
-        _mark(output, key, rows.stop)
+        write_progress(output / "done.txt", key, rows.stop)
     for array in arrays.values():
         array.flush()
     _write_names_and_labels(output, checkpoint, records, mirrors_all)
@@ -176,7 +176,7 @@ def load_embeddings(output: Path) -> Embeddings:
 
 def _mapped(output: Path, names: Sequence[str]) -> dict[str, Any]:
     arrays = {name: np.load(output / f"{name}.npy", mmap_mode="r") for name in names}
-    return {**arrays, "names": json.loads((output / "names.json").read_text())}
+    return {**arrays, "names": read_json(output / "names.json")}
 
 
 def _write_names_and_labels(
@@ -193,9 +193,7 @@ def _write_names_and_labels(
     length, special = checkpoint.config.text_tokens, checkpoint.special_text_tokens
     ids = [encode_description(checkpoint.tokenizer, label, length, special) for label in labels]
     np.save(output / "label_ids.npy", np.array(ids, np.int32))
-    partial = output / "names.partial"
-    partial.write_text(json.dumps(names))
-    partial.replace(output / "names.json")  # last: it says that both are there
+    write_json(output / "names.json", names)  # last: it says that both are there
 
 
 def _resume(output: Path, key: str) -> int:
@@ -204,18 +202,12 @@ def _resume(output: Path, key: str) -> int:
     if not marker.is_file():
         (output / "names.json").unlink(missing_ok=True)
         return 0
-    saved, done = marker.read_text().splitlines()
+    saved, done = read_progress(marker)
     if saved != key:
         raise LegoError(
             f"{output} holds embeddings of another checkpoint or dataset; remove it or choose another --run"
         )
-    return int(done)
-
-
-def _mark(output: Path, key: str, done: int) -> None:
-    partial = output / "done.partial"
-    partial.write_text(f"{key}\n{done}\n")
-    partial.replace(output / "done.txt")
+    return done
 
 
 def _key(checkpoint: Path, records: list[Record], features: FeatureStore | None, mirrors_all: bool) -> str:

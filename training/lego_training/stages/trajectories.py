@@ -7,7 +7,6 @@ student.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,22 +20,27 @@ from lego_model.pipeline import LegoPipeline
 from lego_model.sampling import SigmaSchedule, dpm_solver_pp_2m
 from numpy.typing import NDArray
 from rich.progress import track
-from torch import Tensor
 
+from lego_training.conditions import conditions
+from lego_training.files import read_progress, write_progress
 from lego_training.processes import this_process
 from lego_training.stages.embed import Embeddings
 
 _BATCH = 8
 
 
-def student_timesteps(steps: int, train_timesteps: int = 1000) -> list[int]:
-    """Returns the timesteps at which a student is asked: evenly spaced, from the last one down."""
+def student_timesteps(schedule: SigmaSchedule, steps: int) -> list[int]:
+    """Returns the timesteps at which a student is asked: evenly spaced, from the last trained one down."""
+    train_timesteps = len(schedule)
     return [train_timesteps - 1 - round(step * train_timesteps / steps) for step in range(steps)]
 
 
 def windows(schedule: SigmaSchedule, steps: int, teacher_steps: int) -> list[list[float]]:
-    """Returns the teacher's sigmas within each of the student's steps, both ends included; the last ends in 0."""
-    stops = [*student_timesteps(steps), 0]
+    """Returns the teacher's sigmas within each of the student's steps, both ends included; the last ends in 0.
+
+    The solver starts afresh in each, its first step of first order, so that no step depends on one before the stop.
+    """
+    stops = [*student_timesteps(schedule, steps), 0]
     inner = teacher_steps // steps
     sigmas = [schedule.sigmas_at(np.linspace(start, stop, inner + 1).tolist()) for start, stop in pairwise(stops[:-1])]
     return [*sigmas, [*schedule.sigmas_at(np.linspace(stops[-2], 0, inner).tolist()), 0.0]]
@@ -44,7 +48,7 @@ def windows(schedule: SigmaSchedule, steps: int, teacher_steps: int) -> list[lis
 
 @torch.inference_mode()
 def paint_trajectories(
-    directory: Path, data: Embeddings, output: Path, steps: int, teacher_steps: int, samples: int
+    directory: Path, data: Embeddings, output: Path, steps: int, teacher_steps: int, rows: NDArray[np.int64]
 ) -> NDArray[np.float16]:
     """Lets the teacher paint, and keeps its latents at the student's stops; goes on where an interrupted call stopped.
 
@@ -54,28 +58,26 @@ def paint_trajectories(
         output: Where the latents go.
         steps: Of the student, K.
         teacher_steps: Of DPM-Solver++(2M), a multiple of K.
-        samples: How many pictures, more than last time if need be; rows of `data` in an order of their own, each from
-            its own noise.
+        rows: Which samples of `data` are painted, each from its own noise; may be more than last time.
 
     Returns:
         (samples, K + 1, 4, r, r): noise first, the clean latent last, scaled; all of unit variance or less
         (x / sqrt(sigma^2 + 1)).
 
     Raises:
-        LegoError: `output` holds trajectories of another checkpoint or other settings.
+        LegoError: `output` is of another teacher, other embeddings or other settings, or is damaged.
     """
     device = this_process().device
     shape = data.frame_latents.shape[1:]
-    key = _key(directory, data, steps, teacher_steps)
+    samples, key = len(rows), _key(directory, data, steps, teacher_steps)
     done, latents = _open(output, key, (samples, steps + 1, *shape))
     if done < samples:
-        pipeline = LegoPipeline(LegoCheckpoint.load(directory).to(device))
+        pipeline = LegoPipeline(LegoCheckpoint.load(directory, without=("vllm", "student")).to(device))
         pipeline.checkpoint.unet.to(memory_format=torch.channels_last)
         spans = windows(pipeline.schedule, steps, teacher_steps)
         for first in track(range(done, samples, _BATCH), "painting"):
             numbers = range(first, min(first + _BATCH, samples))
-            rows = trajectory_rows(samples, len(data))[numbers.start : numbers.stop]
-            frames, context = conditions(pipeline.checkpoint, data, rows)
+            frames, context = conditions(pipeline.checkpoint, data, rows[numbers.start : numbers.stop])
             denoise = pipeline.guided_denoiser(frames, context)
             noise = np.stack([gaussian_noise(number, 0, shape) for number in numbers])
             latent = torch.from_numpy(noise).to(device) * spans[0][0]
@@ -85,39 +87,27 @@ def paint_trajectories(
             latents[numbers.start : numbers.stop, steps] = latent.cpu()
             assert isinstance(latents, np.memmap)
             latents.flush()
-            _mark(output, key, numbers.stop)
+            write_progress(output / "trajectories.txt", key, numbers.stop)
     return latents[:samples]
 
 
-def trajectory_rows(samples: int, rows: int) -> NDArray[np.int64]:
-    """Returns which row of the embeddings each trajectory is of: all in turn, in a mixed order."""
+def trajectory_rows(samples: int, data: Embeddings, with_mirror_images: bool) -> NDArray[np.int64]:
+    """Returns which sample each trajectory is of, (samples,): all in turn, in a mixed order; a longer list goes on."""
+    rows = np.arange(len(data)) if with_mirror_images else np.arange(0, len(data), 2)  # odd ones are mirror images
     order = np.random.default_rng(0).permutation(rows)
-    return order[np.arange(samples) % rows]
+    return order[np.arange(samples) % len(order)]
 
 
-def conditions(
-    checkpoint: LegoCheckpoint, data: Embeddings, rows: Sequence[int] | NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """Returns frame latents (B, 4, r, r) and cross-attention contexts (B, 2N + M, C) of embedded samples."""
-    device = checkpoint.unet.device
-    order = np.argsort(rows)  # memory-mapped files are read fastest in their own order
-    back = torch.from_numpy(np.argsort(order))
-    sorted_rows = np.asarray(rows)[order]
-    frame, image, states = (
-        torch.from_numpy(array[sorted_rows].astype(np.float32))[back].to(device)
-        for array in (data.frame_latents, data.image_embeddings, data.text_states)
-    )
-    ids = torch.from_numpy(data.text_ids[sorted_rows].astype(np.int64))[back].to(device)
-    hidden = checkpoint.text_encoder(ids).last_hidden_state
-    return frame, checkpoint.conditioner(hidden, image, states)
-
-
-def _key(checkpoint: Path, data: Embeddings, steps: int, teacher_steps: int) -> str:
+def _key(directory: Path, data: Embeddings, steps: int, teacher_steps: int) -> str:
     """Of all that a trajectory depends on; their number is none of it, so more can be painted later."""
-    frozen = fingerprint(checkpoint, parts=("unet", "conditioner", "text_encoder"))[:16]
-    guidance = LegoConfig.load(checkpoint).guidance
-    texts = hashlib.sha256(np.ascontiguousarray(data.text_ids).tobytes()).hexdigest()[:16]
-    return f"{frozen} {texts} {steps} of {teacher_steps} at {guidance.text_scale:g} {guidance.image_scale:g}"
+    frozen = fingerprint(directory, parts=("unet", "conditioner", "text_encoder"))[:16]
+    guidance = LegoConfig.load(directory).guidance
+    seen = hashlib.sha256(np.ascontiguousarray(data.text_ids).tobytes())
+    some = np.unique(np.linspace(0, len(data) - 1, 16).astype(int))  # all would be gigabytes
+    for array in (data.frame_latents, data.image_embeddings, data.text_states):
+        seen.update(np.ascontiguousarray(array[some]).tobytes())
+    scales = f"{guidance.text_scale:g} {guidance.image_scale:g}"
+    return f"{frozen} {seen.hexdigest()[:16]} {steps} of {teacher_steps} at {scales}"
 
 
 def _open(output: Path, key: str, shape: tuple[int, ...]) -> tuple[int, NDArray[np.float16]]:
@@ -126,21 +116,19 @@ def _open(output: Path, key: str, shape: tuple[int, ...]) -> tuple[int, NDArray[
     path, marker = output / "trajectories.npy", output / "trajectories.txt"
     if not marker.is_file():
         return 0, np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    saved, done = marker.read_text().splitlines()
-    array = np.lib.format.open_memmap(path, "r+")
+    saved, done = read_progress(marker)
+    try:
+        np.load(path, mmap_mode="r")  # unlike the next line, it does not fill a cut file up with zeros
+        array = np.lib.format.open_memmap(path, "r+")
+    except (OSError, ValueError) as error:
+        raise LegoError(f"{path} is damaged ({error}); remove {output} to distil anew") from error
     if saved != key or array.shape[1:] != shape[1:]:
-        raise LegoError(f"{output} is of another teacher or of other settings; remove the folder to distil anew")
+        raise LegoError(f"{output} is of another teacher, other embeddings or other settings; remove it to distil anew")
     if len(array) < shape[0]:  # more are wanted than there was room for
         larger = path.with_suffix(".partial")
         grown = np.lib.format.open_memmap(larger, "w+", np.float16, shape)
-        grown[: int(done)] = array[: int(done)]
+        grown[:done] = array[:done]
         grown.flush()
         larger.replace(path)
         array = grown
-    return int(done), array
-
-
-def _mark(output: Path, key: str, done: int) -> None:
-    partial = output / "trajectories.partial.txt"
-    partial.write_text(f"{key}\n{done}\n")
-    partial.replace(output / "trajectories.txt")
+    return done, array
