@@ -84,6 +84,7 @@ def info(engines: Engines) -> None:
         ("resolution", f"{lego.resolution} x {lego.resolution} pixels"),
         ("sampling", f"{lego.guidance.sampler}, {lego.guidance.steps} steps, text scale {lego.guidance.text_scale:g}, "
                      f"image scale {lego.guidance.image_scale:g}"),
+        ("student", "none" if lego.student is None else f"sampler distilled, {len(lego.student.timesteps)} steps"),
         ("graphs", ", ".join(manifest.graphs)),
         ("built with", ", ".join(f"{tool} {version}" for tool, version in manifest.tool_versions.items()) or "unknown"),
     ):  # fmt: skip

@@ -60,6 +60,7 @@ def test_info_says_what_is_in_the_directory(directory: Path) -> None:
 
     assert result.returncode == 0
     assert "fake-0123456789ab" in result.stdout and "euler_ancestral, 3 steps" in result.stdout
+    assert "sampler distilled, 2 steps" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["serve", "info"])
