@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from lego_core.errors import LegoError
-from lego_core.manifest import DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
+from lego_core.manifest import STUDENT_GRAPH, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.sampling.schedule import SigmaSchedule
 
@@ -21,6 +21,7 @@ from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_
 from lego_export.onnx_graph import OPSET, convert
 from lego_export.parity import GRAPH_TOLERANCE, Parity, check_graph, open_session
 from lego_export.samples import Samples, synthetic_frame
+from lego_export.student_graph import student_graph
 from lego_export.weights import (
     Precision,
     WeightIndex,
@@ -119,13 +120,16 @@ def _export_graphs(
     index = WeightIndex(directory)
     samples = Samples(modules, definitions, [synthetic_frame(seed) for seed in range(2)])
     specs, parity = {}, {}
-    for name in definitions:
+    models: dict[str, ir.Model] = {}
+    for name, definition in definitions.items():
         announce(name)
-        definition = definitions[name]
-        model = convert(definition)
-        share_weights(model, index, definition.parts)
+        if name == STUDENT_GRAPH:
+            models[name] = student_graph(models["unet"], directory)
+        else:
+            models[name] = convert(definition)
+            share_weights(models[name], index, definition.parts)
         path = directory / f"{name}.onnx"
-        content = ir.to_proto(model).SerializeToString(deterministic=True)
+        content = ir.to_proto(models[name]).SerializeToString(deterministic=True)
         path.write_bytes(content)
         specs[name] = GraphSpec(path.name, hashlib.sha256(content).hexdigest(), definition.inputs, definition.outputs)
         parity[name] = _check(name, path, definition, samples).rounded()

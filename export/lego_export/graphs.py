@@ -29,14 +29,12 @@ class GraphDefinition:
         inputs: Specs; a dimension that is a name may have any size.
         outputs: Likewise.
         parts: Checkpoint folders whose weights it holds.
-        keeps_sums: Weights that are computed from others stay computations, so that every one is a stored tensor.
     """
 
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parts: tuple[str, ...]
-    keeps_sums: bool = False
 
 
 class TextEncoder(nn.Module):
@@ -219,11 +217,8 @@ def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
         ),
     }  # fmt: skip
     if checkpoint.student is not None:
-        # Its weights stay sums of the U-Net's and a low-rank change, so that both are stored once; a runtime puts them
-        # together when it loads the graph.
-        unet = definitions["unet"]
         definitions[STUDENT_GRAPH] = replace(
-            unet, module=Unet(checkpoint.student), parts=("unet", STUDENT), keeps_sums=True
+            definitions["unet"], module=Unet(checkpoint.student), parts=("unet", STUDENT)
         )
     return definitions
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import torch
 from lego_core.manifest import TensorSpec
-from onnxscript import optimizer
 
 from lego_export.graphs import BATCH, PAST, TOKENS, TOTAL, GraphDefinition
 
@@ -16,8 +15,6 @@ from lego_export.graphs import BATCH, PAST, TOKENS, TOTAL, GraphDefinition
 # TensorRT maps to its fused layers. On the CPU it costs nothing: lego-nano's U-Net takes 75 ms at batch 3 with one
 # thread in opsets 18, 20 and 23 alike (onnxruntime 1.32); its decoder takes 0.50 ms a token instead of 0.64.
 OPSET = 23
-
-_LARGEST_SHAPE = 64  # numbers
 
 # Sizes to trace with. A size of 1 would be baked in as broadcasting; unequal sizes keep the dimensions apart.
 _EXAMPLE_SIZES = {BATCH: 2, TOKENS: 3, PAST: 5, TOTAL: 8}
@@ -44,15 +41,12 @@ def convert(definition: GraphDefinition) -> ir.Model:
                 input_names=[spec.name for spec in definition.inputs],
                 output_names=[spec.name for spec in definition.outputs],
                 dynamic_shapes=_dynamic_shapes(definition),
-                optimize=not definition.keeps_sums,
                 verbose=False,
             )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     assert program is not None
     model: ir.Model = program.model
-    if definition.keeps_sums:  # what torch does otherwise, but for folding anything larger than a shape
-        optimizer.optimize(model, input_size_limit=_LARGEST_SHAPE)
     _strip(model)
     _declare(model.graph.inputs, definition.inputs)
     _declare(model.graph.outputs, definition.outputs)

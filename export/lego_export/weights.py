@@ -175,7 +175,7 @@ def share_weights(model: ir.Model, index: WeightIndex, parts: Sequence[str]) -> 
             stored, transposed = index.find(values.T, parts), True
         if stored is None:
             continue
-        result = reference = references.setdefault(_name(stored), _reference(stored))
+        result = shared = references.setdefault(reference_name(stored), reference(stored))
         if stored.dtype != "F32":
             widened.append(ir.node("Cast", [result], {"to": ir.DataType.FLOAT.value}, name=f"widen.{name}"))
             result = widened[-1].outputs[0]
@@ -184,10 +184,10 @@ def share_weights(model: ir.Model, index: WeightIndex, parts: Sequence[str]) -> 
             result = widened[-1].outputs[0]
         del graph.initializers[name]
         value.replace_all_uses_with(result)
-        if result is not reference:
+        if result is not shared:
             result.name = name
-    for reference in references.values():
-        graph.register_initializer(reference)
+    for shared in references.values():
+        graph.register_initializer(shared)
     graph.insert_before(graph[0], widened)
 
 
@@ -199,12 +199,14 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _name(stored: StoredTensor) -> str:
+def reference_name(stored: StoredTensor) -> str:
+    """Returns what a graph calls a stored tensor."""
     return f"{stored.file.parent.as_posix()}/{stored.key}"  # "unet/conv_in.weight": like no name of the exporter's
 
 
-def _reference(stored: StoredTensor) -> ir.Value:
-    name, dtype, shape = _name(stored), _IR_DTYPES[stored.dtype], ir.Shape(stored.shape)
+def reference(stored: StoredTensor) -> ir.Value:
+    """Returns a new reference to a stored tensor, to be registered with a graph."""
+    name, dtype, shape = reference_name(stored), _IR_DTYPES[stored.dtype], ir.Shape(stored.shape)
     tensor = ir.ExternalTensor(stored.file.as_posix(), stored.offset, stored.length, dtype, shape=shape, name=name)
     return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype), const_value=tensor)
 

@@ -63,7 +63,7 @@ def save_student(student: UNet2DConditionModel, directory: Path, dtype: torch.dt
     directory.mkdir(parents=True, exist_ok=True)
     state = {}
     for name, module in _changed(student).items():
-        for key, factor in zip(_keys(name), _factors(module), strict=True):
+        for key, factor in zip(adapter_keys(name), _factors(module), strict=True):
             state[key] = factor.detach().to("cpu", dtype).contiguous()
     partial = directory / f"{_FILE}.partial"
     save_file(state, partial)
@@ -83,12 +83,12 @@ def load_student(unet: UNet2DConditionModel, directory: Path) -> UNet2DCondition
         raise LegoError(f"{path} cannot be read ({error}); restore it, or distil again") from error
     student = add_student(unet, rank=1)
     layers = _changed(student)
-    wanted = {key for name in layers for key in _keys(name)}
+    wanted = {key for name in layers for key in adapter_keys(name)}
     if set(state) != wanted:
         odd = min(set(state) ^ wanted)
         raise LegoError(f"{path} is of another U-Net ({odd} {'is missing' if odd in wanted else 'is unknown'})")
     for name, module in layers.items():
-        change, (down, up) = _change(module), (state[key].to(unet.device, unet.dtype) for key in _keys(name))
+        change, (down, up) = _change(module), (state[key].to(unet.device, unet.dtype) for key in adapter_keys(name))
         fits = down.shape[1:] == change.down.shape[1:] and up.shape[:1] == change.up.shape[:1]
         if not fits or up.shape[1:] != (len(down), *change.up.shape[2:]):
             raise LegoError(f"{path} is of another U-Net ({name} has a weight of another shape)")
@@ -101,7 +101,8 @@ def _changed(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
     return {name: each for name, each in unet.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
 
 
-def _keys(layer: str) -> tuple[str, str]:
+def adapter_keys(layer: str) -> tuple[str, str]:
+    """Returns the names of A and B of a layer in the adapter's file."""
     return f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
 
 

@@ -56,7 +56,7 @@ def test_manifest_names_the_checkpoint_and_how_it_was_built(built) -> None:
 
 
 def test_graphs_are_small(built) -> None:
-    assert sum((built.engines / f"{name}.onnx").stat().st_size for name in ALL_GRAPHS) < 450_000
+    assert sum((built.engines / f"{name}.onnx").stat().st_size for name in ALL_GRAPHS) < 400_000
 
 
 def test_graphs_carry_no_stack_traces_or_paths(built) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, STUDENT_GRAPH
 from lego_export.build import build_engines
 from lego_export.parity import open_session
+from lego_export.student_graph import student_graph
 from lego_export.weights import (
     Precision,
     WeightIndex,
@@ -30,7 +32,7 @@ def test_no_weight_of_any_size_stays_inside_a_graph(built) -> None:
     for graph in ALL_GRAPHS:
         model = onnx.load(str(built.engines / f"{graph}.onnx"), load_external_data=False)
         inside = [t for t in model.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
-        assert sum(t.ByteSize() for t in inside) < 20_000, graph
+        assert sum(t.ByteSize() for t in inside) < 12_000, graph
 
 
 def test_references_are_half_precision_and_equal_the_checkpoints_tensors(built) -> None:
@@ -153,3 +155,23 @@ def build_first_graph(checkpoint: Path, folder: Path, precision: Precision) -> P
     with pytest.raises(KeyboardInterrupt):
         build_engines(checkpoint, engines, weights=precision, announce=stop_at_the_second)
     return kept / "text_encoder.onnx"
+
+
+def test_a_student_that_changes_what_the_unet_does_not_have_is_refused(built, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(built.engines, tmp_path / "engines"))
+    adapter = copy / "student" / "pytorch_lora_weights.safetensors"
+    unet = ir.load(copy / "unet.onnx")
+    state = load_file(adapter)
+
+    save_file({**state, "conv_up.lora_A.weight": np.zeros((1, 1), np.float16)}, adapter)
+
+    with pytest.raises(LegoError, match=r"changes conv_up\.lora_A\.weight, which the U-Net does not have"):
+        student_graph(unet, copy)
+    save_file(state, adapter)
+    before = ir.to_proto(unet).SerializeToString(deterministic=True)
+    changed = student_graph(unet, copy)
+    assert len(changed.graph) > len(unet.graph)
+    assert ir.to_proto(unet).SerializeToString(deterministic=True) == before  # the U-Net's own is left as it was
+    del unet.graph.initializers["unet/conv_in.weight"]
+    with pytest.raises(LegoError, match=r"does not refer to unet/conv_in\.weight, which its student changes"):
+        student_graph(unet, copy)
