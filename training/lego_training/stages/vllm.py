@@ -87,7 +87,8 @@ class Example:
 def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, run: Path) -> None:
     """Teaches tower, projector and language model to name what is in a frame and where.
 
-    A model of LLaVA's size starts from pretrained weights instead; this stage gives a small one the same footing.
+    A model of LLaVA's size starts from pretrained weights instead; this stage gives a small one the same footing. A new
+    run starts from random weights whatever the checkpoint's are, so a tuned VLLM can be had as it was before tuning.
 
     Raises:
         LegoError: The dataset's metadata has no captions.
@@ -100,7 +101,7 @@ def pretrain_vllm(checkpoint: Path, records: list[Record], config: LoopConfig, r
 
     _train(
         checkpoint, [record.input_path for record in records], config, run, "pretrain_vllm", text_of,
-        TuningConfig(train_vision_tower=True),
+        TuningConfig(train_vision_tower=True), anew=True,
     )  # fmt: skip
 
 
@@ -144,12 +145,16 @@ def _train(
     name: str,
     text_of: TextOf,
     tuning: TuningConfig,
+    anew: bool = False,
 ) -> None:
     lego = LegoConfig.load(checkpoint)
     tokenizer = load_tokenizer(checkpoint / "vllm")
     kept: Mapping[str, nn.Module] | None = None
     if tuning.mode == "full":
         vllm = load_part(LlavaForConditionalGeneration, checkpoint / "vllm", torch.float32)
+        if anew:
+            torch.manual_seed(config.seed)
+            vllm = LlavaForConditionalGeneration(vllm.config)
         vllm.model.vision_tower.requires_grad_(tuning.train_vision_tower)
 
         def save_result() -> None:
