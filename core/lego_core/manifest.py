@@ -14,15 +14,17 @@ from typing import Any, Self
 from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 
-FORMAT_VERSION = 1
-GRAPHS = ("text_encoder", "frame_encoder", "token_embedding", "decoder", "conditioner", "unet", "vae_decoder")
-STUDENT_GRAPH = "unet_student"  # only of models that have a distilled student
+FORMAT_VERSION = 2
+GRAPHS = (
+    "text_encoder", "frame_encoder", "token_embedding", "decoder", "conditioner", "keys_values", "unet", "vae_decoder",
+)  # fmt: skip
+STUDENT_GRAPHS = ("keys_values_student", "unet_student")  # only of models that have a distilled student
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 def graph_names(lego: LegoConfig) -> tuple[str, ...]:
     """Returns the graphs that a model's engine directory holds."""
-    return GRAPHS if lego.student is None else (*GRAPHS, STUDENT_GRAPH)
+    return GRAPHS if lego.student is None else (*GRAPHS, *STUDENT_GRAPHS)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from lego_core.errors import LegoError
-from lego_core.manifest import STUDENT_GRAPH, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
+from lego_core.manifest import STUDENT_GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.sampling.schedule import SigmaSchedule
 
@@ -21,7 +21,7 @@ from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_
 from lego_export.onnx_graph import OPSET, convert
 from lego_export.parity import GRAPH_TOLERANCE, Parity, check_graph, open_session
 from lego_export.samples import Samples, synthetic_frame
-from lego_export.student_graph import student_graph
+from lego_export.student_graph import read_adapter, student_graph
 from lego_export.weights import (
     Precision,
     WeightIndex,
@@ -121,10 +121,11 @@ def _export_graphs(
     samples = Samples(modules, definitions, [synthetic_frame(seed) for seed in range(2)])
     specs, parity = {}, {}
     models: dict[str, ir.Model] = {}
+    adapter = read_adapter(directory) if modules.student is not None else {}
     for name, definition in definitions.items():
         announce(name)
-        if name == STUDENT_GRAPH:
-            models[name] = student_graph(models["unet"], directory)
+        if name in STUDENT_GRAPHS:
+            models[name] = student_graph(models[name.removesuffix("_student")], adapter)
         else:
             models[name] = convert(definition)
             share_weights(models[name], index, definition.parts)

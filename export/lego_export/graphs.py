@@ -6,11 +6,15 @@ C context width, T new tokens, P tokens in the cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from lego_core.manifest import STUDENT_GRAPH, TensorSpec
+from diffusers.models.attention_processor import Attention
+from lego_core.manifest import TensorSpec
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.student import STUDENT
 from torch import Tensor, nn
@@ -115,16 +119,63 @@ class Decoder(nn.Module):
         return self.lm_head(states), states, *present
 
 
-class Unet(nn.Module):
-    """One evaluation of the denoiser, or of its student."""
+class KeysValues(nn.Module):
+    """The keys and values of every cross-attention layer: of the U-Net, all that depends on the context alone.
+
+    The context is the same at every denoising step, so they are computed once a query and handed to each evaluation.
+    """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
 
-    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
-        """(B, 8, r, r), (B,), (B, 2N + M, C) -> the raw prediction (B, 4, r, r)."""
-        return self.unet(sample, timestep, context).sample
+    def forward(self, context: Tensor) -> tuple[Tensor, ...]:
+        """(B, 2N + M, C) -> key and value of each layer in turn, each (B, H, 2N + M, d)."""
+        return tuple(
+            _by_head(projection(context), layer.heads)
+            for layer in _cross_attention(self.unet) for projection in (layer.to_k, layer.to_v)
+        )  # fmt: skip
+
+
+class Unet(nn.Module):
+    """One evaluation of the denoiser, or of its student."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        # A copy with the same weights: the caller's own goes on taking a context.
+        self.unet = copy.deepcopy(unet, {id(each): each for each in (*unet.parameters(), *unet.buffers())})
+        for index, layer in enumerate(_cross_attention(self.unet)):
+            layer.set_processor(_GivenKeysValues(index))
+
+    def forward(self, sample: Tensor, timestep: Tensor, *keys_values: Tensor) -> Tensor:
+        """(B, 8, r, r), (B,), as `KeysValues` gives them -> the raw prediction (B, 4, r, r)."""
+        return self.unet(sample, timestep, keys_values).sample
+
+
+class _GivenKeysValues:
+    """An attention processor whose keys and values are given, in place of the states they are computed from."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def __call__(
+        self, attention: Attention, hidden_states: Tensor, encoder_hidden_states: Sequence[Tensor], *_: Any, **__: Any
+    ) -> Tensor:
+        key, value = encoder_hidden_states[2 * self._index : 2 * self._index + 2]
+        query = _by_head(attention.to_q(hidden_states), attention.heads)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        project, dropout = attention.to_out
+        return dropout(project(attended.transpose(1, 2).flatten(2)))
+
+
+def _cross_attention(unet: UNet2DConditionModel) -> list[Attention]:
+    """The cross-attention layers, in the order in which the U-Net's modules are named."""
+    return [each for each in unet.modules() if isinstance(each, Attention) and each.is_cross_attention]
+
+
+def _by_head(states: Tensor, heads: int) -> Tensor:
+    """(B, L, H d) -> (B, H, L, d)."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class VaeDecoder(nn.Module):
@@ -140,7 +191,7 @@ class VaeDecoder(nn.Module):
 
 
 def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
-    """Returns every graph of the model, in the order of `lego_core.manifest.graph_names`."""
+    """Returns every graph of the model by name; `lego_core.manifest.graph_names` lists them."""
     lego, language = checkpoint.config, checkpoint.vllm.config.text_config
     resolution, vision = lego.resolution, lego.vision.size
     side = resolution // latent_factor(checkpoint)
@@ -202,25 +253,42 @@ def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
             (context,),
             ("conditioner",),
         ),
-        "unet": GraphDefinition(
-            Unet(checkpoint.unet),
-            (
-                TensorSpec("sample", "float32", (BATCH, 2 * channels, side, side)),
-                TensorSpec("timestep", "float32", (BATCH,)),
-                context,
-            ),
-            (TensorSpec("prediction", "float32", latent),),
-            ("unet",),
-        ),
+        **denoiser_graphs(checkpoint.unet, side, 2 * text + image, ("unet",)),
         "vae_decoder": GraphDefinition(
             VaeDecoder(checkpoint), (TensorSpec("latent", "float32", latent),), (pixels,), ("vae",)
         ),
     }  # fmt: skip
     if checkpoint.student is not None:
-        definitions[STUDENT_GRAPH] = replace(
-            definitions["unet"], module=Unet(checkpoint.student), parts=("unet", STUDENT)
-        )
+        definitions |= denoiser_graphs(checkpoint.student, side, 2 * text + image, ("unet", STUDENT), "_student")
     return definitions
+
+
+def denoiser_graphs(
+    unet: UNet2DConditionModel, side: int, length: int, parts: tuple[str, ...], suffix: str = ""
+) -> dict[str, GraphDefinition]:
+    """Returns the two graphs of a U-Net: the keys and values of a context, and one evaluation with them.
+
+    Args:
+        unet: The U-Net, or its student.
+        side: r, of the latent.
+        length: 2N + M, of the context.
+        parts: Checkpoint folders of its weights.
+        suffix: Of the graphs' names.
+    """
+    channels, layers = unet.config.out_channels, _cross_attention(unet)
+    context = TensorSpec("context", "float32", (BATCH, length, unet.config.cross_attention_dim))
+    computed = tuple(
+        TensorSpec(f"{tensor}.{index}", "float32", (BATCH, layer.heads, length, layer.inner_dim // layer.heads))
+        for index, layer in enumerate(layers)
+        for tensor in ("key", "value")
+    )
+    sample = TensorSpec("sample", "float32", (BATCH, unet.config.in_channels, side, side))
+    timestep = TensorSpec("timestep", "float32", (BATCH,))
+    prediction = TensorSpec("prediction", "float32", (BATCH, channels, side, side))
+    return {
+        f"keys_values{suffix}": GraphDefinition(KeysValues(unet), (context,), computed, parts),
+        f"unet{suffix}": GraphDefinition(Unet(unet), (sample, timestep, *computed), (prediction,), parts),
+    }
 
 
 def latent_factor(checkpoint: LegoCheckpoint) -> int:

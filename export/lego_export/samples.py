@@ -84,8 +84,10 @@ class Samples:
                 return list(self._decoder_feeds(batch))
             case "conditioner":
                 return [self._conditioner_feeds(batch)]
+            case "keys_values" | "keys_values_student":
+                return [{"context": self._contexts(batch)}]
             case "unet" | "unet_student":
-                return [self._unet_feeds(batch)]
+                return [self._unet_feeds(batch, graph.replace("unet", "keys_values"))]
             case "vae_decoder":
                 return [{"latent": self._rows(self._latents, batch)}]
         raise AssertionError(f"no samples for graph {graph}")
@@ -169,12 +171,19 @@ class Samples:
             "text_states": states,
         }
 
-    def _unet_feeds(self, batch: int) -> Feeds:
-        """Noisy latents from the whole range of timesteps, with the guidance branches taking turns."""
+    def _contexts(self, batch: int) -> NDArray[np.float32]:
+        """Contexts of descriptions, with the guidance branches taking turns: two of three are the null context."""
         contexts = self._pipeline.context(self._descriptions(batch)).numpy()
         null = null_context(self._pipeline.encode_text([""]), self._checkpoint.config.projected_tokens).numpy()[0]
-        images = self._rows(self._latents, batch).copy()
         contexts[1::3] = contexts[2::3] = null
+        return contexts
+
+    def _unet_feeds(self, batch: int, keys_values: str) -> Feeds:
+        """Noisy latents from the whole range of timesteps, with the guidance branches taking turns."""
+        definition = self._definitions[keys_values]
+        with torch.inference_mode():
+            computed = definition.module(torch.from_numpy(self._contexts(batch)))
+        images = self._rows(self._latents, batch).copy()
         images[2::3] = 0
         scheduler = self._checkpoint.scheduler
         timesteps = np.linspace(scheduler.config.num_train_timesteps - 1, 0, batch).round()
@@ -185,7 +194,7 @@ class Samples:
         return {
             "sample": np.concatenate([noisy, images], axis=1),
             "timestep": timesteps.astype(np.float32),
-            "context": contexts,
+            **{spec.name: tensor.numpy() for spec, tensor in zip(definition.outputs, computed, strict=True)},
         }
 
 

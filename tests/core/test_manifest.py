@@ -75,7 +75,7 @@ def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format_version": 2}, "format_version is 2, this software reads 1"),
+        ({"format_version": 1}, "format_version is 1, this software reads 2"),
         ({"surprise": 1}, "surprise"),
         ({"decoder": {"layers": 2}}, "not a valid manifest"),
         ({"decoder": None}, "not a valid manifest"),

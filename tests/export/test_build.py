@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
-from lego_core.manifest import GRAPHS, STUDENT_GRAPH, Manifest
+from lego_core.manifest import GRAPHS, STUDENT_GRAPHS, Manifest
 from lego_export.build import build_engines
 from lego_export.parity import GRAPH_TOLERANCE
 from lego_model.checkpoint import checkpoint_files, fingerprint
 
-ALL_GRAPHS = (*GRAPHS, STUDENT_GRAPH)
+ALL_GRAPHS = (*GRAPHS, *STUDENT_GRAPHS)
 
 
 def contents(directory: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from lego_core.manifest import GRAPHS, STUDENT_GRAPH, TensorSpec
+from lego_core.manifest import GRAPHS, STUDENT_GRAPHS, TensorSpec
 from lego_export.graphs import GraphDefinition
 from lego_export.parity import check_graph, compare, open_session, run_module
 from lego_export.samples import Samples
@@ -14,7 +14,7 @@ from lego_model.checkpoint import LegoCheckpoint
 from lego_model.describe import embed_image
 from lego_server.engines.interface import expected_interface
 
-ALL_GRAPHS = (*GRAPHS, STUDENT_GRAPH)
+ALL_GRAPHS = (*GRAPHS, *STUDENT_GRAPHS)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])

@@ -13,7 +13,7 @@ from lego_core.branches import Branch
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_server.engines import load_engine
-from lego_server.engines.base import DecoderCache, Engine, FrameFeatures
+from lego_server.engines.base import Condition, DecoderCache, Engine, FrameFeatures
 from lego_server.texts import PromptTokens, Texts
 
 pytest.importorskip("onnx")
@@ -114,6 +114,22 @@ def test_requests_are_denoised_together_as_alone_each_at_its_timestep(engine: En
     for index in range(2):
         alone = engine.denoise([latents[index]], [timesteps[index]], [conditions[index]], ALL_BRANCHES)[0]
         np.testing.assert_allclose(together[index], alone, atol=1e-6)
+
+
+def test_a_batch_of_other_queries_is_painted_with_their_own_words(engine: Engine, frame: FrameFeatures) -> None:
+    first, second = (engine.condition(frame, np.arange(12) % words, random(3, 16)) for words in (5, 7))
+    latent = random(4, 8, 8)
+
+    def paint(*conditions: Condition, branches: tuple[Branch, ...] = ("conditional",)) -> np.ndarray:
+        found = engine.denoise([latent] * len(conditions), [500.0] * len(conditions), conditions, branches)
+        return np.concatenate(found)
+
+    alone = paint(first)
+    assert not np.allclose(alone, paint(second))
+    np.testing.assert_allclose(paint(first, second)[:1], alone, atol=1e-6)
+    np.testing.assert_allclose(paint(second, first)[1:], alone, atol=1e-6)
+    assert not np.allclose(alone, paint(first, branches=("student",)))
+    np.testing.assert_allclose(paint(first), alone, atol=1e-6)
 
 
 def test_more_hidden_states_than_rows_are_cut_and_fewer_filled_with_zeros(engine: Engine, frame: FrameFeatures) -> None:

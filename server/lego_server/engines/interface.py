@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lego_core.errors import LegoError
-from lego_core.manifest import STUDENT_GRAPH, Manifest
+from lego_core.manifest import Manifest
 
 Shape = tuple[int | None, ...]
 Tensors = Mapping[str, Shape]
@@ -26,6 +26,7 @@ def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]
     embeddings: Shape = (None, image, hidden)
     full_context: Shape = (None, 2 * text + image, context)
     cache: Shape = (None, decoder.key_value_heads, None, decoder.head_dim)
+    keys_values = _keys_values(manifest)
     past = {f"past_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
     present = {f"present_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
     interface: dict[str, tuple[Tensors, Tensors]] = {
@@ -46,13 +47,26 @@ def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]
             {"text_hidden_states": clip_states, "image_embeddings": embeddings, "text_states": (None, text, hidden)},
             {"context": full_context},
         ),
+        "keys_values": ({"context": full_context}, keys_values),
         "unet": (
-            {"sample": (None, 2 * channels, side, side), "timestep": (None,), "context": full_context},
+            {"sample": (None, 2 * channels, side, side), "timestep": (None,), **keys_values},
             {"prediction": latent},
         ),
         "vae_decoder": ({"latent": latent}, {"pixels": pixels}),
     }  # fmt: skip
-    return {name: interface["unet" if name == STUDENT_GRAPH else name] for name in manifest.graph_names}
+    return {name: interface[name.removesuffix("_student")] for name in manifest.graph_names}
+
+
+def _keys_values(manifest: Manifest) -> Tensors:
+    """What the U-Net's cross-attention layers read. How many layers and heads there are, its graph alone says."""
+    length = 2 * manifest.lego.text_tokens + manifest.lego.image_tokens
+    sizes = [(spec.shape[1], spec.shape[-1]) for spec in manifest.graphs["keys_values"].outputs if len(spec.shape) == 4]
+    names = [f"{tensor}.{layer}" for layer in range(len(sizes) // 2) for tensor in ("key", "value")]
+    return {
+        name: (None, heads, length, width)
+        for name, (heads, width) in zip(names, sizes, strict=False)
+        if isinstance(heads, int) and isinstance(width, int)
+    }
 
 
 def check_tensors(graph: str, direction: str, found: Mapping[str, tuple[object, ...]], expected: Tensors) -> None:

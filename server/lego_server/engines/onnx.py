@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import is_
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -11,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from lego_core.branches import Branch
 from lego_core.errors import LegoError
-from lego_core.manifest import STUDENT_GRAPH, Manifest
+from lego_core.manifest import Manifest
 from numpy.typing import NDArray
 
 from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
@@ -36,6 +37,22 @@ class _Cache:
 class _Condition:
     context: Array  # (2N + M, C)
     image_latent: Array  # (4, r, r)
+    # By network, once it is asked for: keys and values of its cross-attention layers, key.0 ...: (1, H, 2N + M, d)
+    keys_values: dict[str, dict[str, Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The keys and values of one U-Net call's batch, put together; the next step's is mostly the same."""
+
+    network: str
+    conditions: list[_Condition]
+    branches: tuple[Branch, ...]
+    tensors: dict[str, ort.OrtValue]
+
+    def are_of(self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]) -> bool:
+        same = len(conditions) == len(self.conditions) and all(map(is_, conditions, self.conditions))
+        return same and (network, branches) == (self.network, self.branches)
 
 
 class OnnxEngine:
@@ -48,11 +65,15 @@ class OnnxEngine:
         self.texts = texts
         self._text_encoder, self._frame_encoder = graphs["text_encoder"], graphs["frame_encoder"]
         self._token_embedding, self._decoder = graphs["token_embedding"], graphs["decoder"]
-        self._conditioner, self._unet, self._vae_decoder = graphs["conditioner"], graphs["unet"], graphs["vae_decoder"]
-        self._student = graphs.get(STUDENT_GRAPH)
+        self._conditioner, self._vae_decoder = graphs["conditioner"], graphs["vae_decoder"]
+        self._denoisers = {
+            network: (graphs[f"keys_values{suffix}"], graphs[f"unet{suffix}"])
+            for network, suffix in (("teacher", ""), ("student", "_student")) if f"unet{suffix}" in graphs
+        }  # fmt: skip
         layers, kinds = range(manifest.decoder.layers), ("key", "value")
         self._cache_names = [f"{kind}.{layer}" for layer in layers for kind in kinds]
-        self._null_context = self._build_null_context()
+        self._null = _Condition(self._build_null_context(), np.zeros(0, np.float32))
+        self._rows: _Rows | None = None
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu", threads: int = 0) -> Self:
@@ -122,22 +143,45 @@ class OnnxEngine:
         branches: tuple[Branch, ...],
     ) -> list[Array]:  # fmt: skip
         """See `Engine.denoise`."""
-        samples, contexts = [], []
-        for latent, handle in zip(latents, conditions, strict=True):
-            condition = cast(_Condition, handle)
-            for branch in branches:
-                image = np.zeros_like(condition.image_latent) if branch == "null" else condition.image_latent
-                samples.append(np.concatenate([latent, image]))
-                contexts.append(condition.context if branch in ("conditional", "student") else self._null_context)
-        network = self._student if branches == ("student",) else self._unet
-        if network is None or ("student" in branches) != (network is self._student):
+        network = "student" if branches == ("student",) else "teacher"
+        if network not in self._denoisers or ("student" in branches) != (network == "student"):
             raise LegoError(f"branches are {branches}; the student stands alone, and only where the model has one")
-        prediction = network.run({
-            "sample": np.stack(samples),
-            "timestep": np.repeat(np.array(timesteps, np.float32), len(branches)),
-            "context": np.stack(contexts),
-        })["prediction"]  # fmt: skip
+        asked = [cast(_Condition, condition) for condition in conditions]
+        samples = [
+            np.concatenate([latent, np.zeros_like(each.image_latent) if branch == "null" else each.image_latent])
+            for latent, each in zip(latents, asked, strict=True)
+            for branch in branches
+        ]
+        arrays, _ = self._denoisers[network][1].run_keeping(
+            {
+                "sample": np.stack(samples),
+                "timestep": np.repeat(np.array(timesteps, np.float32), len(branches)),
+            },
+            self._gather(network, asked, branches),
+            keep=(),
+        )
+        prediction = arrays["prediction"]
         return list(prediction.reshape(len(latents), len(branches), *prediction.shape[1:]))
+
+    def _gather(
+        self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]
+    ) -> dict[str, ort.OrtValue]:
+        """Returns the keys and values of a batch, one row for each condition's every branch."""
+        if self._rows is None or not self._rows.are_of(network, conditions, branches):
+            rows = [
+                self._keys_values(network, each if branch in ("conditional", "student") else self._null)
+                for each in conditions
+                for branch in branches
+            ]
+            unet = self._denoisers[network][1]
+            tensors = {name: unet.place(name, np.concatenate([row[name] for row in rows])) for name in rows[0]}
+            self._rows = _Rows(network, conditions, branches, tensors)
+        return self._rows.tensors
+
+    def _keys_values(self, network: str, condition: _Condition) -> dict[str, Array]:
+        if network not in condition.keys_values:
+            condition.keys_values[network] = self._denoisers[network][0].run({"context": condition.context[None]})
+        return condition.keys_values[network]
 
     def decode_latents(self, latents: Sequence[Array]) -> list[Array]:
         """See `Engine.decode_latents`."""
