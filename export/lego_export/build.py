@@ -68,7 +68,8 @@ def build_engines(
             from torch.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    modules = LegoCheckpoint.load(checkpoint)
+    # Weights that are to be converted have to be in memory.
+    modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=weights in (None, stored_precision(checkpoint, "vllm")))
     _check_schedule(modules)
     if modules.config.conditioning != "joint":
         raise LegoError(

@@ -253,11 +253,11 @@ def info(engines: Engines) -> None:
         table.add_row(name, value)
     console = Console()
     console.print(table)
-    graphs = Table("graph", "file", "bytes", "max error", "max value", title="Graphs and their distance from torch")
+    graphs = Table("graph", "bytes", "max error", "max value", title="Graphs and their distance from torch")
     for name, graph in manifest.graphs.items():
         parity = manifest.parity.get(name)
         figures = ("", "") if parity is None else (f"{parity['max_abs_error']:.1e}", f"{parity['max_abs_value']:.3g}")
-        graphs.add_row(name, graph.file, str((engines / graph.file).stat().st_size), *figures)
+        graphs.add_row(name, str((engines / graph.file).stat().st_size), *figures)
     console.print(graphs)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from lego_core.errors import LegoError
@@ -17,6 +18,7 @@ from lego_export.samples import Feeds
 # Largest error of a graph as a share of its output's largest value. float32 sums taken in another order differ by
 # about 1e-6; a wrong operator or a weight in the wrong place is beyond 1e-2.
 GRAPH_TOLERANCE = 1e-3
+_LARGE_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def compare(expected: np.ndarray, found: np.ndarray) -> Parity:
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """Opens a graph on the CPU.
+    """Opens a graph on the CPU; a large one so that it takes little more memory than its weights as they are stored.
 
     Raises:
         LegoError: onnxruntime refuses it.
@@ -65,10 +67,25 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    disabled: list[str] = []
+    if _weight_bytes(path) > _LARGE_BYTES:
+        # Folded, a half-precision weight and its Cast are a weight of twice the size; prepacked, there is a copy of it.
+        disabled = ["ConstantFolding"]
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )  # fmt: skip
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise LegoError(f"onnxruntime cannot load {path} ({error}): rebuild it with lego-export build") from error
+
+
+def _weight_bytes(path: Path) -> int:
+    try:
+        initializers = ir.load(path).graph.initializers.values()
+    except Exception:  # onnxruntime says better what is wrong with it
+        return 0
+    return sum(each.const_value.nbytes for each in initializers if each.const_value is not None)
 
 
 def check_graph(session: ort.InferenceSession, definition: GraphDefinition, inputs: Sequence[Feeds]) -> Parity:

@@ -154,7 +154,7 @@ def verify_engines(
         LegoError: A directory is not what it should be, or the engines come from another checkpoint.
     """
     manifest = Manifest.load(engines)
-    modules = LegoCheckpoint.load(checkpoint)
+    modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=True)
     found = fingerprint(Path(checkpoint))
     if found != manifest.checkpoint_fingerprint:
         raise LegoError(

@@ -83,9 +83,15 @@ def read_header(directory: Path, file: Path) -> list[StoredTensor]:
     ]  # fmt: skip
 
 
-def stored_precision(directory: Path) -> str:
-    """Returns how a checkpoint or engine directory stores its weights: "fp16", "bf16", "fp32", or several with "+"."""
-    dtypes = {tensor.dtype for file in weight_files(directory) for tensor in read_header(directory, file)}
+def stored_precision(directory: Path, *parts: str) -> str:
+    """Returns how a checkpoint or engine directory stores its weights: "fp16", "bf16", "fp32", or several with "+".
+
+    Args:
+        directory: The directory.
+        parts: Only these of its parts; all, if there are none.
+    """
+    files = weight_files(directory, parts or (*PARTS, STUDENT))
+    dtypes = {tensor.dtype for file in files for tensor in read_header(directory, file)}
     return "+".join(sorted(_NAMES[dtype] for dtype in dtypes))
 
 
@@ -111,15 +117,15 @@ def stage_weights(checkpoint: Path, directory: Path, precision: Precision | None
             shutil.copyfile(checkpoint / file, target)
 
 
+@torch.no_grad()
 def round_weights(checkpoint: LegoCheckpoint, precision: Precision) -> None:
     """Rounds the modules' weights to what will be stored, so that every one of them is found again in the files."""
     for part in PARTS:
         module: torch.nn.Module = getattr(checkpoint, part)
-        rounded = {
-            key: value.to(_TORCH_DTYPES[precision]).to(value.dtype) if value.is_floating_point() else value
-            for key, value in module.state_dict().items()
-        }
-        module.load_state_dict(rounded)
+        for value in module.state_dict().values():
+            # One that has this precision already may be mapped from its file: writing would take it into memory.
+            if value.is_floating_point() and value.dtype != _TORCH_DTYPES[precision]:
+                value.copy_(value.to(_TORCH_DTYPES[precision]))
 
 
 class WeightIndex:
@@ -152,10 +158,11 @@ class WeightIndex:
 
 
 def share_weights(model: ir.Model, index: WeightIndex, parts: Sequence[str]) -> None:
-    """Makes every float32 initializer that is stored in a weight file a reference to it.
+    """Makes every initializer that is stored in a weight file a reference to it.
 
-    Half-precision weights are widened by a Cast in the graph, and the exporter's transposed weights of linear layers
-    are transposed there. onnxruntime folds both away at load, so inference costs the same as with plain weights.
+    Half-precision weights of a network that computes in float32 are widened by a Cast in the graph, and the exporter's
+    transposed weights of linear layers are transposed there. onnxruntime folds both away at load, so inference costs
+    the same as with plain weights.
 
     Args:
         model: Changed in place.
@@ -167,16 +174,16 @@ def share_weights(model: ir.Model, index: WeightIndex, parts: Sequence[str]) -> 
     widened: list[ir.Node] = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < _SMALLEST_SHARED_BYTES:
+        if tensor is None or tensor.dtype not in _IR_DTYPES.values() or tensor.nbytes < _SMALLEST_SHARED_BYTES:
             continue
-        values = tensor.numpy()
+        values = tensor.numpy().astype(np.float32, copy=False)
         stored, transposed = index.find(values, parts), False
         if stored is None and values.ndim == 2:
             stored, transposed = index.find(values.T, parts), True
         if stored is None:
             continue
         result = shared = references.setdefault(reference_name(stored), reference(stored))
-        if stored.dtype != "F32":
+        if _IR_DTYPES[stored.dtype] != tensor.dtype:
             widened.append(ir.node("Cast", [result], {"to": ir.DataType.FLOAT.value}, name=f"widen.{name}"))
             result = widened[-1].outputs[0]
         if transposed:

@@ -19,12 +19,13 @@ from huggingface_hub import save_torch_state_dict
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.manifest import PREDICTION_TYPES
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
 from lego_model.conditioner import Conditioner
 from lego_model.student import STUDENT, load_student
+from lego_model.widen import widen
 
 Part = TypeVar("Part")
 
@@ -62,7 +63,13 @@ class LegoCheckpoint:
     student: UNet2DConditionModel | None = None
 
     @classmethod
-    def load(cls, directory: str | Path, dtype: torch.dtype = torch.float32, without: Collection[str] = ()) -> Self:
+    def load(
+        cls,
+        directory: str | Path,
+        dtype: torch.dtype = torch.float32,
+        without: Collection[str] = (),
+        vllm_as_stored: bool = False,
+    ) -> Self:
         """Reads a checkpoint directory onto the CPU, in evaluation mode.
 
         Args:
@@ -70,6 +77,8 @@ class LegoCheckpoint:
             dtype: Of the weights in memory.
             without: "vllm" leaves that, by far the largest part, without weights on the meta device; "student" leaves
                 the student out, which may be of an older U-Net.
+            vllm_as_stored: Leaves the VLLM's weights in the files, and computes with them in float32 (`widen`). For
+                models that memory does not hold; slower.
 
         Raises:
             LegoError: Not a checkpoint directory, or a part is missing or damaged; the message names it.
@@ -80,7 +89,13 @@ class LegoCheckpoint:
         vae = load_part(AutoencoderKL, directory / "vae", dtype)
         text_encoder = load_part(CLIPTextModel, directory / "text_encoder", dtype)
         conditioner = load_part(Conditioner, directory / "conditioner", dtype)
-        vllm = (_outline if "vllm" in without else load_part)(LlavaForConditionalGeneration, directory / "vllm", dtype)
+        if "vllm" in without:
+            vllm = _outline(LlavaForConditionalGeneration, directory / "vllm", dtype)
+        elif vllm_as_stored:
+            vllm = load_part(LlavaForConditionalGeneration, directory / "vllm", _stored_dtype(directory / "vllm"))
+            widen(vllm)
+        else:
+            vllm = load_part(LlavaForConditionalGeneration, directory / "vllm", dtype)
         scheduler = load_scheduler(directory / "scheduler")
         tokenizer = load_tokenizer(directory / "tokenizer")
         vllm_tokenizer = load_tokenizer(directory / "vllm")
@@ -183,6 +198,18 @@ def load_part(part: type[Part], directory: Path, dtype: torch.dtype) -> Part:
         # The libraries would go on with random weights in their place.
         raise LegoError(f"{directory} lacks the weights {min(found['missing_keys'])}; restore the checkpoint")
     return model.eval()
+
+
+def _stored_dtype(directory: Path) -> torch.dtype:
+    """The dtype of a part's weights; float32 if they have several."""
+    found = set()
+    for file in directory.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt") as weights:
+                found |= {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118  # no mapping
+        except SafetensorError as error:
+            raise LegoError(f"{file} cannot be read ({error}); restore the checkpoint") from error
+    return {("F16",): torch.float16, ("BF16",): torch.bfloat16}.get(tuple(found), torch.float32)
 
 
 def _outline(

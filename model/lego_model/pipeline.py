@@ -153,7 +153,8 @@ class LegoPipeline:
     def embed(self, image: Image.Image) -> Tensor:
         """Returns the VLLM's image embeddings of an RGB frame, (M, D)."""
         pixels = torch.from_numpy(frame_to_vision_pixels(image, self.config.vision))[None]
-        return embed_image(self.checkpoint, pixels.to(self.device, self.checkpoint.vllm.dtype))[0]
+        computes_in = self.checkpoint.vllm.get_input_embeddings().weight.dtype  # stored weights may be widened first
+        return embed_image(self.checkpoint, pixels.to(self.device, computes_in))[0]
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[Image.Image]) -> Tensor:
