@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from lego_training.curves import plot_losses
 from lego_training.journal import Figures, open_journal
 from lego_training.processes import this_process
 from lego_training.state import TrainingState, whole_weights
-from lego_training.zero3 import backward, divide
+from lego_training.zero3 import Zero3
 
 # The loss of a batch. Either its mean over the samples, or a sum and the weight that the whole step's sum is to be
 # divided by: a mean over tokens, say, is not the mean of the batches' means.
@@ -166,8 +166,8 @@ def train(
     data_parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     this_process()
     accelerator = Accelerator(kwargs_handlers=[data_parallel])
-    zero3 = accelerator.distributed_type == DistributedType.DEEPSPEED
     device, processes = accelerator.device, accelerator.num_processes
+    deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
     state = TrainingState(run / f"{name}.pt", kept or modules)
     first = state.load_weights()
     if config.gradient_checkpointing:
@@ -176,18 +176,19 @@ def train(
     # Whatever wraps a network calls it through its forward, so the loss is computed inside one.
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(config, device))
     work = _Work(modules, loss_of, autocast)
-    divides = accelerator.is_fsdp2 or zero3
-    if divides:  # weights in their usual layout only
+    if accelerator.is_fsdp2 or deepspeed:  # which divide weights in their usual layout only
         work.to(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.AdamW(
-        [each for each in work.parameters() if each.requires_grad], config.learning_rate,
-        weight_decay=config.weight_decay, fused=True,
-    )  # fmt: skip
-    if zero3:
-        model, optimizer = divide(accelerator, work, optimizer)
-        trained = optimizer.parts
+
+    def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+    zero3 = Zero3(accelerator, work) if deepspeed else None
+    trained: Sequence[nn.Parameter]
+    if zero3 is not None:
+        model, trained = zero3.engine, zero3.parts
+        optimizer = adamw(trained)
     else:
-        model, optimizer = accelerator.prepare(work, optimizer)
+        model, optimizer = accelerator.prepare(work, adamw([each for each in work.parameters() if each.requires_grad]))
         trained = [each for each in model.parameters() if each.requires_grad]
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     state.load_optimizer(optimizer, trained, average)
@@ -226,7 +227,7 @@ def train(
     with Progress(*columns, disable=not main) as progress, open_journal(run, name, first, main) as journal, stop:
 
         def keep_picture(step: int) -> None:
-            if paint is not None and not divides:  # else networks are whole within the loss only
+            if paint is not None and not (accelerator.is_fsdp2 or deepspeed):  # else whole in the loss only
                 with torch.no_grad(), autocast:
                     picture = paint()
                 journal.add_picture(step, picture)
@@ -247,8 +248,8 @@ def train(
                 together: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(model)
                 with together:
                     summed, counted = model(batch)
-                    if zero3:
-                        backward(model, summed, last)
+                    if zero3 is not None:
+                        zero3.backward(summed)
                     else:
                         accelerator.backward(summed)
                 if not math.isfinite(float(summed.detach())):
@@ -267,19 +268,24 @@ def train(
             loss = total / weight
             if not math.isfinite(loss):
                 raise LegoError(_no_number(name, step, loss, faulty, loss_of, autocast, name_of, processes, config))
+            if zero3 is not None:
+                zero3.hand_over_gradients()
             # The gradients are of the sum, and the processes' are averaged: now they become those of the mean.
             for parameter in trained:
                 if parameter.grad is not None:
                     parameter.grad.mul_(processes / weight)
             total_norm = torch.nn.utils.get_total_norm([each.grad for each in trained if each.grad is not None])
-            if zero3:
-                total_norm = optimizer.total_norm(total_norm)
+            if zero3 is not None:
+                total_norm = zero3.total_norm(total_norm)
             torch.nn.utils.clip_grads_with_norm_(trained, config.max_gradient_norm or math.inf, total_norm)
             norm = _whole(total_norm)
             if not math.isfinite(norm):
                 raise LegoError(f"{name}: the gradient of step {step} is {norm}; {_cure(config)}")
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            if zero3 is not None:
+                zero3.end_step()
+            else:
+                optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.step(trained)
             now = time.monotonic()

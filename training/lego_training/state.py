@@ -15,7 +15,7 @@ from lego_core.errors import LegoError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lego_training.zero3 import Part, Zero3Optimizer, divided, is_divided, whole, whole_weight
+from lego_training.zero3 import Part, divided, is_divided, whole
 
 
 class TrainingState:
@@ -54,7 +54,7 @@ class TrainingState:
 
     def load_optimizer(
         self,
-        optimizer: torch.optim.Optimizer | Zero3Optimizer,
+        optimizer: torch.optim.Optimizer,
         trained: Sequence[nn.Parameter],
         average: EMAModel | None,
     ) -> None:
@@ -84,7 +84,7 @@ class TrainingState:
         self,
         accelerator: Accelerator,
         step: int,
-        optimizer: torch.optim.Optimizer | Zero3Optimizer,
+        optimizer: torch.optim.Optimizer,
         trained: Sequence[nn.Parameter],
         average: EMAModel | None,
     ) -> None:
@@ -171,5 +171,5 @@ def _whole(value: Any, parameter: nn.Parameter | None = None) -> Any:
     if isinstance(parameter, Part) and value.shape == parameter.shape:
         return whole(value, parameter.weight).cpu()
     if isinstance(value, nn.Parameter):
-        return whole_weight(value).cpu() if is_divided(value) else value.detach()
+        return whole(value.ds_tensor, value).cpu() if is_divided(value) else value.detach()
     return value
