@@ -15,16 +15,18 @@ from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.embed import embed
 from lego_training.stages.vllm import TuningConfig, tune_vllm
 
-STEPS = 3
+STEPS = 4
 STAGES = ("tune_vllm", "tune_diffusion")
 
 
-def train_stages(checkpoint: Path, data: Path, run: Path, accumulate: int, stages: tuple[str, ...] = STAGES) -> None:
-    """Writes a CSV file of each stage into `run`."""
+def train_stages(
+    checkpoint: Path, data: Path, run: Path, accumulate: int, stages: tuple[str, ...] = STAGES, steps: int = STEPS
+) -> None:
+    """Writes a CSV file of each stage into `run`; fewer `steps` are the first of STEPS."""
     records = read_records(data, "toykitchen", "train")
     config = LoopConfig(
-        steps=STEPS, batch_size=6, learning_rate=3e-3, accumulate=accumulate, ema_decay=0.9, precision="fp32",
-        threads=1, sample_minutes=0,
+        steps=steps, batch_size=6, learning_rate=3e-3, accumulate=accumulate, ema_decay=0.9, precision="fp32",
+        threads=1, sample_minutes=0, schedule="constant", warmup=0.0,
     )  # fmt: skip
     with this_process().main_process_first():
         embeddings = embed(checkpoint, records, run / "embeddings")
@@ -47,9 +49,22 @@ def shard_weights() -> None:
     )  # fmt: skip
 
 
+def leave_some_weights_whole() -> None:
+    """Has DeepSpeed, which leaves weights of less than 100,000 elements whole, divide all but the smallest of these."""
+    this_process()
+    zero = Accelerator().deepspeed_plugin.deepspeed_config["zero_optimization"]
+    zero["stage3_param_persistence_threshold"] = 40
+
+
 if __name__ == "__main__":
     places, kind = [Path(each) for each in sys.argv[1:4]], sys.argv[4]
-    if kind == "sharded":
+    if kind == "zero3":
+        leave_some_weights_whole()
+        train_stages(*places, accumulate=2, steps=STEPS // 2)
+    elif kind == "zero3_resumed":
+        leave_some_weights_whole()
+        train_stages(*places, accumulate=1)
+    elif kind == "sharded":
         shard_weights()
         train_stages(*places, accumulate=1, stages=("tune_diffusion",))
     else:
