@@ -14,6 +14,7 @@ from lego_training.processes import part, this_process
 from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.embed import embed
 from lego_training.stages.vllm import TuningConfig, tune_vllm
+from transformers.integrations import unset_hf_deepspeed_config
 
 STEPS = 4
 STAGES = ("tune_vllm", "tune_diffusion")
@@ -49,21 +50,25 @@ def shard_weights() -> None:
     )  # fmt: skip
 
 
-def leave_some_weights_whole() -> None:
-    """Has DeepSpeed, which leaves weights of less than 100,000 elements whole, divide all but the smallest of these."""
+def divide_small_weights() -> None:
+    """Has DeepSpeed divide all but the smallest weights; it leaves those of less than 100,000 elements whole."""
     this_process()
     zero = Accelerator().deepspeed_plugin.deepspeed_config["zero_optimization"]
     zero["stage3_param_persistence_threshold"] = 40
+    # As the training loop does: models are to be loaded whole.
+    unset_hf_deepspeed_config()
 
 
 if __name__ == "__main__":
     places, kind = [Path(each) for each in sys.argv[1:4]], sys.argv[4]
     if kind == "zero3":
-        leave_some_weights_whole()
+        divide_small_weights()
         train_stages(*places, accumulate=2, steps=STEPS // 2)
     elif kind == "zero3_resumed":
-        leave_some_weights_whole()
-        train_stages(*places, accumulate=1)
+        divide_small_weights()
+        checkpoints, data, runs = places
+        for run in sorted(runs.iterdir()):
+            train_stages(checkpoints / run.name, data, run, accumulate=1, stages=("tune_diffusion",))
     elif kind == "sharded":
         shard_weights()
         train_stages(*places, accumulate=1, stages=("tune_diffusion",))

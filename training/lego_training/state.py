@@ -156,12 +156,16 @@ def whole_weights(accelerator: Accelerator, modules: Mapping[str, nn.Module]) ->
 
 
 def _like(value: Any, parameter: nn.Parameter) -> Any:
-    """A saved tensor, sharded as its parameter is."""
-    if isinstance(parameter, Part) and value.dim() > 0:
+    """A saved tensor, sharded and laid out in memory as its parameter is, which fused optimizers take for granted."""
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    if isinstance(parameter, Part):
         return divided(value, parameter)
-    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return value
+    if value.shape != parameter.shape:
+        return value
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value.to(parameter.device).contiguous(), parameter.device_mesh, parameter.placements)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _whole(value: Any, parameter: nn.Parameter | None = None) -> Any:
