@@ -287,7 +287,7 @@ def test_a_run_killed_in_the_middle_goes_on_as_if_nothing_had_been(tmp_path: Pat
 
 
 def test_a_run_goes_on_with_weights_in_another_layout(tmp_path: Path) -> None:
-    """Weights that are divided between processes have the usual layout, those of a whole U-Net have the channels last."""
+    """Weights divided between processes have the usual layout; those of a whole U-Net have the channels last."""
 
     def run(folder: Path, steps: int, layout: torch.memory_format) -> None:
         torch.manual_seed(0)

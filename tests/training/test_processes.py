@@ -32,7 +32,15 @@ def curves(run: Path, stages: tuple[str, ...] = STAGES) -> np.ndarray:
 
 def launch_two(*arguments: str | Path) -> None:
     """Runs parallel_run as `accelerate launch` would on two GPUs."""
-    _run("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.training.parallel_run", *arguments)
+    _run(
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "tests.training.parallel_run",
+        *arguments,
+    )
 
 
 def launch_two_with_deepspeed(*arguments: str | Path) -> None:

@@ -168,15 +168,16 @@ def train(
     accelerator = Accelerator(kwargs_handlers=[data_parallel])
     device, processes = accelerator.device, accelerator.num_processes
     deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+    divides = accelerator.is_fsdp2 or deepspeed
     state = TrainingState(run / f"{name}.pt", kept or modules)
     first = state.load_weights()
     if config.gradient_checkpointing:
         for module in modules.values():
             _checkpoint_activations(module)
-    # Whatever wraps a network calls it through its forward, so the loss is computed inside one.
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(config, device))
+    # Whatever wraps a network calls it through its forward, so the loss is computed inside one.
     work = _Work(modules, loss_of, autocast)
-    if accelerator.is_fsdp2 or deepspeed:  # which divide weights in their usual layout only
+    if divides:  # weights in their usual layout only
         work.to(memory_format=torch.contiguous_format)
 
     def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -188,8 +189,8 @@ def train(
         model, trained = zero3.engine, zero3.parts
         optimizer = adamw(trained)
     else:
-        model, optimizer = accelerator.prepare(work, adamw([each for each in work.parameters() if each.requires_grad]))
-        trained = [each for each in model.parameters() if each.requires_grad]
+        model, optimizer = accelerator.prepare(work, adamw(_trained(work)))
+        trained = _trained(model)
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     state.load_optimizer(optimizer, trained, average)
     stop = _StopSignal()
@@ -227,7 +228,7 @@ def train(
     with Progress(*columns, disable=not main) as progress, open_journal(run, name, first, main) as journal, stop:
 
         def keep_picture(step: int) -> None:
-            if paint is not None and not (accelerator.is_fsdp2 or deepspeed):  # else whole in the loss only
+            if paint is not None and not divides:  # else networks are whole within the loss only
                 with torch.no_grad(), autocast:
                     picture = paint()
                 journal.add_picture(step, picture)
@@ -337,6 +338,10 @@ def _checkpoint_activations(module: nn.Module) -> None:
         module.activation_checkpointing_enable()  # type: ignore[operator]
     elif getattr(module, "_supports_gradient_checkpointing", False):
         module.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [each for each in module.parameters() if each.requires_grad]
 
 
 def _whole(value: Tensor) -> float:

@@ -15,7 +15,7 @@ from lego_core.errors import LegoError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lego_training.zero3 import Part, divided, is_divided, whole
+from lego_training.zero3 import Part, divided, is_divided, whole, whole_weight
 
 
 class TrainingState:
@@ -171,9 +171,9 @@ def _like(value: Any, parameter: nn.Parameter) -> Any:
 def _whole(value: Any, parameter: nn.Parameter | None = None) -> Any:
     """A weight, or what is kept of a parameter, put together on the CPU if it is sharded."""
     if isinstance(value, DTensor):
-        return value.detach().full_tensor().cpu()
+        return value.full_tensor().detach().cpu()
     if isinstance(parameter, Part) and value.shape == parameter.shape:
         return whole(value, parameter.weight).cpu()
     if isinstance(value, nn.Parameter):
-        return whole(value.ds_tensor, value).cpu() if is_divided(value) else value.detach()
+        return whole_weight(value).cpu() if is_divided(value) else value.detach()
     return value

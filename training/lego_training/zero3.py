@@ -1,9 +1,9 @@
 """DeepSpeed's ZeRO-3 for the training loop: weights, gradients and optimizer state divided between processes.
 
-DeepSpeed's own step divides, clips and updates at once, by rules of its own, and a run's losses would no longer be those
-of one process. So its engine does what ZeRO-3 is about, gathers each layer's weights when they are needed and adds up
-gradients, and the loop does the rest as ever, with parts in place of weights: of each trained weight the share that this
-process holds, in the memory where DeepSpeed keeps it.
+DeepSpeed's own step scales, clips and updates at once, by its own rules, and a run's losses would not be those of one
+process. Here its engine divides the weights, gathers a layer's when they are needed, and adds up the gradients; the
+loop does the rest as ever, with parts in place of weights: of each trained weight the share that this process holds, in
+the memory where DeepSpeed keeps it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Part(nn.Parameter):
 def is_divided(weight: Tensor) -> bool:
     """Whether DeepSpeed holds a weight in parts."""
     return hasattr(weight, "ds_tensor")
+
+
+def whole_weight(weight: Any) -> Tensor:
+    """Puts a divided weight together; every process takes part."""
+    return whole(weight.ds_tensor, weight)
 
 
 def whole(values: Tensor, weight: Any) -> Tensor:
@@ -102,7 +107,7 @@ class Zero3:
         # accelerate wants to know the batch, which is the loop's affair.
         config["train_micro_batch_size_per_gpu"] = 1
         weights = [each for each in model.parameters() if each.requires_grad]
-        # DeepSpeed divides gradients for an optimizer only. This one keeps no state, and never steps.
+        # DeepSpeed divides gradients for an optimizer only. This one never steps, and so has no state.
         self.engine, _ = accelerator.prepare(model, torch.optim.AdamW(weights))
         self.parts: Sequence[Part] = [Part(weight) for weight in weights]
         self._used: set[int] = set()
@@ -110,7 +115,7 @@ class Zero3:
             weight.register_post_accumulate_grad_hook(lambda _, index=index: self._used.add(index))
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a micro-batch's loss, a scalar, to those of the step so far: means over the processes."""
+        """Adds the gradients of a micro-batch's loss, a scalar, to the step's: their mean over the processes."""
         self.engine.backward(loss)
 
     def hand_over_gradients(self) -> None:
@@ -130,7 +135,7 @@ class Zero3:
         """Forgets the gradients, and the copies that were made of whole weights before they changed."""
         for part in self.parts:
             if part.grad is not None:
-                # DeepSpeed adds to it again if the next step's first micro-batch does not use the weight.
+                # DeepSpeed would add to it in a step whose first micro-batch does not use the weight.
                 part.grad.zero_()
                 part.grad = None
         self._used.clear()
