@@ -14,17 +14,20 @@ from lego_training.processes import part, this_process
 from lego_training.stages.diffusion import DiffusionConfig, tune_diffusion
 from lego_training.stages.embed import embed
 from lego_training.stages.vllm import TuningConfig, tune_vllm
+from transformers.integrations import unset_hf_deepspeed_config
 
-STEPS = 3
+STEPS = 4
 STAGES = ("tune_vllm", "tune_diffusion")
 
 
-def train_stages(checkpoint: Path, data: Path, run: Path, accumulate: int, stages: tuple[str, ...] = STAGES) -> None:
-    """Writes a CSV file of each stage into `run`."""
+def train_stages(
+    checkpoint: Path, data: Path, run: Path, accumulate: int, stages: tuple[str, ...] = STAGES, steps: int = STEPS
+) -> None:
+    """Writes a CSV file of each stage into `run`; fewer `steps` are the first of STEPS."""
     records = read_records(data, "toykitchen", "train")
     config = LoopConfig(
-        steps=STEPS, batch_size=6, learning_rate=3e-3, accumulate=accumulate, ema_decay=0.9, precision="fp32",
-        threads=1, sample_minutes=0,
+        steps=steps, batch_size=6, learning_rate=3e-3, accumulate=accumulate, ema_decay=0.9, precision="fp32",
+        threads=1, sample_minutes=0, schedule="constant", warmup=0.0,
     )  # fmt: skip
     with this_process().main_process_first():
         embeddings = embed(checkpoint, records, run / "embeddings")
@@ -47,9 +50,26 @@ def shard_weights() -> None:
     )  # fmt: skip
 
 
+def divide_small_weights() -> None:
+    """Has DeepSpeed divide all but the smallest weights; it leaves those of less than 100,000 elements whole."""
+    this_process()
+    zero = Accelerator().deepspeed_plugin.deepspeed_config["zero_optimization"]
+    zero["stage3_param_persistence_threshold"] = 40
+    # As the training loop does: models are to be loaded whole.
+    unset_hf_deepspeed_config()
+
+
 if __name__ == "__main__":
     places, kind = [Path(each) for each in sys.argv[1:4]], sys.argv[4]
-    if kind == "sharded":
+    if kind == "zero3":
+        divide_small_weights()
+        train_stages(*places, accumulate=2, steps=STEPS // 2)
+    elif kind == "zero3_resumed":
+        divide_small_weights()
+        checkpoints, data, runs = places
+        for run in sorted(runs.iterdir()):
+            train_stages(checkpoints / run.name, data, run, accumulate=1, stages=("tune_diffusion",))
+    elif kind == "sharded":
         shard_weights()
         train_stages(*places, accumulate=1, stages=("tune_diffusion",))
     else:

@@ -286,6 +286,27 @@ def test_a_run_killed_in_the_middle_goes_on_as_if_nothing_had_been(tmp_path: Pat
     assert losses(run) == losses(tmp_path / "whole")
 
 
+def test_a_run_goes_on_with_weights_in_another_layout(tmp_path: Path) -> None:
+    """Weights divided between processes have the usual layout; those of a whole U-Net have the channels last."""
+
+    def run(folder: Path, steps: int, layout: torch.memory_format) -> None:
+        torch.manual_seed(0)
+        module = nn.Conv2d(3, 5, 3).to(memory_format=layout)
+
+        def loss_of(batch: Batch) -> Tensor:
+            inputs = batch.normal(3, 6, 6)
+            return (module(inputs)[:, :3] - inputs[:, :, 1:-1, 1:-1]).square().mean()
+
+        settings = config(steps=steps, schedule="constant", warmup=0.0)
+        train("toy", {"toy": module}, loss_of, settings, folder, lambda: None)
+
+    run(tmp_path / "whole", 5, torch.channels_last)
+    run(tmp_path / "moved", 2, torch.contiguous_format)
+    run(tmp_path / "moved", 5, torch.channels_last)
+
+    np.testing.assert_allclose(losses(tmp_path / "moved"), losses(tmp_path / "whole"), rtol=1e-5)
+
+
 def test_a_state_that_cannot_be_written_costs_nothing_of_the_one_before(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.train(config(steps=2))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from lego_training.curves import plot_losses
 from lego_training.journal import Figures, open_journal
 from lego_training.processes import this_process
 from lego_training.state import TrainingState, whole_weights
+from lego_training.zero3 import Zero3
 
 # The loss of a batch. Either its mean over the samples, or a sum and the weight that the whole step's sum is to be
 # divided by: a mean over tokens, say, is not the mean of the batches' means.
@@ -165,31 +166,34 @@ def train(
     data_parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     this_process()
     accelerator = Accelerator(kwargs_handlers=[data_parallel])
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise LegoError(
-            "DeepSpeed takes accumulation, clipping and the optimizer's step out of the training loop; divide the "
-            "weights with configs/accelerate/fsdp.yaml, which does what ZeRO-3 does"
-        )
     device, processes = accelerator.device, accelerator.num_processes
+    deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+    divides = accelerator.is_fsdp2 or deepspeed
     state = TrainingState(run / f"{name}.pt", kept or modules)
     first = state.load_weights()
     if config.gradient_checkpointing:
         for module in modules.values():
             _checkpoint_activations(module)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(config, device))
     # Whatever wraps a network calls it through its forward, so the loss is computed inside one.
-    work = _Work(modules, loss_of)
-    if accelerator.is_fsdp2:  # it divides weights in their usual layout only
+    work = _Work(modules, loss_of, autocast)
+    if divides:  # weights in their usual layout only
         work.to(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.AdamW(
-        [each for each in work.parameters() if each.requires_grad], config.learning_rate,
-        weight_decay=config.weight_decay, fused=True,
-    )  # fmt: skip
-    model, optimizer = accelerator.prepare(work, optimizer)
-    trained = [each for each in model.parameters() if each.requires_grad]
+
+    def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+    zero3 = Zero3(accelerator, work) if deepspeed else None
+    trained: Sequence[nn.Parameter]
+    if zero3 is not None:
+        model, trained = zero3.engine, zero3.parts
+        optimizer = adamw(trained)
+    else:
+        model, optimizer = accelerator.prepare(work, adamw(_trained(work)))
+        trained = _trained(model)
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     state.load_optimizer(optimizer, trained, average)
     stop = _StopSignal()
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(config, device))
 
     def with_average(act: Callable[[], None]) -> None:
         if average is not None:
@@ -211,7 +215,7 @@ def train(
         accelerator.wait_for_everyone()
 
     def save(step: int) -> None:
-        state.save(accelerator, step, optimizer, average)
+        state.save(accelerator, step, optimizer, trained, average)
         with_average(save_weights)
 
     work.train()
@@ -224,7 +228,7 @@ def train(
     with Progress(*columns, disable=not main) as progress, open_journal(run, name, first, main) as journal, stop:
 
         def keep_picture(step: int) -> None:
-            if paint is not None and not accelerator.is_fsdp2:  # whose networks are whole within the loss only
+            if paint is not None and not divides:  # else networks are whole within the loss only
                 with torch.no_grad(), autocast:
                     picture = paint()
                 journal.add_picture(step, picture)
@@ -244,9 +248,11 @@ def train(
                 last = batch is batches[-1]
                 together: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(model)
                 with together:
-                    with autocast:
-                        summed, counted = model(batch)
-                    accelerator.backward(summed)
+                    summed, counted = model(batch)
+                    if zero3 is not None:
+                        zero3.backward(summed)
+                    else:
+                        accelerator.backward(summed)
                 if not math.isfinite(float(summed.detach())):
                     faulty.append(batch)
                 total, weight = total + float(summed.detach()), weight + float(counted)
@@ -263,15 +269,24 @@ def train(
             loss = total / weight
             if not math.isfinite(loss):
                 raise LegoError(_no_number(name, step, loss, faulty, loss_of, autocast, name_of, processes, config))
+            if zero3 is not None:
+                zero3.hand_over_gradients()
             # The gradients are of the sum, and the processes' are averaged: now they become those of the mean.
             for parameter in trained:
                 if parameter.grad is not None:
                     parameter.grad.mul_(processes / weight)
-            norm = _whole(torch.nn.utils.clip_grad_norm_(trained, config.max_gradient_norm or math.inf))
+            total_norm = torch.nn.utils.get_total_norm([each.grad for each in trained if each.grad is not None])
+            if zero3 is not None:
+                total_norm = zero3.total_norm(total_norm)
+            torch.nn.utils.clip_grads_with_norm_(trained, config.max_gradient_norm or math.inf, total_norm)
+            norm = _whole(total_norm)
             if not math.isfinite(norm):
                 raise LegoError(f"{name}: the gradient of step {step} is {norm}; {_cure(config)}")
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            if zero3 is not None:
+                zero3.end_step()
+            else:
+                optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.step(trained)
             now = time.monotonic()
@@ -298,11 +313,13 @@ def train(
 class _Work(nn.Module):
     """The modules in training, with the loss as their forward."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], loss_of: Callable[[Batch], Loss]) -> None:
+    def __init__(
+        self, modules: Mapping[str, nn.Module], loss_of: Callable[[Batch], Loss], autocast: torch.autocast
+    ) -> None:
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
-        self._loss_of = loss_of
+        self._loss_of, self._autocast = loss_of, autocast
         # The layers that FSDP divides the weights by, as the networks name them.
         kinds = {type(each).__name__ for each in self.modules()}
         named = {kind for module in modules.values() for kind in getattr(module, "_no_split_modules", None) or ()}
@@ -310,7 +327,8 @@ class _Work(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the loss as a sum, and the weight it is to be divided by."""
-        loss = self._loss_of(batch)
+        with self._autocast:  # in here, as DeepSpeed switches one outside off
+            loss = self._loss_of(batch)
         return loss if isinstance(loss, tuple) else (loss * len(batch), torch.tensor(float(len(batch))))
 
 
@@ -320,6 +338,10 @@ def _checkpoint_activations(module: nn.Module) -> None:
         module.activation_checkpointing_enable()  # type: ignore[operator]
     elif getattr(module, "_supports_gradient_checkpointing", False):
         module.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [each for each in module.parameters() if each.requires_grad]
 
 
 def _whole(value: Tensor) -> float:

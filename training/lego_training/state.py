@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from diffusers.training_utils import EMAModel
 from lego_core.errors import LegoError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lego_training.zero3 import Part, divided, is_divided, whole, whole_weight
 
 
 class TrainingState:
@@ -51,7 +53,10 @@ class TrainingState:
             return int(self._values["step"])
 
     def load_optimizer(
-        self, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], average: EMAModel | None
+        self,
+        optimizer: torch.optim.Optimizer,
+        trained: Sequence[nn.Parameter],
+        average: EMAModel | None,
     ) -> None:
         """Goes on with the saved optimizer and moving average, sharded as the parameters are now.
 
@@ -76,21 +81,35 @@ class TrainingState:
         self._values = {}
 
     def save(
-        self, accelerator: Accelerator, step: int, optimizer: torch.optim.Optimizer, average: EMAModel | None
+        self,
+        accelerator: Accelerator,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+        trained: Sequence[nn.Parameter],
+        average: EMAModel | None,
     ) -> None:
         """Writes the state; the one before it is there until this one is whole.
 
         Raises:
             LegoError: It cannot be written; the state before it is kept.
         """
-        values = _gathered(
-            {
-                "step": step,
-                "modules": nn.ModuleDict(dict(self._modules)).state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state_dict() if average is not None else None,
-            }
-        )
+        averaged = average.state_dict() if average is not None else None
+        if averaged is not None:
+            averaged["shadow_params"] = [
+                _whole(value, parameter) for value, parameter in zip(averaged["shadow_params"], trained, strict=True)
+            ]
+        stepped = optimizer.state_dict()
+        stepped["state"] = {
+            index: {key: _whole(value, trained[index]) for key, value in values.items()}
+            for index, values in stepped["state"].items()
+        }
+        weights = nn.ModuleDict(dict(self._modules)).state_dict(keep_vars=True)
+        values = {
+            "step": step,
+            "modules": {name: _whole(value) for name, value in weights.items()},
+            "optimizer": stepped,
+            "average": averaged,
+        }
         if not accelerator.is_main_process:
             return
         partial = self._path.with_suffix(".partial")
@@ -124,11 +143,11 @@ def whole_weights(accelerator: Accelerator, modules: Mapping[str, nn.Module]) ->
     for module in modules.values():
         for owner in module.modules():
             for name, parameter in list(owner._parameters.items()):
-                if isinstance(parameter, DTensor):
-                    full = parameter.detach().full_tensor()  # every process takes part
+                if isinstance(parameter, DTensor) or (parameter is not None and is_divided(parameter)):
+                    full = _whole(parameter)  # every process takes part
                     sharded.append((owner, name, parameter))
                     if accelerator.is_main_process:
-                        owner._parameters[name] = nn.Parameter(full.cpu(), requires_grad=False)
+                        owner._parameters[name] = nn.Parameter(full, requires_grad=False)
     try:
         yield
     finally:
@@ -136,17 +155,25 @@ def whole_weights(accelerator: Accelerator, modules: Mapping[str, nn.Module]) ->
             owner._parameters[name] = parameter
 
 
-def _like(value: Any, parameter: Tensor) -> Any:
-    """A saved tensor, sharded as its parameter is."""
-    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+def _like(value: Any, parameter: nn.Parameter) -> Any:
+    """A saved tensor, sharded and laid out in memory as its parameter is, which fused optimizers take for granted."""
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    if isinstance(parameter, Part):
+        return divided(value, parameter)
+    if value.shape != parameter.shape:
+        return value
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value.to(parameter.device).contiguous(), parameter.device_mesh, parameter.placements)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _whole(value: Any, parameter: nn.Parameter | None = None) -> Any:
+    """A weight, or what is kept of a parameter, put together on the CPU if it is sharded."""
+    if isinstance(value, DTensor):
+        return value.full_tensor().detach().cpu()
+    if isinstance(parameter, Part) and value.shape == parameter.shape:
+        return whole(value, parameter.weight).cpu()
+    if isinstance(value, nn.Parameter):
+        return whole_weight(value).cpu() if is_divided(value) else value.detach()
     return value
-
-
-def _gathered(value: Any) -> Any:
-    """The same values with every sharded tensor whole."""
-    if isinstance(value, dict):
-        return {key: _gathered(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_gathered(each) for each in value]
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
