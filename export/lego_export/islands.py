@@ -8,8 +8,9 @@ and kept for as long as it is worth it (`choose_islands`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import onnx_ir as ir
 from lego_core.manifest import GraphPrecision
 
 from lego_export.graphs import GraphDefinition
-from lego_export.parity import Parity, compare, open_session, run_module
+from lego_export.parity import Parity, compare, fit_types, open_session, run_module
 from lego_export.precision import (
     LARGEST,
     PRODUCTS,
@@ -39,8 +40,10 @@ TOLERANCE: dict[HalfPrecision, float] = {"fp16": 2e-2, "bf16": 6e-2}
 # Other inputs may be larger than those at hand by this factor.
 HEADROOM = 4.0
 
-# An island costs speed. Once a graph is within its tolerance, one is worth it only if it divides the error by this.
+# An island costs speed. Once a graph is within its tolerance, one is worth it only if it divides the error by this; and
+# none is tried any more once the error is below this share of the tolerance.
 WORTHWHILE = 2.0
+SETTLED = 0.2
 
 _CLASSES: dict[str, frozenset[str]] = {
     "normalisation": frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization",
@@ -51,6 +54,7 @@ _CLASSES: dict[str, frozenset[str]] = {
 }  # fmt: skip
 _ANGLES = "embedding angles"
 _OVERFLOW = "near overflow"
+EVERYTHING = "everything"
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,18 @@ def choose_islands(
 
     The error is that of the worst output against the torch module in float32, as a share of its largest value. Classes
     are added one by one, each time the one that lowers the error most: while the error is above `TOLERANCE`, if it
-    helps at all, and afterwards if it divides the error by `WORTHWHILE`. Half-precision graphs run with every rounding
-    spelled out (`lego_export.precision.spell_out`).
+    helps at all, and then if it divides the error by `WORTHWHILE`, until the error is below `SETTLED` of the tolerance.
+    Half-precision graphs run with every rounding spelled out (`lego_export.precision.spell_out`).
 
     Args:
         model: The float32 graph; not changed.
         precision: Of everything but islands.
         definition: What it was made from, with the types its inputs and outputs shall have.
         feeds: Realistic inputs.
-        folder: Where the weights are, and temporary graphs may be.
+        folder: Where the weights are.
 
     Returns:
-        The graph, and what was found. If no choice of islands is within the tolerance, it is the float32 graph.
+        The graph, and what was found. If no choice of islands is within the tolerance, all of it stays in float32.
     """
     expected = [run_module(definition, each) for each in feeds]
     graph = typed(model).graph
@@ -101,7 +105,7 @@ def choose_islands(
     names = [name for name, nodes in fixed.items() if nodes]
     islands = frozenset().union(*fixed.values())
     lowered, error = attempt(islands)
-    while classes:
+    while classes and error > SETTLED * TOLERANCE[precision]:
         attempts = {name: attempt(islands | nodes) for name, nodes in classes.items() if not nodes <= islands}
         if not attempts:
             break
@@ -112,9 +116,8 @@ def choose_islands(
         lowered, error = attempts[best]
         islands |= classes.pop(best)
         names.append(best)
-    is_good = error <= TOLERANCE[precision]
-    found = GraphPrecision(
-        compute=precision if is_good else "fp32",
+    measured = GraphPrecision(
+        compute=precision,
         tolerance=TOLERANCE[precision],
         islands=tuple(names),
         nodes=len(graph),
@@ -124,7 +127,14 @@ def choose_islands(
         largest_activation=_digits(largest.value),
         largest_activation_at=largest.name,
     )
-    return (lowered, found) if is_good else (model, found)
+    if error <= TOLERANCE[precision]:
+        return lowered, measured
+    everything = [str(node.name) for node in graph]
+    wide, error = attempt(everything)
+    return wide, replace(
+        measured, compute="fp32", tolerance=GraphPrecision.tolerance, islands=(EVERYTHING,), island_nodes=len(graph),
+        error=_digits(error),
+    )  # fmt: skip
 
 
 def measure_error(
@@ -133,7 +143,7 @@ def measure_error(
     """Returns the largest relative error of a graph's outputs over all inputs; infinite if one is not finite."""
     outputs = _run(spell_out(model), feeds, folder)
     results: list[Parity] = [
-        compare(wanted, found.astype(np.float32))
+        compare(wanted, found)
         for each, given in zip(expected, outputs, strict=True) for wanted, found in zip(each, given, strict=True)
     ]  # fmt: skip
     return max(parity.relative for parity in results)
@@ -254,18 +264,10 @@ def _within(graph: ir.Graph, constants: set[ir.Value], *, from_inputs: bool, pro
 
 def _run(model: ir.Model, feeds: Sequence[Feeds], folder: Path) -> list[list[np.ndarray]]:
     """Runs a graph beside its weights."""
-    path = folder / ".trial.onnx"
-    try:
-        path.write_bytes(ir.to_proto(model).SerializeToString())
-        session = open_session(path, threads=1)
-        dtypes = {each.name: "float16" if each.type == "tensor(float16)" else None for each in session.get_inputs()}
-        return [
-            session.run(None, {name: value.astype(dtypes[name] or value.dtype) for name, value in each.items()})
-            for each in feeds
-        ]
-    finally:
-        path.unlink(missing_ok=True)
+    session = open_session(ir.to_proto(model).SerializeToString(), threads=1, weights=folder)
+    return [session.run(None, fit_types(session, each)) for each in feeds]
 
 
-def _digits(value: float) -> float:
-    return float(f"{value:.2e}")
+def _digits(value: float) -> float | None:
+    """Three digits; None for what JSON has no number for."""
+    return float(f"{value:.2e}") if math.isfinite(value) else None

@@ -27,8 +27,14 @@ from safetensors.torch import load_file, save_file
 
 Precision = Literal["fp16", "fp32"]
 _TORCH_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-_NAMES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32"}
-_IR_DTYPES = {"F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16, "F32": ir.DataType.FLOAT}
+_NAMES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "U8": "int8"}
+_IR_DTYPES = {
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "F32": ir.DataType.FLOAT,
+    "U8": ir.DataType.UINT8,
+}
+QUANTISED = "int8"  # the engine directory's folder of weights that no checkpoint has
 
 # Below this a reference with its Cast takes about as much room in the graph as the numbers themselves.
 _SMALLEST_SHARED_BYTES = 256
@@ -43,7 +49,7 @@ class StoredTensor:
         file: Path of that file relative to the engine directory.
         offset: Of the first byte, from the beginning of the file.
         length: In bytes.
-        dtype: In safetensors' words: "F16", "BF16" or "F32".
+        dtype: In safetensors' words: "F16", "BF16", "F32" or "U8".
         shape: Its dimensions.
     """
 
@@ -55,14 +61,14 @@ class StoredTensor:
     shape: tuple[int, ...]
 
 
-def weight_files(checkpoint: Path, parts: Sequence[str] = (*PARTS, STUDENT)) -> list[Path]:
-    """Returns the safetensors files of some parts, relative to the checkpoint, in a fixed order."""
+def weight_files(checkpoint: Path, parts: Sequence[str] = (*PARTS, STUDENT, QUANTISED)) -> list[Path]:
+    """Returns the safetensors files of some parts, relative to the checkpoint or engines, in a fixed order."""
     paths = [path for part in parts for path in sorted((checkpoint / part).glob("*.safetensors"))]
     return [path.relative_to(checkpoint) for path in paths]
 
 
 def read_header(directory: Path, file: Path) -> list[StoredTensor]:
-    """Returns the floating-point tensors of a safetensors file.
+    """Returns the tensors of a safetensors file that are weights: floating-point, or eight bits wide.
 
     Raises:
         LegoError: Not a safetensors file.
@@ -84,8 +90,14 @@ def read_header(directory: Path, file: Path) -> list[StoredTensor]:
 
 
 def stored_precision(directory: Path) -> str:
-    """Returns how a checkpoint or engine directory stores its weights: "fp16", "bf16", "fp32", or several with "+"."""
-    dtypes = {tensor.dtype for file in weight_files(directory) for tensor in read_header(directory, file)}
+    """Returns how a checkpoint or engine directory stores its weights: "fp16", or several such as "fp16+int8".
+
+    The scales that go with int8 weights are not counted.
+    """
+    dtypes = {
+        "U8" if file.parts[0] == QUANTISED else tensor.dtype
+        for file in weight_files(directory) for tensor in read_header(directory, file)
+    }  # fmt: skip
     return "+".join(sorted(_NAMES[dtype] for dtype in dtypes))
 
 
