@@ -1,4 +1,4 @@
-"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify and info."""
+"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify, compare and info."""
 
 from __future__ import annotations
 
@@ -243,6 +243,39 @@ def verify(
         print(f"failed: {failure}", file=sys.stderr)
     if verification.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    engines: Annotated[list[Path], typer.Argument(help="Engine directories of one checkpoint.")],
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint they were built from.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("comparison.png"),
+    frame: Annotated[
+        list[Path] | None, typer.Option(help="A picture to ask about, may be repeated; default: two synthetic ones.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
+) -> None:
+    """Paints the same frames, words and seeds with torch and with several engine directories: one grid of pictures."""
+    from lego_core.images import read_image
+
+    from lego_export.compare import compare_engines
+    from lego_export.samples import synthetic_frame
+
+    quieten()
+    check_output(out)
+    frames = [read_image(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
+    with _progress() as progress:
+        task = progress.add_task("reading the checkpoint", total=1 + len(engines))
+
+        def announce(name: str) -> None:
+            progress.update(task, description=name, advance=1)
+
+        comparison = compare_engines(engines, checkpoint, frames, steps=steps, threads=threads, announce=announce)
+    comparison.grid().save(out)
+    for name, paintings in list(comparison.paintings.items())[1:]:
+        print(f"{name}: {', '.join(f'{painting.psnr:.1f} dB' for painting in paintings)}")
+    print(f"{out}: {len(frames)} frames by {len(comparison.paintings)} sides")
 
 
 @app.command()

@@ -17,12 +17,14 @@ import torch
 from lego_core.errors import LegoError
 from lego_core.manifest import GraphPrecision, Manifest, TensorSpec
 from lego_export.build import build_engines
+from lego_export.cli import main
 from lego_export.graphs import GraphDefinition
 from lego_export.islands import choose_islands, island_classes, measure_peaks
 from lego_export.parity import open_session
 from lego_export.precision import infer_types, lower, spell_out
 from lego_export.samples import synthetic_frame
 from lego_export.verify import verify_engines
+from PIL import Image
 from torch import Tensor, nn
 
 HALF_MIN = float(np.finfo(np.float16).min)
@@ -345,3 +347,21 @@ def _widen(file: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()}, file)
+
+
+def test_compare_paints_a_grid_of_engines_under_the_same_words(
+    built, reduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid.png"
+    arguments = ["compare", built.engines, reduced, "--checkpoint", built.checkpoint, "--out", out, "--threads", 1]
+    monkeypatch.setattr("sys.argv", ["lego-export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert not exit_.value.code
+    printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    figures = {name: [float(each.removesuffix(" dB")) for each in text.split(", ")]
+               for name, text in printed.items() if name != str(out)}  # fmt: skip
+    assert set(figures) == {"engines", reduced.name}
+    assert min(figures["engines"]) > min(figures[reduced.name]) > 35
+    with Image.open(out) as grid:
+        assert grid.width > 4 * 160 and grid.height > 2 * 160  # frame, torch and two engines by two frames
