@@ -23,7 +23,7 @@ def checkable(engines: Path, manifest: Manifest) -> Iterator[Path]:
     """Gives a directory whose graphs show on a CPU what a GPU does: the engines themselves if none is lowered.
 
     Otherwise a temporary one inside it, with hard links to the weights, in which lowered graphs are replaced by
-    `lego_export.precision.spell_out` of them.
+    `lego_export.precision.spell_out` of them. Its manifest says that they compute in float32, as they do.
 
     Raises:
         LegoError: The directory cannot be written to.
@@ -49,7 +49,8 @@ def checkable(engines: Path, manifest: Manifest) -> Iterator[Path]:
             path.unlink()  # a hard link: writing to it would write to the engines
             path.write_bytes(content)
             graphs[graph] = replace(graphs[graph], sha256=hashlib.sha256(content).hexdigest())
-        replace(manifest, graphs=graphs).save(directory)
+        precisions = {name: each for name, each in manifest.precisions.items() if name not in lowered}
+        replace(manifest, graphs=graphs, precisions=precisions).save(directory)
         yield directory
 
 

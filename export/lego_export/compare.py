@@ -11,7 +11,7 @@ from lego_core.errors import LegoError
 from lego_core.images import pixels_to_frame
 from lego_core.manifest import Manifest
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
-from lego_model.describe import describe
+from lego_model.describe import describe, states_of
 from lego_model.pipeline import LegoPipeline
 from lego_server.engines import load_engine
 from lego_server.options import SamplingOptions
@@ -102,7 +102,11 @@ def compare_engines(
     pipeline = LegoPipeline(modules)
     guidance = pipeline.config.guidance
     queries = [QUERIES[index % len(QUERIES)] for index in range(len(frames))]
-    words = [describe(modules, pipeline.embed(frame), query) for frame, query in zip(frames, queries, strict=True)]
+    words = []
+    for frame, query in zip(frames, queries, strict=True):
+        image = pipeline.embed(frame)
+        # Every side reads the sentence: written word by word, it may have been made of other tokens.
+        words.append(states_of(modules, image, query, describe(modules, image, query).text))
     options = [
         SamplingOptions(
             _SEED + index, steps or guidance.steps, guidance.text_scale, guidance.image_scale, guidance.sampler,

@@ -15,7 +15,7 @@ from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.manifest import Manifest
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
-from lego_model.describe import Description, describe
+from lego_model.describe import Description, describe, states_of
 from lego_model.pipeline import LegoPipeline
 from lego_server import work
 from lego_server.assistant import Answer, Assistant, Question
@@ -194,7 +194,7 @@ def verify_engines(
         for sampler in compared_samplers(manifest):
             announce(sampler)
             for index, frame in enumerate(frames):
-                results.append(_answer_both(pipeline, engine, frame, words[index], index, sampler, steps))
+                results.append(_answer_both(pipeline, engine, frame, words[index], index, sampler, steps, manifest))
     return Verification(manifest.model_version, manifest.precision, tuple(graphs), tuple(results))
 
 
@@ -221,7 +221,7 @@ def _describe(pipeline: LegoPipeline, frame: Image.Image, query: str) -> Descrip
 
 def _answer_both(
     pipeline: LegoPipeline, engine: Engine, frame: Image.Image, words: Description, index: int, sampler: Sampler,
-    steps: int | None,
+    steps: int | None, manifest: Manifest,
 ) -> FrameResult:  # fmt: skip
     query, guidance = QUERIES[index % len(QUERIES)], pipeline.config.defaults(sampler)
     if sampler == "distilled":
@@ -229,16 +229,19 @@ def _answer_both(
     options = SamplingOptions(
         _SEED + index, steps or guidance.steps, guidance.text_scale, guidance.image_scale, sampler
     )  # fmt: skip
-    reference = pipeline.paint(
-        pipeline.encode_frames([frame]), pipeline.context([words]), [options.seed], steps=options.steps, sampler=sampler
-    )
+    read = words
     description, pixels = answer_with_engine(engine, frame, query, options)
-    words_may_differ = any(each.compute != "fp32" for each in engine.manifest.precisions.values())
+    words_may_differ = any(each.compute != "fp32" for each in manifest.precisions.values())
     if words_may_differ and description != words.text:
+        # Both sides read the sentence: written word by word, it may have been made of other tokens.
+        read = states_of(pipeline.checkpoint, pipeline.embed(frame), query, words.text)
         _, pixels = answer_with_engine(engine, frame, query, replace(options, description=words.text))
+    reference = pipeline.paint(
+        pipeline.encode_frames([frame]), pipeline.context([read]), [options.seed], steps=options.steps, sampler=sampler
+    )
     return FrameResult(
         index, query, sampler, options.steps, words.text, description, psnr(reference[0].numpy(), pixels),
-        engine.manifest.least_psnr, words_may_differ,
+        manifest.least_psnr, words_may_differ,
     )  # fmt: skip
 
 

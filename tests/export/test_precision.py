@@ -24,6 +24,8 @@ from lego_export.parity import open_session
 from lego_export.precision import infer_types, lower, spell_out
 from lego_export.samples import synthetic_frame
 from lego_export.verify import verify_engines
+from lego_model.checkpoint import fingerprint
+from lego_server.engines import load_engine
 from PIL import Image
 from torch import Tensor, nn
 
@@ -270,11 +272,23 @@ def test_a_class_of_nodes_becomes_an_island_where_that_lowers_the_error(tmp_path
         assert found.islands == ("everything",) and set(types(lowered).values()) == {"FLOAT"}
 
 
-@pytest.fixture(scope="module", params=["fp16", "int8"])
-def reduced(request: pytest.FixtureRequest, built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    engines = Path(tmp_path_factory.mktemp("reduced") / request.param)
-    build_engines(built.checkpoint, engines, precision=request.param)
-    return engines
+@pytest.fixture(scope="module")
+def half(built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    engines = tmp_path_factory.mktemp("half") / "fp16"
+    build_engines(built.checkpoint, engines, precision="fp16")
+    return Path(engines)
+
+
+@pytest.fixture(scope="module")
+def int8(built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    engines = tmp_path_factory.mktemp("quantised") / "int8"
+    build_engines(built.checkpoint, engines, precision="int8", link=True)
+    return Path(engines)
+
+
+@pytest.fixture(params=["half", "int8"])
+def reduced(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
 
 
 def test_engines_of_every_precision_pass_their_own_tolerances(built, reduced: Path) -> None:
@@ -287,6 +301,11 @@ def test_engines_of_every_precision_pass_their_own_tolerances(built, reduced: Pa
     assert sorted(reduced.rglob("*")) == before
 
 
+def test_half_precision_engines_are_refused_on_a_cpu(half: Path) -> None:
+    with pytest.raises(LegoError, match=r"computes in fp16 \(.*\), which is for GPUs: choose another --device, or"):
+        load_engine(half, threads=1)
+
+
 def test_a_manifest_keeps_what_was_measured(reduced: Path) -> None:
     manifest = Manifest.load(reduced)
     assert all(isinstance(each, GraphPrecision) for each in manifest.precisions.values())
@@ -294,25 +313,23 @@ def test_a_manifest_keeps_what_was_measured(reduced: Path) -> None:
     assert Manifest.load(reduced) == manifest
 
 
-def test_int8_engines_store_each_weight_once(built, tmp_path: Path) -> None:
-    engines = tmp_path / "int8"
-    before = {path: path.read_bytes() for path in built.checkpoint.rglob("*.safetensors")}
-    manifest = build_engines(built.checkpoint, engines, precision="int8", link=True)
+def test_int8_engines_store_each_weight_once_and_leave_the_checkpoint_they_link_to(built, int8: Path) -> None:
+    manifest = Manifest.load(int8)
     assert manifest.precision == "fp16+int8 weights, int8 products"
     assert manifest.precision_of("decoder").compute == "int8" and manifest.precision_of("unet").compute == "fp32"
-    manifest.check_content(engines)
-    weights = {tensor.key: tensor.dtype for tensor in _tensors(engines / "int8/decoder.safetensors")}
-    assert set(weights.values()) == {"U8", "F32"}
-    assert not any("q_proj" in tensor.key and "language" in tensor.key for tensor in _tensors(engines / "vllm"))
-    assert {path: path.read_bytes() for path in built.checkpoint.rglob("*.safetensors")} == before
+    manifest.check_content(int8)
+    assert {tensor.dtype for tensor in _tensors(int8 / "int8/decoder.safetensors")} == {"U8", "F32"}
+    assert not any("language_model" in each.key and "q_proj" in each.key for each in _tensors(int8 / "vllm"))
+    assert any("language_model" in each.key and "q_proj" in each.key for each in _tensors(built.checkpoint / "vllm"))
+    assert fingerprint(built.checkpoint) == built.manifest.checkpoint_fingerprint
 
 
-def test_int8_in_place_is_refused(in_place: Path) -> None:
+def test_int8_in_place_is_refused(built) -> None:
     with pytest.raises(LegoError, match="has no int8 weights: choose another directory"):
-        build_engines(in_place, in_place, precision="int8")
+        build_engines(built.checkpoint, built.checkpoint, precision="int8")
 
 
-def test_fp16_in_place_of_fp32_weights_is_refused_and_of_fp16_weights_is_built(built, tmp_path: Path) -> None:
+def test_fp16_in_place_of_fp32_weights_is_refused(built, tmp_path: Path) -> None:
     wide = tmp_path / "wide"
     shutil.copytree(built.checkpoint, wide)
     for file in wide.rglob("*.safetensors"):
@@ -321,19 +338,35 @@ def test_fp16_in_place_of_fp32_weights_is_refused_and_of_fp16_weights_is_built(b
         build_engines(wide, wide, precision="fp16")
 
 
-def test_verify_fails_by_the_tolerances_in_the_manifest(built, reduced: Path) -> None:
-    if reduced.name != "fp16":
-        pytest.skip("one precision shows it")
-    manifest = Manifest.load(reduced)
+def test_verify_fails_by_the_tolerances_in_the_manifest(built, half: Path) -> None:
+    manifest = Manifest.load(half)
     strict = {name: replace(each, tolerance=1e-7) for name, each in manifest.precisions.items()}
-    replace(manifest, precisions=strict, least_psnr=150.0).save(reduced)
+    replace(manifest, precisions=strict, least_psnr=150.0).save(half)
     try:
-        failures = verify_engines(reduced, built.checkpoint, [synthetic_frame(1)], batches=(1,), threads=1).failures
+        failures = verify_engines(half, built.checkpoint, [synthetic_frame(1)], batches=(1,), threads=1).failures
     finally:
-        manifest.save(reduced)
+        manifest.save(half)
     assert any(failure.startswith("graph unet at batch 1 is off by") for failure in failures)
     assert any("less than 150 dB" in failure for failure in failures)
     assert not any("write" in failure for failure in failures)
+
+
+def test_compare_paints_a_grid_of_engines_under_the_same_words(
+    built, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid.png"
+    arguments = ["compare", built.engines, half, "--checkpoint", built.checkpoint, "--out", out, "--threads", 1]
+    monkeypatch.setattr("sys.argv", ["lego-export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert not exit_.value.code
+    printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    figures = {name: [float(each.removesuffix(" dB")) for each in text.split(", ")]
+               for name, text in printed.items() if name != str(out)}  # fmt: skip
+    assert set(figures) == {"engines", half.name}
+    assert min(figures["engines"]) > min(figures[half.name]) > 35
+    with Image.open(out) as grid:
+        assert grid.width > 4 * 160 and grid.height > 2 * 160  # frame, torch and two engines by two frames
 
 
 def _tensors(path: Path) -> list[Any]:
@@ -347,21 +380,3 @@ def _widen(file: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()}, file)
-
-
-def test_compare_paints_a_grid_of_engines_under_the_same_words(
-    built, reduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "grid.png"
-    arguments = ["compare", built.engines, reduced, "--checkpoint", built.checkpoint, "--out", out, "--threads", 1]
-    monkeypatch.setattr("sys.argv", ["lego-export", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert not exit_.value.code
-    printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    figures = {name: [float(each.removesuffix(" dB")) for each in text.split(", ")]
-               for name, text in printed.items() if name != str(out)}  # fmt: skip
-    assert set(figures) == {"engines", reduced.name}
-    assert min(figures["engines"]) > min(figures[reduced.name]) > 35
-    with Image.open(out) as grid:
-        assert grid.width > 4 * 160 and grid.height > 2 * 160  # frame, torch and two engines by two frames
