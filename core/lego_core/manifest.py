@@ -15,6 +15,7 @@ from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 
 FORMAT_VERSION = 2
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 GRAPHS = (
     "text_encoder", "frame_encoder", "token_embedding", "decoder", "conditioner", "keys_values", "unet", "vae_decoder",
 )  # fmt: skip
@@ -116,6 +117,45 @@ class LatentSpec:
 
 
 @dataclass(frozen=True)
+class GraphPrecision:
+    """What one graph computes in, and what that was found to cost against torch in float32.
+
+    Errors are the largest over realistic inputs, as a share of the output's largest value. They are of a run with every
+    rounding spelled out, not of a GPU.
+
+    Attributes:
+        compute: One of `PRECISIONS`: of matrix products and all else that is no island.
+        tolerance: The error up to which a graph is good. In float32, sums taken in another order differ by about 1e-6;
+            a wrong operator or a weight in the wrong place is beyond 1e-2.
+        islands: Classes of nodes that compute in float32 nevertheless.
+        nodes: How many nodes the float32 graph has.
+        island_nodes: How many of them are islands.
+        error: With the islands; None where it was not measured, or no output was finite.
+        error_without_islands: With none but those without which numbers would overflow; None likewise.
+        largest_activation: Largest absolute number between the nodes, None if it is not finite.
+        largest_activation_at: Name of the value that holds it.
+    """
+
+    compute: str = "fp32"
+    tolerance: float = 1e-3
+    islands: tuple[str, ...] = ()
+    nodes: int = 0
+    island_nodes: int = 0
+    error: float | None = None
+    error_without_islands: float | None = None
+    largest_activation: float | None = None
+    largest_activation_at: str = ""
+
+    def __post_init__(self) -> None:
+        if self.compute not in PRECISIONS:
+            raise LegoError(f"compute is {self.compute!r}; choose one of {', '.join(PRECISIONS)}")
+        number_in_range("tolerance", self.tolerance, 1e-9, 1)
+        object.__setattr__(self, "islands", tuple(self.islands))
+        for name in ("nodes", "island_nodes"):
+            whole_number_in_range(name, getattr(self, name), 0, 2**31 - 1)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a server needs to know about an engine directory.
 
@@ -128,13 +168,15 @@ class Manifest:
         text_pad_token_id: Pads the CLIP description to N tokens.
         text_bos_token_id: Begins the CLIP description.
         text_eos_token_id: Ends it.
-        precision: Of weights and activations, such as "fp32".
+        precision: Of weights and activations, such as "fp16 weights, fp32 activations".
         opset: ONNX operator set.
         checkpoint_fingerprint: sha256 over the checkpoint's files.
         graphs: One per name in `GRAPHS`, and the student's.
         files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
         parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
+        precisions: Of each graph that does not simply compute in float32.
+        least_psnr: What `lego-export verify` asks of guidance frames, in decibels against the torch pipeline's.
     """
 
     lego: LegoConfig
@@ -152,6 +194,8 @@ class Manifest:
     files: dict[str, str]
     tool_versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
+    precisions: dict[str, GraphPrecision] = field(default_factory=dict)
+    least_psnr: float = 50.0
 
     def __post_init__(self) -> None:
         whole_number_in_range("context_width", self.context_width, 1, 2**31 - 1)
@@ -159,11 +203,16 @@ class Manifest:
             whole_number_in_range(name, getattr(self, name), 0, 2**31 - 1)
         if not isinstance(self.checkpoint_fingerprint, str):
             raise LegoError(f"checkpoint_fingerprint is {self.checkpoint_fingerprint!r}; it must be text")
+        number_in_range("least_psnr", self.least_psnr, 1, 200)
 
     @property
     def graph_names(self) -> tuple[str, ...]:
         """Every graph this model has."""
         return graph_names(self.lego)
+
+    def precision_of(self, graph: str) -> GraphPrecision:
+        """Returns what a graph computes in."""
+        return self.precisions.get(graph, GraphPrecision())
 
     @property
     def model_version(self) -> str:
@@ -207,6 +256,7 @@ class Manifest:
                 decoder=DecoderSpec(**values.pop("decoder")),
                 latent=LatentSpec(**values.pop("latent")),
                 graphs=graphs,
+                precisions={name: GraphPrecision(**each) for name, each in values.pop("precisions", {}).items()},
                 **values,
             )
         except KeyError as error:

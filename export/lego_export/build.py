@@ -7,19 +7,33 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 from lego_core.errors import LegoError
-from lego_core.manifest import STUDENT_GRAPHS, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
+from lego_core.manifest import (
+    STUDENT_GRAPHS,
+    DecoderSpec,
+    GraphPrecision,
+    GraphSpec,
+    LatentSpec,
+    Manifest,
+    NoiseSchedule,
+)
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.sampling.schedule import SigmaSchedule
 
+from lego_export.checking import spelled_out
 from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
+from lego_export.islands import choose_islands
 from lego_export.onnx_graph import OPSET, convert
-from lego_export.parity import GRAPH_TOLERANCE, Parity, check_graph, open_session
+from lego_export.parity import Parity, check_graph, open_session
+from lego_export.precision import DTYPES
+from lego_export.quantise import keep_used_weights, quantise
 from lego_export.samples import Samples, synthetic_frame
 from lego_export.student_graph import read_adapter, student_graph
 from lego_export.weights import (
@@ -37,6 +51,11 @@ TOKENIZERS = {"text_tokenizer.json": "tokenizer/tokenizer.json", "vllm_tokenizer
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers")
 _CHECKED_BATCH = 3  # never traced: a size baked into a graph shows at once
 
+Compute = Literal["fp32", "fp16", "bf16", "int8"]
+# Least agreement of guidance frames with torch's, peak signal to noise in decibels. 40 dB is below what an eye can see
+# of a still picture; 35 dB leaves the picture the same to who looks for what it shows.
+LEAST_PSNR: dict[Compute, float] = {"fp32": 50.0, "fp16": 35.0, "bf16": 35.0, "int8": 35.0}
+
 Announce = Callable[[str], None]
 
 
@@ -45,6 +64,7 @@ def build_engines(
     output: Path,
     *,
     weights: Precision | None = None,
+    precision: Compute = "fp32",
     link: bool = False,
     announce: Announce = lambda graph: None,
 ) -> Manifest:
@@ -56,7 +76,9 @@ def build_engines(
         checkpoint: Directory in the layout of `lego_model.checkpoint`.
         output: The engine directory. If it is the checkpoint itself, the graphs refer to the checkpoint's own weights
             and nothing is stored twice; otherwise the weight files are copied along.
-        weights: Stored precision; None keeps the checkpoint's. Computation is in float32.
+        weights: Stored precision; None keeps the checkpoint's, or stores fp16 if that is the precision.
+        precision: What the graphs compute in. fp16 and bf16 are for GPUs, with islands in float32 chosen by
+            measurement (`lego_export.islands`); int8 is for CPUs (`lego_export.quantise`).
         link: Hard-link the weight files, where the file system can, instead of copying them.
         announce: Called with each graph's name before its export.
 
@@ -68,6 +90,8 @@ def build_engines(
             from torch.
     """
     checkpoint, output = Path(checkpoint), Path(output)
+    if precision == "fp16":
+        weights = weights or "fp16"
     # Weights that are to be converted have to be in memory.
     modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=weights in (None, stored_precision(checkpoint, "vllm")))
     _check_schedule(modules)
@@ -83,6 +107,8 @@ def build_engines(
         raise LegoError(
             f"{output} is the checkpoint itself, stored as {stored}: choose another directory for {weights} weights"
         )
+    if in_place and precision == "int8":
+        raise LegoError(f"{output} is the checkpoint itself, which has no int8 weights: choose another directory")
     if not in_place:
         _check_output(output)
     if converts:
@@ -98,8 +124,8 @@ def build_engines(
             stage_weights(checkpoint, directory, weights, link or in_place)
             for name, source in TOKENIZERS.items():
                 shutil.copyfile(checkpoint / source, directory / name)
-            graphs, parity = _export_graphs(modules, directory, announce)
-            manifest = _describe(checkpoint, modules, directory, graphs, parity)
+            graphs, parity, precisions = _export_graphs(modules, directory, precision, announce)
+            manifest = _describe(checkpoint, modules, directory, graphs, parity, precision, precisions)
             manifest.save(directory)
             moved = [] if in_place else weight_files(directory)
             # The manifest last: with its checksums it is valid only when everything else is there.
@@ -114,13 +140,13 @@ def build_engines(
 
 
 def _export_graphs(
-    modules: LegoCheckpoint, directory: Path, announce: Announce
-) -> tuple[dict[str, GraphSpec], dict[str, dict[str, float]]]:
-    """Writes and checks every graph; returns what the manifest says of them, and their parity."""
+    modules: LegoCheckpoint, directory: Path, precision: Compute, announce: Announce
+) -> tuple[dict[str, GraphSpec], dict[str, dict[str, float]], dict[str, GraphPrecision]]:
+    """Writes and checks every graph; returns what the manifest says of them, their parity and their precision."""
     definitions = define_graphs(modules)
     index = WeightIndex(directory)
     samples = Samples(modules, definitions, [synthetic_frame(seed) for seed in range(2)])
-    specs, parity = {}, {}
+    specs, parity, precisions = {}, {}, {}
     models: dict[str, ir.Model] = {}
     adapter = read_adapter(directory) if modules.student is not None else {}
     for name, definition in definitions.items():
@@ -131,16 +157,27 @@ def _export_graphs(
             models[name] = convert(definition)
             share_weights(models[name], index, definition.parts)
         path = directory / f"{name}.onnx"
-        content = ir.to_proto(models[name]).SerializeToString(deterministic=True)
+        model = models[name]
+        if precision in DTYPES:
+            feeds = samples.feeds(name, _CHECKED_BATCH)
+            model, precisions[name] = choose_islands(model, precision, definition, feeds, directory)
+        elif precision == "int8":
+            feeds = samples.feeds(name, _CHECKED_BATCH)
+            model, precisions[name] = quantise(name, model, definition, feeds, directory)
+        content = ir.to_proto(model).SerializeToString(deterministic=True)
         path.write_bytes(content)
         specs[name] = GraphSpec(path.name, hashlib.sha256(content).hexdigest(), definition.inputs, definition.outputs)
-        parity[name] = _check(name, path, definition, samples).rounded()
-    return specs, parity
+        parity[name] = _check(name, path, definition, samples, precisions.get(name, GraphPrecision())).rounded()
+    if precision == "int8":
+        keep_used_weights(directory, [spec.file for spec in specs.values()])
+        specs = {name: replace(spec, sha256=_sha256(directory / spec.file)) for name, spec in specs.items()}
+    return specs, parity, precisions
 
 
 def _describe(
     checkpoint: Path, modules: LegoCheckpoint, directory: Path,
-    graphs: dict[str, GraphSpec], parity: dict[str, dict[str, float]],
+    graphs: dict[str, GraphSpec], parity: dict[str, dict[str, float]], precision: Compute,
+    precisions: dict[str, GraphPrecision],
 ) -> Manifest:  # fmt: skip
     language, vae = modules.vllm.config.text_config, modules.vae.config
     beginning, end, padding = modules.special_text_tokens
@@ -160,7 +197,8 @@ def _describe(
         text_pad_token_id=padding,
         text_bos_token_id=beginning,
         text_eos_token_id=end,
-        precision=f"{stored_precision(directory)} weights, fp32 activations",
+        precision=f"{stored_precision(directory)} weights, {precision} "
+        + ("products" if precision == "int8" else "activations"),
         opset=OPSET,
         checkpoint_fingerprint=fingerprint(checkpoint),
         graphs=graphs,
@@ -169,6 +207,8 @@ def _describe(
             file.as_posix(): _sha256(directory / file) for file in (*weight_files(directory), *map(Path, TOKENIZERS))
         },
         parity=parity,
+        precisions=precisions,
+        least_psnr=LEAST_PSNR[precision],
     )
 
 
@@ -177,13 +217,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples) -> Parity:
+def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples, precision: GraphPrecision) -> Parity:
+    graph = spelled_out(path) if precision.compute in DTYPES else path
     # One thread adds up in one order: the manifest's figures are the same at every build.
-    parity = check_graph(open_session(path, threads=1), definition, samples.feeds(name, _CHECKED_BATCH))
-    if parity.relative > GRAPH_TOLERANCE:
+    session = open_session(graph, threads=1, weights=path.parent)
+    parity = check_graph(session, definition, samples.feeds(name, _CHECKED_BATCH))
+    if parity.relative > precision.tolerance:
         raise LegoError(
             f"graph {name} differs from torch by {parity.relative:.1e} of its largest value, more than "
-            f"{GRAPH_TOLERANCE:g}; build with other versions of torch and onnxruntime ({version('torch')} and "
+            f"{precision.tolerance:g}; build with other versions of torch and onnxruntime ({version('torch')} and "
             f"{version('onnxruntime')} here)"
         )
     return parity

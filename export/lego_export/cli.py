@@ -1,4 +1,4 @@
-"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify and info."""
+"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify, compare and info."""
 
 from __future__ import annotations
 
@@ -166,6 +166,10 @@ def build(
     weights: Annotated[
         Literal["fp16", "fp32"] | None, typer.Option(help="Stored precision of the weights; default: the checkpoint's.")
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"],
+        typer.Option(help="What to compute in: fp16 and bf16 are for GPUs, int8 for CPUs."),
+    ] = "fp32",
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link the weight files, where possible, instead of copying them.")
     ] = False,
@@ -182,13 +186,17 @@ def build(
         def announce(graph: str) -> None:
             progress.update(task, description=graph, completed=graphs.index(graph))
 
-        manifest = build_engines(checkpoint, engines, weights=weights, link=link, announce=announce)
+        manifest = build_engines(
+            checkpoint, engines, weights=weights, precision=precision, link=link, announce=announce
+        )  # fmt: skip
         progress.update(task, description="done", completed=len(graphs))
     worst = max(manifest.parity, key=lambda graph: manifest.parity[graph]["max_abs_error"])
     print(
         f"{engines}: {manifest.model_version}, {manifest.precision}, opset {manifest.opset}; "
         f"largest error against torch {manifest.parity[worst]['max_abs_error']:.1e} ({worst})"
     )
+    if manifest.precisions:
+        _show_precisions(manifest)
 
 
 @app.command()
@@ -238,6 +246,39 @@ def verify(
 
 
 @app.command()
+def compare(
+    engines: Annotated[list[Path], typer.Argument(help="Engine directories of one checkpoint.")],
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint they were built from.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("comparison.png"),
+    frame: Annotated[
+        list[Path] | None, typer.Option(help="A picture to ask about, may be repeated; default: two synthetic ones.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
+) -> None:
+    """Paints the same frames, words and seeds with torch and with several engine directories: one grid of pictures."""
+    from lego_core.images import read_image
+
+    from lego_export.compare import compare_engines
+    from lego_export.samples import synthetic_frame
+
+    quieten()
+    check_output(out)
+    frames = [read_image(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
+    with _progress() as progress:
+        task = progress.add_task("reading the checkpoint", total=1 + len(engines))
+
+        def announce(name: str) -> None:
+            progress.update(task, description=name, advance=1)
+
+        comparison = compare_engines(engines, checkpoint, frames, steps=steps, threads=threads, announce=announce)
+    comparison.grid().save(out)
+    for name, paintings in list(comparison.paintings.items())[1:]:
+        print(f"{name}: {', '.join(f'{painting.psnr:.1f} dB' for painting in paintings)}")
+    print(f"{out}: {len(frames)} frames by {len(comparison.paintings)} sides")
+
+
+@app.command()
 def info(engines: Engines) -> None:
     """Says what an engine directory holds."""
     manifest = Manifest.load(engines)
@@ -259,6 +300,8 @@ def info(engines: Engines) -> None:
         figures = ("", "") if parity is None else (f"{parity['max_abs_error']:.1e}", f"{parity['max_abs_value']:.3g}")
         graphs.add_row(name, str((engines / graph.file).stat().st_size), *figures)
     console.print(graphs)
+    if manifest.precisions:
+        _show_precisions(manifest)
 
 
 @app.command()
@@ -342,6 +385,17 @@ def _show_files(name: str, files: list[RemoteFile]) -> None:
     Console().print(table)
 
 
+def _show_precisions(manifest: Manifest) -> None:
+    table = Table("graph", "computes in", "but in fp32", "error", "without", "tolerance", "largest activation",
+                  title="Precision, and its cost against torch as a share of the largest value")  # fmt: skip
+    for name in manifest.graph_names:
+        each = manifest.precision_of(name)
+        errors = ("" if error is None else f"{error:.1e}" for error in (each.error, each.error_without_islands))
+        largest = "" if each.largest_activation is None else f"{each.largest_activation:.3g}"
+        table.add_row(name, each.compute, ", ".join(each.islands), *errors, f"{each.tolerance:g}", largest)
+    Console().print(table)
+
+
 def _show_cost(cost: Cost) -> None:
     console = Console()
     parts = Table("network", "tensors", "parameters", "fp32", "fp16", "int8", title=f"{cost.model}: weights")
@@ -383,3 +437,4 @@ def _show(verification: Verification) -> None:
             "failed" if each.failures else "ok",
         )  # fmt: skip
     console.print(frames)
+    console.print(f"{verification.equal_descriptions} of {len(verification.frames)} descriptions agree, word for word.")

@@ -27,8 +27,15 @@ from safetensors.torch import load_file, save_file
 
 Precision = Literal["fp16", "fp32"]
 _TORCH_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-_NAMES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32"}
-_IR_DTYPES = {"F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16, "F32": ir.DataType.FLOAT}
+_NAMES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "U8": "int8"}
+_IR_DTYPES = {
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "F32": ir.DataType.FLOAT,
+    "U8": ir.DataType.UINT8,
+}
+_FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
+QUANTISED = "int8"  # the engine directory's folder of weights that no checkpoint has
 
 # Below this a reference with its Cast takes about as much room in the graph as the numbers themselves.
 _SMALLEST_SHARED_BYTES = 256
@@ -43,7 +50,7 @@ class StoredTensor:
         file: Path of that file relative to the engine directory.
         offset: Of the first byte, from the beginning of the file.
         length: In bytes.
-        dtype: In safetensors' words: "F16", "BF16" or "F32".
+        dtype: In safetensors' words: "F16", "BF16", "F32" or "U8".
         shape: Its dimensions.
     """
 
@@ -55,14 +62,14 @@ class StoredTensor:
     shape: tuple[int, ...]
 
 
-def weight_files(checkpoint: Path, parts: Sequence[str] = (*PARTS, STUDENT)) -> list[Path]:
-    """Returns the safetensors files of some parts, relative to the checkpoint, in a fixed order."""
+def weight_files(checkpoint: Path, parts: Sequence[str] = (*PARTS, STUDENT, QUANTISED)) -> list[Path]:
+    """Returns the safetensors files of some parts, relative to the checkpoint or engines, in a fixed order."""
     paths = [path for part in parts for path in sorted((checkpoint / part).glob("*.safetensors"))]
     return [path.relative_to(checkpoint) for path in paths]
 
 
 def read_header(directory: Path, file: Path) -> list[StoredTensor]:
-    """Returns the floating-point tensors of a safetensors file.
+    """Returns the tensors of a safetensors file that are weights: floating-point, or eight bits wide.
 
     Raises:
         LegoError: Not a safetensors file.
@@ -84,14 +91,18 @@ def read_header(directory: Path, file: Path) -> list[StoredTensor]:
 
 
 def stored_precision(directory: Path, *parts: str) -> str:
-    """Returns how a checkpoint or engine directory stores its weights: "fp16", "bf16", "fp32", or several with "+".
+    """Returns how a checkpoint or engine directory stores its weights: "fp16", or several such as "fp16+int8".
+
+    The scales that go with int8 weights are not counted.
 
     Args:
         directory: The directory.
         parts: Only these of its parts; all, if there are none.
     """
-    files = weight_files(directory, parts or (*PARTS, STUDENT))
-    dtypes = {tensor.dtype for file in files for tensor in read_header(directory, file)}
+    files = weight_files(directory, parts) if parts else weight_files(directory)
+    dtypes = {
+        "U8" if file.parts[0] == QUANTISED else tensor.dtype for file in files for tensor in read_header(directory, file)
+    }
     return "+".join(sorted(_NAMES[dtype] for dtype in dtypes))
 
 
@@ -174,7 +185,7 @@ def share_weights(model: ir.Model, index: WeightIndex, parts: Sequence[str]) -> 
     widened: list[ir.Node] = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype not in _IR_DTYPES.values() or tensor.nbytes < _SMALLEST_SHARED_BYTES:
+        if tensor is None or tensor.dtype not in _FLOATS or tensor.nbytes < _SMALLEST_SHARED_BYTES:
             continue
         values = tensor.numpy().astype(np.float32, copy=False)
         stored, transposed = index.find(values, parts), False

@@ -65,9 +65,9 @@ def test_verify_writes_its_figures(built, tmp_path: Path, monkeypatch, capsys) -
 
 
 def test_a_report_of_broken_graphs_and_equal_pictures_is_valid_json(tmp_path: Path) -> None:
-    broken = GraphResult("unet", 1, Parity(float("inf"), float("inf"), 1.0))
-    equal = FrameResult(0, "how?", "euler", 1, "so", "so", float("inf"))
-    verification = Verification("tiny", (broken,), (equal,))
+    broken = GraphResult("unet", 1, Parity(float("inf"), float("inf"), 1.0), tolerance=1e-3)
+    equal = FrameResult(0, "how?", "euler", 1, "so", "so", float("inf"), least_psnr=50)
+    verification = Verification("tiny", "fp32", (broken,), (equal,))
     verification.save(tmp_path / "deep" / "report.json")
     report = json.loads((tmp_path / "deep" / "report.json").read_text(), parse_constant=pytest.fail)
     assert report["graphs"][0]["max_abs_error"] is None

@@ -87,6 +87,15 @@ class OnnxEngine:
             raise LegoError(f"threads is {threads}; give 1 or more, or 0 to let onnxruntime choose")
         require_providers(device)
         manifest = Manifest.load(directory)
+        half = next(
+            (name for name in manifest.graph_names if manifest.precision_of(name).compute in ("fp16", "bf16")), None
+        )
+        if half is not None and device == "cpu":
+            # onnxruntime has no bfloat16 on the CPU, and crashes on some float16 graphs.
+            raise LegoError(
+                f"{directory} computes in {manifest.precision_of(half).compute} ({half}), which is for GPUs: choose "
+                "another --device, or build engines with --precision fp32 or int8"
+            )
         manifest.check_content(directory)
         texts = Texts.load(directory, manifest)
         graphs = {}
