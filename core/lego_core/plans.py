@@ -215,9 +215,9 @@ def find_plans(directory: Path, machine: Machine, manifest: Manifest) -> tuple[P
     folder = directory / PLANS_FOLDER / machine.folder
     if not (folder / "plans.json").is_file():
         others = sorted(path.parent.name for path in (directory / PLANS_FOLDER).glob("*/plans.json"))
+        there_are = f"only for {', '.join(others)}" if others else "nor for any other"
         raise LegoError(
-            f"{directory} has no TensorRT plans for this machine, {machine.folder} "
-            f"({f'only for {", ".join(others)}' if others else 'nor for any other'}): {_REBUILD}"
+            f"{directory} has no TensorRT plans for this machine, {machine.folder} ({there_are}): {_REBUILD}"
         )
     plans = Plans.load(folder)
     plans.check(folder, machine, manifest)

@@ -31,7 +31,9 @@ def tensorrt() -> ModuleType:
 
 def stub_classes() -> list[tuple[str, ast.ClassDef]]:
     top = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
-    nested = [(f"{outer.name}.{node.name}", node) for outer in top for node in outer.body if isinstance(node, ast.ClassDef)]
+    nested = [
+        (f"{outer.name}.{node.name}", node) for outer in top for node in outer.body if isinstance(node, ast.ClassDef)
+    ]
     return [(node.name, node) for node in top] + nested
 
 
@@ -49,7 +51,11 @@ def test_every_class_and_member_of_the_stub_exists(tensorrt: ModuleType) -> None
         for part in name.split("."):
             found = getattr(found, part, None)
         members = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
-        members += [item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+        members += [
+            item.target.id
+            for item in node.body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        ]
         # The buffer protocol of a C type has no method before Python 3.12.
         missing += [f"{name}.{member}" for member in members if member != "__buffer__" and not hasattr(found, member)]
 
@@ -69,7 +75,9 @@ def test_every_method_of_the_stub_takes_the_documented_parameters(tensorrt: Modu
             names = [argument.arg for argument in item.args.args]
             required = names[: len(names) - len(item.args.defaults)]
             compared += 1
-            if not any(overload[: len(names)] == names or overload[: len(required)] == required for overload in overloads):
+            if not any(
+                overload[: len(names)] == names or overload[: len(required)] == required for overload in overloads
+            ):
                 wrong.append(f"{name}.{item.name}: {names}, documented {overloads}")
 
     assert compared > 50

@@ -7,13 +7,14 @@ from pathlib import Path
 from lego_server.engines.base import Engine
 
 
-def load_engine(directory: Path, device: str = "cpu", threads: int = 0) -> Engine:
+def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1) -> Engine:
     """Loads an engine directory and checks all of it but the values of its weights (`lego-export verify` does that).
 
     Args:
         directory: Written by `lego-export build`.
-        device: A key of `lego_server.engines.onnx_graph.PROVIDERS`.
+        device: One of `lego_server.engines.devices.DEVICES`.
         threads: CPU threads within one graph; 0 lets the runtime choose.
+        max_batch: Most requests that will be given to one call; TensorRT wants to know before.
 
     Raises:
         LegoError: The directory is incomplete, a graph of it is altered, its format is not this software's, or the
@@ -21,4 +22,4 @@ def load_engine(directory: Path, device: str = "cpu", threads: int = 0) -> Engin
     """
     from lego_server.engines.onnx import OnnxEngine  # onnxruntime takes a second to import; `--help` need not wait
 
-    return OnnxEngine.load(directory, device, threads)
+    return OnnxEngine.load(directory, device, threads, max_batch)
