@@ -32,6 +32,7 @@ class BuilderFlag(_Enum):
 
 class SerializationFlag(_Enum):
     EXCLUDE_WEIGHTS: SerializationFlag
+    INCLUDE_REFIT: SerializationFlag  # from 10.14 on
 
 class NetworkDefinitionCreationFlag(_Enum):
     STRONGLY_TYPED: NetworkDefinitionCreationFlag
