@@ -15,6 +15,7 @@ import onnx_ir as ir
 from lego_core.errors import LegoError
 from lego_core.manifest import STUDENT_GRAPH, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_server.engines.onnx_graph import require_providers
 from lego_server.sampling.schedule import SigmaSchedule
 
 from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
@@ -46,6 +47,7 @@ def build_engines(
     *,
     weights: Precision | None = None,
     link: bool = False,
+    device: str = "cpu",
     announce: Announce = lambda graph: None,
 ) -> Manifest:
     """Exports every graph, checks each against torch, and puts the whole into an engine directory.
@@ -58,6 +60,7 @@ def build_engines(
             and nothing is stored twice; otherwise the weight files are copied along.
         weights: Stored precision; None keeps the checkpoint's. Computation is in float32.
         link: Hard-link the weight files, where the file system can, instead of copying them.
+        device: Where onnxruntime runs the graphs to check them, "cpu" or "cuda".
         announce: Called with each graph's name before its export.
 
     Returns:
@@ -68,6 +71,7 @@ def build_engines(
             from torch.
     """
     checkpoint, output = Path(checkpoint), Path(output)
+    require_providers(device)
     modules = LegoCheckpoint.load(checkpoint)
     _check_schedule(modules)
     if modules.config.conditioning != "joint":
@@ -97,7 +101,7 @@ def build_engines(
             stage_weights(checkpoint, directory, weights, link or in_place)
             for name, source in TOKENIZERS.items():
                 shutil.copyfile(checkpoint / source, directory / name)
-            graphs, parity = _export_graphs(modules, directory, announce)
+            graphs, parity = _export_graphs(modules, directory, device, announce)
             manifest = _describe(checkpoint, modules, directory, graphs, parity)
             manifest.save(directory)
             moved = [] if in_place else weight_files(directory)
@@ -113,7 +117,7 @@ def build_engines(
 
 
 def _export_graphs(
-    modules: LegoCheckpoint, directory: Path, announce: Announce
+    modules: LegoCheckpoint, directory: Path, device: str, announce: Announce
 ) -> tuple[dict[str, GraphSpec], dict[str, dict[str, float]]]:
     """Writes and checks every graph; returns what the manifest says of them, and their parity."""
     definitions = define_graphs(modules)
@@ -132,7 +136,7 @@ def _export_graphs(
         content = ir.to_proto(models[name]).SerializeToString(deterministic=True)
         path.write_bytes(content)
         specs[name] = GraphSpec(path.name, hashlib.sha256(content).hexdigest(), definition.inputs, definition.outputs)
-        parity[name] = _check(name, path, definition, samples).rounded()
+        parity[name] = _check(name, path, definition, samples, device).rounded()
     return specs, parity
 
 
@@ -175,9 +179,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples) -> Parity:
+def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples, device: str) -> Parity:
     # One thread adds up in one order: the manifest's figures are the same at every build.
-    parity = check_graph(open_session(path, threads=1), definition, samples.feeds(name, _CHECKED_BATCH))
+    parity = check_graph(open_session(path, threads=1, device=device), definition, samples.feeds(name, _CHECKED_BATCH))
     if parity.relative > GRAPH_TOLERANCE:
         raise LegoError(
             f"graph {name} differs from torch by {parity.relative:.1e} of its largest value, more than "

@@ -28,6 +28,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from lego_export import plan_commands
+
 if TYPE_CHECKING:
     from lego_export.describe import Cost
     from lego_export.pull import RemoteFile, Watch
@@ -169,11 +171,28 @@ def build(
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link the weight files, where possible, instead of copying them.")
     ] = False,
+    target: Annotated[
+        Literal["onnx", "tensorrt"], typer.Option(help="tensorrt: plans for this machine's GPU as well.")
+    ] = "onnx",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(
+            help="Where the graphs are checked; TensorRT needs cuda. Default: cpu, with --target tensorrt cuda."
+        ),
+    ] = None,
 ) -> None:
     """Builds an engine directory of a checkpoint and checks every graph against torch."""
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_export.build import build_engines
 
+    if target == "tensorrt":
+        from lego_export.plans import PlanOptions, probe
+
+        if device == "cpu":
+            raise LegoError(
+                "--device is cpu, and TensorRT runs on NVIDIA GPUs only: leave it out, or --target tensorrt"
+            )
+        probe()  # known in a second; the graphs take minutes
     quieten()
     graphs = graph_names(LegoConfig.load(checkpoint))
     with _progress() as progress:
@@ -182,13 +201,23 @@ def build(
         def announce(graph: str) -> None:
             progress.update(task, description=graph, completed=graphs.index(graph))
 
-        manifest = build_engines(checkpoint, engines, weights=weights, link=link, announce=announce)
+        # What checks plans is onnxruntime on the CPU, so that TensorRT needs no onnxruntime-gpu beside it.
+        checked_on = device if device and target == "onnx" else "cpu"
+        manifest = build_engines(
+            checkpoint, engines, weights=weights, link=link, device=checked_on, announce=announce
+        )  # fmt: skip
         progress.update(task, description="done", completed=len(graphs))
     worst = max(manifest.parity, key=lambda graph: manifest.parity[graph]["max_abs_error"])
     print(
         f"{engines}: {manifest.model_version}, {manifest.precision}, opset {manifest.opset}; "
         f"largest error against torch {manifest.parity[worst]['max_abs_error']:.1e} ({worst})"
     )
+    if target == "tensorrt":
+        plan_commands.make_plans(engines, PlanOptions())
+
+
+app.command()(plan_commands.plans)
+app.command()(plan_commands.refit)
 
 
 @app.command()

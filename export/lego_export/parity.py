@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from lego_core.errors import LegoError
+from lego_server.engines.onnx_graph import require_providers
 
 from lego_export.graphs import GraphDefinition
 from lego_export.samples import Feeds
@@ -56,17 +57,20 @@ def compare(expected: np.ndarray, found: np.ndarray) -> Parity:
     return Parity(float(difference.max()), float(difference.mean()), largest)
 
 
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """Opens a graph on the CPU.
+def open_session(path: Path, threads: int, device: str = "cpu") -> ort.InferenceSession:
+    """Opens a graph on the CPU or a GPU ("cuda").
 
     Raises:
-        LegoError: onnxruntime refuses it.
+        LegoError: onnxruntime refuses it, or has no such device.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # TF32 would round every product to 10 bits of mantissa, and hide what is looked for.
+    exact = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+    providers = [(provider, exact.get(provider, {})) for provider in require_providers(device)]
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise LegoError(f"onnxruntime cannot load {path} ({error}): rebuild it with lego-export build") from error
 
