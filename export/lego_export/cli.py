@@ -182,9 +182,6 @@ def build(
     ] = None,
 ) -> None:
     """Builds an engine directory of a checkpoint and checks every graph against torch."""
-    # Imported here, so that --help and a mistyped option answer at once.
-    from lego_export.build import build_engines
-
     if target == "tensorrt":
         from lego_export.plans import PlanOptions, probe
 
@@ -193,6 +190,9 @@ def build(
                 "--device is cpu, and TensorRT runs on NVIDIA GPUs only: leave it out, or --target tensorrt"
             )
         probe()  # known in a second; the graphs take minutes
+    # Imported here, so that --help and a mistyped option answer at once.
+    from lego_export.build import build_engines
+
     quieten()
     graphs = graph_names(LegoConfig.load(checkpoint))
     with _progress() as progress:
@@ -231,6 +231,7 @@ def verify(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
+    device: Annotated[str, typer.Option(help="What paints, as lego-server's --device; graphs run on the CPU.")] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
 ) -> None:
     """Compares engines with the torch pipeline; exit code 1 if they differ by more than the stated tolerances."""
@@ -254,7 +255,7 @@ def verify(
             progress.update(task, description=stage, completed=stages.index(stage))
 
         verification = verify_engines(
-            engines, checkpoint or engines, frames, steps=steps, threads=threads, announce=announce
+            engines, checkpoint or engines, frames, steps=steps, threads=threads, device=device, announce=announce
         )  # fmt: skip
         progress.update(task, description="done", completed=len(stages))
     _show(verification)

@@ -20,7 +20,7 @@ from lego_server.engines.profiles import Sizes, serving_profiles
 
 from lego_export.worker import Event, run_worker
 
-_WORKER = "lego_export.plan_worker"
+WORKER = "lego_export.plan_worker"
 _TIMING_CACHE = "timing.cache"
 # Kernels, tables and what aligning the weights costs, beside the weights themselves.
 _OVERHEAD = 1.1
@@ -61,16 +61,21 @@ class Built:
     notes: tuple[str, ...]
 
 
-def probe() -> Machine:
+def probe(worker: str = WORKER) -> Machine:
     """Returns what plans built here would be for.
+
+    Args:
+        worker: The module that answers, in a process of its own.
 
     Raises:
         LegoError: TensorRT or the GPU is absent, or TensorRT is of an unsupported version.
     """
-    return Machine(**run_worker(_WORKER, {"kind": "probe"}, "looking for TensorRT")["machine"])
+    return Machine(**run_worker(worker, {"kind": "probe"}, "looking for TensorRT")["machine"])
 
 
-def build_plans(directory: Path, options: PlanOptions, announce: Announce = lambda graph, event: None) -> Built:
+def build_plans(
+    directory: Path, options: PlanOptions, announce: Announce = lambda graph, event: None, worker: str = WORKER
+) -> Built:
     """Builds a plan of every graph, and puts them into the engine directory's folder for this machine.
 
     All are made aside and moved there at the end, `plans.json` last; an interruption leaves older plans as they were,
@@ -80,12 +85,13 @@ def build_plans(directory: Path, options: PlanOptions, announce: Announce = lamb
         directory: An engine directory.
         options: How.
         announce: Called with a graph's name and TensorRT's progress.
+        worker: The module that builds, in a process of its own.
 
     Raises:
         LegoError: TensorRT, the GPU or room is missing, a graph cannot be built, or its plan differs from it.
     """
     manifest = Manifest.load(directory)
-    machine = probe()
+    machine = probe(worker)
     manifest.check_content(directory)
     folder = directory / PLANS_FOLDER / machine.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,7 @@ def build_plans(directory: Path, options: PlanOptions, announce: Announce = lamb
             "compare": options.compare,
             "timing_cache": str(folder / _TIMING_CACHE),
         }
-        result = run_worker(_WORKER, job, f"building the plan of {name}", lambda event: announce(name, event))
+        result = run_worker(worker, job, f"building the plan of {name}", lambda event: announce(name, event))
         plan = Plan(
             target.name, file_sha256(target), manifest.graphs[name].sha256,
             serving_profiles(name, manifest, options.sizes), options.refit, result["layers"], result["error"],
@@ -114,7 +120,12 @@ def build_plans(directory: Path, options: PlanOptions, announce: Announce = lamb
 
 
 def refit_plans(
-    directory: Path, source: Path, *, compare: bool = True, announce: Announce = lambda graph, event: None
+    directory: Path,
+    source: Path,
+    *,
+    compare: bool = True,
+    announce: Announce = lambda graph, event: None,
+    worker: str = WORKER,
 ) -> Built:
     """Puts an engine directory's weights into copies of another's plans, which takes seconds instead of a build.
 
@@ -123,12 +134,13 @@ def refit_plans(
         source: One of the same architecture, with plans for this machine that were built with refit "any".
         compare: Whether to compare each new plan with its graph in onnxruntime on the CPU.
         announce: Called with each graph's name.
+        worker: The module that does it, in a process of its own.
 
     Raises:
         LegoError: The plans take no other weights, the architectures differ, or a new plan differs from its graph.
     """
     manifest, other = Manifest.load(directory), Manifest.load(source)
-    machine = probe()
+    machine = probe(worker)
     manifest.check_content(directory)
     plans_folder, plans = find_plans(source, machine, other)
     check_refittable(plans, manifest, other)
@@ -146,7 +158,7 @@ def refit_plans(
             "refit": old.refit,
             "compare": compare,
         }
-        result = run_worker(_WORKER, job, f"putting new weights into the plan of {name}")
+        result = run_worker(worker, job, f"putting new weights into the plan of {name}")
         digest, graph = file_sha256(target), manifest.graphs[name].sha256
         new = {"sha256": digest, "graph_sha256": graph, "error": result["error"], "seconds": result["seconds"]}
         return replace(old, file=target.name, **new), ""

@@ -137,6 +137,7 @@ def verify_engines(
     batches: Sequence[int] = BATCHES,
     steps: int | None = None,
     threads: int = 0,
+    device: str = "cpu",
     announce: Callable[[str], None] = lambda stage: None,
 ) -> Verification:
     """Compares an engine directory with the checkpoint it was built from.
@@ -148,6 +149,7 @@ def verify_engines(
         batches: Batch sizes each graph is tried at.
         steps: Denoising steps; None takes the model's own.
         threads: Of onnxruntime; 0 lets it choose.
+        device: What runs the server's engine that paints; each graph by itself is compared on the CPU.
         announce: Called with the name of each graph and then of each sampler, before its turn.
 
     Raises:
@@ -161,7 +163,7 @@ def verify_engines(
             f"{engines} was built from another checkpoint ({manifest.checkpoint_fingerprint[:12]}) than {checkpoint} "
             f"({found[:12]}): rebuild it with lego-export build, or name the right --checkpoint"
         )
-    engine = load_engine(engines, threads=threads)
+    engine = load_engine(engines, device, threads)
     definitions = define_graphs(modules)
     samples = Samples(modules, definitions, frames)
     graphs = []
