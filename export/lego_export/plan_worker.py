@@ -144,7 +144,7 @@ def _refit(job: Mapping[str, Any]) -> Mapping[str, Any]:
     refit(engine, Path(job["source"]), logger)
     config = engine.create_serialization_config()
     config.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)
-    # Without it a plan cannot be refitted a second time; TensorRT before 10.14 has no such flag and needs none.
+    # So that the plan can be refitted a second time; TensorRT before 10.14 has no such flag.
     if hasattr(trt.SerializationFlag, "INCLUDE_REFIT"):
         config.set_flag(trt.SerializationFlag.INCLUDE_REFIT)
     write_whole(Path(job["target"]), memoryview(engine.serialize_with_config(config)))

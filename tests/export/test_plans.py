@@ -18,13 +18,15 @@ import pytest
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_core.plans import Machine, Plan, Plans, Profile, Range, find_plans
-from lego_export.plan_parity import largest_error, random_feeds
+from lego_export.plan_parity import PLAN_TOLERANCE, largest_error, random_feeds
 from lego_export.plan_worker import count_types, precision_note
 from lego_export.plans import PlanOptions, build_plans, check_refittable, check_room, plan_bytes, probe, refit_plans
 from lego_export.worker import Event, run_worker
+from lego_server.engines import load_engine
 from lego_server.engines.onnx_graph import OnnxGraph
 from lego_server.engines.profiles import Sizes, serving_profiles
 from lego_server.engines.tensorrt_library import check_version, require_tensorrt
+from lego_server.texts import PromptTokens
 
 from tests.export.conftest import Built
 from tests.export.scripted_plan_worker import CRASH_AT, FAIL_AT, MACHINE
@@ -324,3 +326,35 @@ def test_plans_without_weights_are_smaller_and_agree_with_their_graphs(machine: 
 
     assert unet.stat().st_size < size
     assert all(plan.error is not None for plan in stripped.plans.plans.values())
+
+
+@pytest.mark.gpu
+def test_a_server_answers_from_plans_as_from_its_graphs(machine: Machine, engines: Path) -> None:
+    build_plans(engines, PlanOptions(SMALL))
+    found, expected = (load_engine(engines, device, max_batch=2) for device in ("tensorrt-plans", "cpu"))
+    lego, channels = found.manifest.lego, found.manifest.latent.channels
+    side = lego.resolution // found.manifest.latent.factor
+    generator = np.random.default_rng(0)
+
+    def noise(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape).astype(np.float32)
+
+    pixels, vision = noise(3, lego.resolution, lego.resolution), noise(3, lego.vision.size, lego.vision.size)
+    states, latents = noise(5, found.manifest.decoder.hidden_size), [noise(channels, side, side) for _ in range(2)]
+    results = []
+    for engine in (found, expected):
+        frame = engine.encode_frames([pixels], [vision])[0]
+        read = engine.prefill(frame, PromptTokens(before=[1, 4], after=[7, 9]))
+        for token in (3, 5, 6):  # steps of one token, each with a longer cache
+            read = engine.extend([read.cache], [[token]])[0]
+        condition = engine.condition(frame, engine.texts.clip_ids("left hand"), states)
+        # Three times, so that the last is a recording's replay.
+        for _ in range(3):
+            noises = engine.denoise(latents, [500.0, 20.0], [condition] * 2, ("conditional", "image_only", "null"))
+        results.append([read.hidden_states, *noises, *engine.decode_latents(latents)])
+
+    for value, reference in zip(*results, strict=True):
+        assert np.abs(value - reference).max() <= PLAN_TOLERANCE * np.abs(reference).max()
+    # What the server takes at most is what the plans take; one token more is refused in words.
+    with pytest.raises(LegoError, match=r"graph token_embedding was asked for input_ids \[1, \d+\], its plan takes"):
+        found.prefill(found.encode_frames([pixels], [vision])[0], PromptTokens([1], [4] * 10_000))

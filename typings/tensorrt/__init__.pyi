@@ -65,6 +65,7 @@ class ILogger:
         WARNING: ILogger.Severity
         INFO: ILogger.Severity
         VERBOSE: ILogger.Severity
+
     def __init__(self) -> None: ...
     def log(self, severity: ILogger.Severity, msg: str) -> None: ...
 
