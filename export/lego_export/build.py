@@ -25,6 +25,7 @@ from lego_core.manifest import (
     NoiseSchedule,
 )
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_server.engines.onnx_graph import require_providers
 from lego_server.sampling.schedule import SigmaSchedule
 
 from lego_export.checking import spelled_out
@@ -66,6 +67,7 @@ def build_engines(
     weights: Precision | None = None,
     precision: Compute = "fp32",
     link: bool = False,
+    device: str = "cpu",
     announce: Announce = lambda graph: None,
 ) -> Manifest:
     """Exports every graph, checks each against torch, and puts the whole into an engine directory.
@@ -80,6 +82,7 @@ def build_engines(
         precision: What the graphs compute in. fp16 and bf16 are for GPUs, with islands in float32 chosen by
             measurement (`lego_export.islands`); int8 is for CPUs (`lego_export.quantise`).
         link: Hard-link the weight files, where the file system can, instead of copying them.
+        device: Where onnxruntime runs the graphs to check them, "cpu" or "cuda".
         announce: Called with each graph's name before its export.
 
     Returns:
@@ -90,6 +93,7 @@ def build_engines(
             from torch.
     """
     checkpoint, output = Path(checkpoint), Path(output)
+    require_providers(device)
     if precision == "fp16":
         weights = weights or "fp16"
     # Weights that are to be converted have to be in memory.
@@ -124,7 +128,7 @@ def build_engines(
             stage_weights(checkpoint, directory, weights, link or in_place)
             for name, source in TOKENIZERS.items():
                 shutil.copyfile(checkpoint / source, directory / name)
-            graphs, parity, precisions = _export_graphs(modules, directory, precision, announce)
+            graphs, parity, precisions = _export_graphs(modules, directory, precision, device, announce)
             manifest = _describe(checkpoint, modules, directory, graphs, parity, precision, precisions)
             manifest.save(directory)
             moved = [] if in_place else weight_files(directory)
@@ -140,7 +144,7 @@ def build_engines(
 
 
 def _export_graphs(
-    modules: LegoCheckpoint, directory: Path, precision: Compute, announce: Announce
+    modules: LegoCheckpoint, directory: Path, precision: Compute, device: str, announce: Announce
 ) -> tuple[dict[str, GraphSpec], dict[str, dict[str, float]], dict[str, GraphPrecision]]:
     """Writes and checks every graph; returns what the manifest says of them, their parity and their precision."""
     definitions = define_graphs(modules)
@@ -167,7 +171,7 @@ def _export_graphs(
         content = ir.to_proto(model).SerializeToString(deterministic=True)
         path.write_bytes(content)
         specs[name] = GraphSpec(path.name, hashlib.sha256(content).hexdigest(), definition.inputs, definition.outputs)
-        parity[name] = _check(name, path, definition, samples, precisions.get(name, GraphPrecision())).rounded()
+        parity[name] = _check(name, path, definition, samples, precisions.get(name, GraphPrecision()), device).rounded()
     if precision == "int8":
         keep_used_weights(directory, [spec.file for spec in specs.values()])
         specs = {name: replace(spec, sha256=_sha256(directory / spec.file)) for name, spec in specs.items()}
@@ -217,10 +221,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(name: str, path: Path, definition: GraphDefinition, samples: Samples, precision: GraphPrecision) -> Parity:
-    graph = spelled_out(path) if precision.compute in DTYPES else path
+def _check(
+    name: str, path: Path, definition: GraphDefinition, samples: Samples, precision: GraphPrecision, device: str
+) -> Parity:
+    graph = spelled_out(path) if precision.compute in DTYPES and device == "cpu" else path
     # One thread adds up in one order: the manifest's figures are the same at every build.
-    session = open_session(graph, threads=1, weights=path.parent)
+    session = open_session(graph, threads=1, weights=path.parent, device=device)
     parity = check_graph(session, definition, samples.feeds(name, _CHECKED_BATCH))
     if parity.relative > precision.tolerance:
         raise LegoError(

@@ -28,6 +28,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from lego_export import plan_commands
+
 if TYPE_CHECKING:
     from lego_export.describe import Cost
     from lego_export.pull import RemoteFile, Watch
@@ -173,8 +175,25 @@ def build(
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link the weight files, where possible, instead of copying them.")
     ] = False,
+    target: Annotated[
+        Literal["onnx", "tensorrt"], typer.Option(help="tensorrt: plans for this machine's GPU as well.")
+    ] = "onnx",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(
+            help="Where the graphs are checked; TensorRT needs cuda. Default: cpu, with --target tensorrt cuda."
+        ),
+    ] = None,
 ) -> None:
     """Builds an engine directory of a checkpoint and checks every graph against torch."""
+    if target == "tensorrt":
+        from lego_export.plans import PlanOptions, probe
+
+        if device == "cpu":
+            raise LegoError(
+                "--device is cpu, and TensorRT runs on NVIDIA GPUs only: leave it out, or --target tensorrt"
+            )
+        probe()  # known in a second; the graphs take minutes
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_export.build import build_engines
 
@@ -186,8 +205,10 @@ def build(
         def announce(graph: str) -> None:
             progress.update(task, description=graph, completed=graphs.index(graph))
 
+        # What checks plans is onnxruntime on the CPU, so that TensorRT needs no onnxruntime-gpu beside it.
+        checked_on = device if device and target == "onnx" else "cpu"
         manifest = build_engines(
-            checkpoint, engines, weights=weights, precision=precision, link=link, announce=announce
+            checkpoint, engines, weights=weights, precision=precision, link=link, device=checked_on, announce=announce
         )  # fmt: skip
         progress.update(task, description="done", completed=len(graphs))
     worst = max(manifest.parity, key=lambda graph: manifest.parity[graph]["max_abs_error"])
@@ -197,6 +218,12 @@ def build(
     )
     if manifest.precisions:
         _show_precisions(manifest)
+    if target == "tensorrt":
+        plan_commands.make_plans(engines, PlanOptions())
+
+
+app.command()(plan_commands.plans)
+app.command()(plan_commands.refit)
 
 
 @app.command()
@@ -210,6 +237,7 @@ def verify(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
+    device: Annotated[str, typer.Option(help="What paints, as lego-server's --device; graphs run on the CPU.")] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
 ) -> None:
     """Compares engines with the torch pipeline; exit code 1 if they differ by more than the stated tolerances."""
@@ -233,7 +261,7 @@ def verify(
             progress.update(task, description=stage, completed=stages.index(stage))
 
         verification = verify_engines(
-            engines, checkpoint or engines, frames, steps=steps, threads=threads, announce=announce
+            engines, checkpoint or engines, frames, steps=steps, threads=threads, device=device, announce=announce
         )  # fmt: skip
         progress.update(task, description="done", completed=len(stages))
     _show(verification)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from lego_core.errors import LegoError
+from lego_server.engines.onnx_graph import require_providers
 
 from lego_export.graphs import GraphDefinition
 from lego_export.samples import Feeds
@@ -57,16 +58,19 @@ def compare(expected: np.ndarray, found: np.ndarray) -> Parity:
     return Parity(float(difference.max()), float(difference.mean()), largest)
 
 
-def open_session(graph: Path | bytes, threads: int, weights: Path | None = None) -> ort.InferenceSession:
-    """Opens a graph on the CPU; a large one so that it takes little more memory than its weights as they are stored.
+def open_session(
+    graph: Path | bytes, threads: int, weights: Path | None = None, device: str = "cpu"
+) -> ort.InferenceSession:
+    """Opens a graph on the CPU or a GPU; a large one so that it takes little more memory than its weights as stored.
 
     Args:
         graph: Its file, or what would be in it.
         threads: 0 lets onnxruntime choose.
         weights: The folder that the graph's references start from, if it is not the file's own.
+        device: "cpu" or "cuda".
 
     Raises:
-        LegoError: onnxruntime refuses it.
+        LegoError: onnxruntime refuses it, or has no such device.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -78,11 +82,12 @@ def open_session(graph: Path | bytes, threads: int, weights: Path | None = None)
         # Folded, a half-precision weight and its Cast are a weight of twice the size; prepacked, there is a copy of it.
         disabled = ["ConstantFolding"]
         options.add_session_config_entry("session.disable_prepacking", "1")
+    # TF32 would round every product to 10 bits of mantissa, and hide what is looked for.
+    exact = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+    providers = [(provider, exact.get(provider, {})) for provider in require_providers(device)]
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
-        return ort.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
-        )  # fmt: skip
+        return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         what = "a graph" if isinstance(graph, bytes) else graph
         raise LegoError(f"onnxruntime cannot load {what} ({error}): rebuild it with lego-export build") from error

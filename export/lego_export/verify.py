@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,11 +149,12 @@ def verify_engines(
     batches: Sequence[int] = BATCHES,
     steps: int | None = None,
     threads: int = 0,
+    device: str = "cpu",
     announce: Callable[[str], None] = lambda stage: None,
 ) -> Verification:
     """Compares an engine directory with the checkpoint it was built from, by the tolerances in its manifest.
 
-    Half-precision graphs run with every rounding spelled out (`lego_export.checking`), for a CPU would skip some.
+    On a CPU half-precision graphs run with every rounding spelled out (`lego_export.checking`); it would skip some.
 
     Args:
         engines: The engine directory.
@@ -161,6 +163,7 @@ def verify_engines(
         batches: Batch sizes each graph is tried at.
         steps: Denoising steps; None takes the model's own.
         threads: Of onnxruntime; 0 lets it choose.
+        device: What runs the server's engine that paints; each graph by itself is compared on the CPU.
         announce: Called with the name of each graph and then of each sampler, before its turn.
 
     Raises:
@@ -177,11 +180,14 @@ def verify_engines(
     definitions = define_graphs(modules)
     samples = Samples(modules, definitions, frames)
     graphs, results = [], []
-    with checkable(engines, manifest) as directory:
-        engine = load_engine(directory, threads=threads)
+    # A GPU computes as the graphs say, so that nothing need be spelled out. What plans are made of is checked here.
+    graphs_on = "cuda" if device == "cuda" else "cpu"
+    with nullcontext(engines) if graphs_on == "cuda" else checkable(engines, manifest) as directory:
+        engine = load_engine(directory if device == "cpu" else engines, device, threads)
         for name in manifest.graph_names:
             announce(name)
-            session, definition = open_session(directory / manifest.graphs[name].file, threads), definitions[name]
+            definition = definitions[name]
+            session = open_session(directory / manifest.graphs[name].file, threads, device=graphs_on)
             graphs += [
                 GraphResult(
                     name, batch, check_graph(session, definition, samples.feeds(name, batch)),

@@ -101,7 +101,9 @@ def stored_precision(directory: Path, *parts: str) -> str:
     """
     files = weight_files(directory, parts) if parts else weight_files(directory)
     dtypes = {
-        "U8" if file.parts[0] == QUANTISED else tensor.dtype for file in files for tensor in read_header(directory, file)
+        "U8" if file.parts[0] == QUANTISED else tensor.dtype
+        for file in files
+        for tensor in read_header(directory, file)
     }
     return "+".join(sorted(_NAMES[dtype] for dtype in dtypes))
 

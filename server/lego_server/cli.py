@@ -30,6 +30,7 @@ class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
     tensorrt = "tensorrt"
+    tensorrt_plans = "tensorrt-plans"
     openvino = "openvino"
 
 
@@ -64,7 +65,7 @@ def serve(
     from lego_server.engines import load_engine
     from lego_server.server import serve as run_server
 
-    engine = load_engine(engines, device.value, threads)
+    engine = load_engine(engines, device.value, threads, max_batch)
     if engine.manifest.lego.notice:
         print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
     asyncio.run(run_server(engine, config, _announce))

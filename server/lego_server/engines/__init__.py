@@ -7,18 +7,21 @@ from pathlib import Path
 from lego_server.engines.base import Engine
 
 
-def load_engine(directory: Path, device: str = "cpu", threads: int = 0) -> Engine:
+def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1) -> Engine:
     """Loads an engine directory and checks all of it but the values of its weights (`lego-export verify` does that).
 
     Args:
         directory: Written by `lego-export build`.
-        device: A key of `lego_server.engines.onnx_graph.PROVIDERS`.
+        device: One of `lego_server.engines.devices.DEVICES`.
         threads: CPU threads within one graph; 0 lets the runtime choose.
+        max_batch: Most requests that will be given to one call; TensorRT wants to know before.
 
     Raises:
         LegoError: The directory is incomplete, a graph of it is altered, its format is not this software's, or the
             device is not there.
     """
-    from lego_server.engines.onnx import OnnxEngine  # onnxruntime takes a second to import; `--help` need not wait
+    from lego_server.engines.graph_engine import (
+        GraphEngine,
+    )  # onnxruntime takes a second to import; `--help` need not wait
 
-    return OnnxEngine.load(directory, device, threads)
+    return GraphEngine.load(directory, device, threads, max_batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ _PACKAGES = {
     "tensorrt": "onnxruntime-gpu",
     "openvino": "onnxruntime-openvino",
 }
+Provider = str | tuple[str, dict[str, str]]
+
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 
 
@@ -45,11 +47,18 @@ def require_providers(device: str) -> list[str]:
     return [provider for provider in PROVIDERS[device] if provider in available]
 
 
-class Graph:
-    """A graph that takes and gives NumPy arrays, or keeps outputs on its device."""
+class OnnxGraph:
+    """See `lego_server.engines.graph.Graph`."""
 
-    def __init__(self, name: str, path: Path, device: str, threads: int) -> None:
+    def __init__(self, name: str, path: Path, device: str, threads: int, providers: Sequence[Provider]) -> None:
         """Loads the graph.
+
+        Args:
+            name: The graph's.
+            path: The file.
+            device: A key of `PROVIDERS`.
+            threads: CPU threads; 0 lets the runtime choose.
+            providers: The device's, with their options.
 
         Raises:
             LegoError: The file is no graph this onnxruntime can run, or the device's provider refused it.
@@ -62,19 +71,18 @@ class Graph:
         # Each graph has its own threads: idle ones must not spin on the cores the next graph needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if name == "unet" else "0")
         options.log_severity_level = 4  # what goes wrong is raised; a log line beside it would only repeat it
-        providers = require_providers(device)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            self._session = ort.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # onnxruntime's exceptions share no public base class
             reason = " ".join(str(error).split())  # it may have several lines
             raise LegoError(
                 f"onnxruntime cannot load {path.name} or its weights ({reason}): rebuild it with lego-export build"
             ) from error
         self._session.disable_fallback()
-        used = self._session.get_providers()
-        if used[0] != providers[0]:
+        used, wanted = self._session.get_providers()[0], PROVIDERS[device][0]
+        if used != wanted:
             raise LegoError(
-                f"graph {name} runs on {used[0]}, not on {providers[0]}: check the driver, or choose another --device"
+                f"graph {name} runs on {used}, not on {wanted}: check the driver, or choose another --device"
             )
         self.name = name
         self._memory = "cuda" if device in ("cuda", "tensorrt") else "cpu"

@@ -1,4 +1,4 @@
-"""The engine that runs an engine directory's ONNX graphs with onnxruntime."""
+"""The engine that runs an engine directory's graphs, with onnxruntime or as TensorRT plans."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import onnxruntime as ort
 from lego_core.branches import Branch
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from numpy.typing import NDArray
 
 from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
+from lego_server.engines.devices import PLANS_DEVICE, open_graphs, require_device
+from lego_server.engines.graph import Graph, KeptTensor
 from lego_server.engines.interface import check_tensors, expected_interface
-from lego_server.engines.onnx_graph import Graph, require_providers
 from lego_server.texts import PromptTokens, Texts
 
 
@@ -29,7 +29,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Cache:
-    tensors: dict[str, ort.OrtValue]  # past_key.0 ...: (1, heads, length, head_dim)
+    tensors: dict[str, KeptTensor]  # past_key.0 ...: (1, heads, length, head_dim)
     length: int
 
 
@@ -48,19 +48,19 @@ class _Rows:
     network: str
     conditions: list[_Condition]
     branches: tuple[Branch, ...]
-    tensors: dict[str, ort.OrtValue]
+    tensors: dict[str, KeptTensor]
 
     def are_of(self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]) -> bool:
         same = len(conditions) == len(self.conditions) and all(map(is_, conditions, self.conditions))
         return same and (network, branches) == (self.network, self.branches)
 
 
-class OnnxEngine:
+class GraphEngine:
     """See `lego_server.engines.base.Engine`."""
 
     def __init__(self, manifest: Manifest, texts: Texts, graphs: dict[str, Graph], device: str) -> None:
         """Puts checked parts together; use `load`."""
-        self.name = f"onnx-{device}"
+        self.name = device if device == PLANS_DEVICE else f"onnx-{device}"
         self.manifest = manifest
         self.texts = texts
         self._text_encoder, self._frame_encoder = graphs["text_encoder"], graphs["frame_encoder"]
@@ -76,7 +76,7 @@ class OnnxEngine:
         self._rows: _Rows | None = None
 
     @classmethod
-    def load(cls, directory: Path, device: str = "cpu", threads: int = 0) -> Self:
+    def load(cls, directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1) -> Self:
         """Loads an engine directory.
 
         Raises:
@@ -85,7 +85,7 @@ class OnnxEngine:
         directory = Path(directory)
         if threads < 0:
             raise LegoError(f"threads is {threads}; give 1 or more, or 0 to let onnxruntime choose")
-        require_providers(device)
+        require_device(device)
         manifest = Manifest.load(directory)
         half = next(
             (name for name in manifest.graph_names if manifest.precision_of(name).compute in ("fp16", "bf16")), None
@@ -98,10 +98,11 @@ class OnnxEngine:
             )
         manifest.check_content(directory)
         texts = Texts.load(directory, manifest)
-        graphs = {}
+        open_graph = open_graphs(directory, manifest, device, threads, max_batch)
+        graphs: dict[str, Graph] = {}
         for name in manifest.graph_names:
             spec = manifest.graphs[name]
-            graph = graphs[name] = Graph(name, directory / spec.file, device, threads)
+            graph = graphs[name] = open_graph(name)
             expected_inputs, expected_outputs = expected_interface(manifest)[name]
             # Both must hold: what the manifest says of the file, and what the file is.
             for inputs, outputs in (
@@ -174,7 +175,7 @@ class OnnxEngine:
 
     def _gather(
         self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]
-    ) -> dict[str, ort.OrtValue]:
+    ) -> dict[str, KeptTensor]:
         """Returns the keys and values of a batch, one row for each condition's every branch."""
         if self._rows is None or not self._rows.are_of(network, conditions, branches):
             rows = [
