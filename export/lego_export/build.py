@@ -23,6 +23,7 @@ from lego_core.manifest import (
     LatentSpec,
     Manifest,
     NoiseSchedule,
+    TensorSpec,
 )
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.engines.onnx_graph import require_providers
@@ -162,6 +163,8 @@ def _export_graphs(
             share_weights(models[name], index, definition.parts)
         path = directory / f"{name}.onnx"
         model = models[name]
+        if precision == "fp16":
+            definition = _half_between_graphs(definition)
         if precision in DTYPES:
             feeds = samples.feeds(name, _CHECKED_BATCH)
             model, precisions[name] = choose_islands(model, precision, definition, feeds, directory)
@@ -176,6 +179,16 @@ def _export_graphs(
         keep_used_weights(directory, [spec.file for spec in specs.values()])
         specs = {name: replace(spec, sha256=_sha256(directory / spec.file)) for name, spec in specs.items()}
     return specs, parity, precisions
+
+
+def _half_between_graphs(definition: GraphDefinition) -> GraphDefinition:
+    """Returns a graph that takes and gives what stays on the device, caches, keys and values, in float16."""
+    kept = ("past_", "present_", "key.", "value.")
+
+    def half(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(spec, dtype="float16") if spec.name.startswith(kept) else spec for spec in specs)
+
+    return replace(definition, inputs=half(definition.inputs), outputs=half(definition.outputs))
 
 
 def _describe(

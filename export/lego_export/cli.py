@@ -1,10 +1,10 @@
-"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify, compare and info."""
+"""`lego-export`: from released weights to engines: pull, convert, describe, build, verify, compare and inspect."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,12 +26,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from lego_export import plan_commands
 
 if TYPE_CHECKING:
     from lego_export.describe import Cost
+    from lego_export.inspect import GraphCost
     from lego_export.pull import RemoteFile, Watch
     from lego_export.verify import Verification
 
@@ -307,29 +308,33 @@ def compare(
 
 
 @app.command()
-def info(engines: Engines) -> None:
-    """Says what an engine directory holds."""
+def inspect(
+    engines: Engines,
+    run: Annotated[bool, typer.Option("--run", help="Time every call on this machine's CPU.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every input and output.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
+) -> None:
+    """Says what an engine directory holds, and what each of its graphs takes."""
     manifest = Manifest.load(engines)
-    lego = manifest.lego
-    table = Table("", "", show_header=False, box=None)
-    for name, value in (
-        ("model", manifest.model_version),
-        ("notice", lego.notice or "none"),
-        ("licence", lego.licence),
-        ("precision", f"{manifest.precision}, opset {manifest.opset}"),
-        ("built with", ", ".join(f"{tool} {number}" for tool, number in manifest.tool_versions.items())),
-    ):
-        table.add_row(name, value)
-    console = Console()
-    console.print(table)
-    graphs = Table("graph", "bytes", "max error", "max value", title="Graphs and their distance from torch")
-    for name, graph in manifest.graphs.items():
-        parity = manifest.parity.get(name)
-        figures = ("", "") if parity is None else (f"{parity['max_abs_error']:.1e}", f"{parity['max_abs_value']:.3g}")
-        graphs.add_row(name, str((engines / graph.file).stat().st_size), *figures)
-    console.print(graphs)
+    from lego_export.inspect import inspect_engines, save_costs
+
+    quieten()
+    if json is not None:
+        check_output(json)
+    with _progress() as progress:
+        task = progress.add_task("reading the graphs", total=len(manifest.graph_names))
+
+        def announce(graph: str) -> None:
+            progress.update(task, description=graph, completed=manifest.graph_names.index(graph))
+
+        costs = inspect_engines(engines, run=run, threads=threads, announce=announce)
+    _show_manifest(manifest)
+    _show_graphs(costs, run, tensors)
     if manifest.precisions:
         _show_precisions(manifest)
+    if json is not None:
+        save_costs(costs, json)
 
 
 @app.command()
@@ -413,9 +418,46 @@ def _show_files(name: str, files: list[RemoteFile]) -> None:
     Console().print(table)
 
 
+def _show_manifest(manifest: Manifest) -> None:
+    lego = manifest.lego
+    table = Table("", "", show_header=False, box=None)
+    for name, value in (
+        ("model", manifest.model_version),
+        ("notice", lego.notice or "none"),
+        ("licence", lego.licence),
+        ("precision", f"{manifest.precision}, opset {manifest.opset}"),
+        ("built with", ", ".join(f"{tool} {number}" for tool, number in manifest.tool_versions.items())),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+    errors = Table(Column("graph", no_wrap=True), "max error", "max value", title="Distance from torch")
+    for name, parity in manifest.parity.items():
+        errors.add_row(name, f"{parity['max_abs_error']:.1e}", f"{parity['max_abs_value']:.3g}")
+    Console().print(errors)
+
+
+def _show_graphs(costs: Sequence[GraphCost], run: bool, tensors: bool) -> None:
+    table = Table(
+        Column("graph", no_wrap=True), "call", "weights, MB", "MFLOP", "activations, MB", *(["ms"] if run else []),
+        title="One call of each graph, for one query",
+    )  # fmt: skip
+    for cost in costs:
+        milliseconds = "not here" if cost.seconds is None else f"{1e3 * cost.seconds:.2f}"
+        table.add_row(
+            cost.graph, cost.call, f"{cost.weight_bytes / 1e6:.2f}", f"{cost.flops / 1e6:,.1f}",
+            f"{cost.activation_bytes / 1e6:.1f}", *([milliseconds] if run else []),
+        )  # fmt: skip
+    Console().print(table)
+    for cost in costs if tensors else ():
+        print(f"{cost.graph}, {cost.call}", *(f"  in  {each}" for each in cost.inputs), sep="\n")
+        print(*(f"  out {each}" for each in cost.outputs), sep="\n")
+
+
 def _show_precisions(manifest: Manifest) -> None:
-    table = Table("graph", "computes in", "but in fp32", "error", "without", "tolerance", "largest activation",
-                  title="Precision, and its cost against torch as a share of the largest value")  # fmt: skip
+    table = Table(
+        Column("graph", no_wrap=True), "computes in", "but in fp32", "error", "without", "tolerance", "largest value",
+        title="Precision: errors against torch as a share of the largest value, with and without what stays in fp32",
+    )  # fmt: skip
     for name in manifest.graph_names:
         each = manifest.precision_of(name)
         errors = ("" if error is None else f"{error:.1e}" for error in (each.error, each.error_without_islands))
@@ -465,4 +507,5 @@ def _show(verification: Verification) -> None:
             "failed" if each.failures else "ok",
         )  # fmt: skip
     console.print(frames)
-    console.print(f"{verification.equal_descriptions} of {len(verification.frames)} descriptions agree, word for word.")
+    agree, frames_in_all = verification.equal_descriptions, len(verification.frames)
+    console.print(f"{agree} of {frames_in_all} descriptions agree, word for word.")

@@ -122,8 +122,12 @@ def typed(model: ir.Model, inline: Sequence[tuple[str, str]] = ()) -> ir.Model:
     return ir.from_proto(proto)
 
 
-def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
+def infer_types(proto: onnx.ModelProto, propagate_values: bool = False) -> onnx.ModelProto:
     """Returns a copy with the type and, where it can be told, the shape of every value.
+
+    Args:
+        proto: Not changed but for its operators' names, and these are put back.
+        propagate_values: Work out shapes that the graph computes, too.
 
     Raises:
         LegoError: A type cannot be told, or two types meet that may not.
@@ -134,7 +138,9 @@ def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
     for node in groups:
         node.op_type = "InstanceNormalization"
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+        inferred = onnx.shape_inference.infer_shapes(
+            proto, check_type=True, strict_mode=True, data_prop=propagate_values
+        )
     except onnx.shape_inference.InferenceError as error:
         raise LegoError(f"the graph's types do not fit: {error}") from error
     for place in places:

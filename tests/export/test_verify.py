@@ -9,12 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from lego_core.config import GUIDED_SAMPLERS, GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_export.cli import main
+from lego_export.inspect import count_flops, peak_activation_bytes
 from lego_export.parity import Parity
+from lego_export.precision import typed
 from lego_export.samples import QUERIES, synthetic_frame
 from lego_export.verify import (
     FrameResult,
@@ -25,6 +28,7 @@ from lego_export.verify import (
     psnr,
     verify_engines,
 )
+from lego_model.checkpoint import LegoCheckpoint
 from lego_model.describe import describe
 from lego_model.pipeline import LegoPipeline
 from lego_server.engines import load_engine
@@ -111,7 +115,7 @@ def test_a_missing_checkpoint_argument_is_asked_for(built, monkeypatch, capsys) 
     assert "--checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["info", "verify"])
+@pytest.mark.parametrize("command", ["inspect", "verify"])
 def test_a_directory_without_engines_is_one_line_and_exit_code_2(
     command: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -125,8 +129,8 @@ def test_build_of_no_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path, monk
     assert "error: " in capsys.readouterr().err
 
 
-def test_info_shows_the_model_and_every_graph(built, monkeypatch, capsys) -> None:
-    assert run(monkeypatch, "info", built.engines) == 0
+def test_inspect_shows_the_model_and_every_graph(built, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "inspect", built.engines) == 0
     shown = capsys.readouterr().out
     assert built.manifest.model_version in shown
     assert all(f"│ {name} " in shown for name in built.manifest.graphs)
@@ -164,3 +168,32 @@ def test_a_damaged_picture_is_named_in_one_line(built, tmp_path: Path, monkeypat
 def test_psnr_of_a_known_error() -> None:
     assert psnr(np.zeros((3, 4, 4)), np.full((3, 4, 4), 0.02)) == pytest.approx(40.0)
     assert psnr(np.ones(3), np.ones(3)) == float("inf")
+
+
+def test_inspect_counts_operations_and_times_each_call(built, tmp_path: Path, monkeypatch, capsys) -> None:
+    report = tmp_path / "costs.json"
+    assert run(monkeypatch, "inspect", built.engines, "--run", "--threads", 1, "--tensors", "--json", report) == 0
+    costs = {(each["graph"], each["call"]): each for each in json.loads(report.read_text())}
+
+    assert {graph for graph, _ in costs} == set(built.manifest.graph_names)
+    assert all(each["seconds"] > 0 and each["activation_bytes"] > 0 for each in costs.values())
+    conditioner = LegoCheckpoint.load(built.checkpoint).conditioner
+    weights = {name: weight.numel() for name, weight in conditioner.named_parameters() if weight.ndim == 2}
+    lego = built.manifest.lego
+    image = 2 * lego.image_tokens * weights["image_projection.weight"]
+    counted = costs["conditioner", "queries"]["flops"]
+    attention = 4 * lego.text_tokens**2 * conditioner.config.vllm_width
+    rest = sum(weights.values()) - weights["image_projection.weight"]
+    assert counted == image + 2 * lego.text_tokens * rest + attention
+    assert "in  inputs_embeds float32" in capsys.readouterr().out
+
+
+def test_a_convolution_has_two_operations_to_a_multiply_add() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 3, 8, 8] x, float[4, 3, 3, 3] w) => (float[1, 4, 6, 6] z) { y = Conv(x, w) z = Relu(y) }"""
+    )
+    model = typed(model)
+    assert count_flops(model.graph) == 2 * 4 * 6 * 6 * 3 * 3 * 3
+    # The inputs stay until they are used; then what is read and what is made are there together.
+    assert peak_activation_bytes(model.graph) == 4 * (3 * 64 + 4 * 27 + 4 * 36)

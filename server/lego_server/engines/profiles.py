@@ -57,7 +57,7 @@ def serving_profiles(graph: str, manifest: Manifest, sizes: Sizes) -> tuple[Prof
         )
     if graph == "token_embedding":
         return (Profile("tokens", {"batch": batch, "tokens": Range(1, 1, max(longest_prompt, description))}),)
-    if graph.startswith("unet"):
+    if graph == "unet":
         return (Profile("branches", {"batch": Range(1, _BRANCHES, _BRANCHES * sizes.batch)}),)
     return (Profile("queries", {"batch": batch}),)
 
