@@ -18,7 +18,7 @@ from lego_export.graphs import GraphDefinition
 from lego_export.samples import Feeds
 
 # A graph with more weights than this is opened in as little memory as they take.
-_LARGE_BYTES = 2 * 2**30
+_LARGE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
