@@ -51,6 +51,7 @@ from lego_export.weights import (
 # The engine directory's copies of the tokenizers: where the server looks for them.
 TOKENIZERS = {"text_tokenizer.json": "tokenizer/tokenizer.json", "vllm_tokenizer.json": "vllm/tokenizer.json"}
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers")
+_ASIDE = ".building-"  # and the number of the process that builds there
 _CHECKED_BATCH = 3  # never traced: a size baked into a graph shows at once
 
 Compute = Literal["fp32", "fp16", "bf16", "int8"]
@@ -121,9 +122,10 @@ def build_engines(
         round_weights(modules, weights)
     is_new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
+    _remove_left_over(output)
     try:
         # Inside the output, so that moving the files into place is a rename on one file system.
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{_ASIDE}{os.getpid()}-", dir=output) as folder:
             directory = Path(folder)
             # An in-place build has the weights beside its graphs only while it checks them.
             stage_weights(checkpoint, directory, weights, link or in_place)
@@ -267,10 +269,30 @@ def _schedule(modules: LegoCheckpoint) -> NoiseSchedule:
     return NoiseSchedule(config.num_train_timesteps, config.beta_start, config.beta_end, config.prediction_type)
 
 
+def _remove_left_over(output: Path) -> None:
+    """Removes what builds have left that could not end, such as for want of memory."""
+    for folder in output.glob(f"{_ASIDE}*"):
+        process = folder.name.removeprefix(_ASIDE).partition("-")[0]
+        if process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere asking is not safe
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
 def _check_output(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise LegoError(f"{output} is a file; give a directory for the engines")
-    if not output.exists() or not any(output.iterdir()):
+    if not output.exists() or not any(file for file in output.iterdir() if not file.name.startswith(_ASIDE)):
         return
     if (output / "lego.json").exists():
         raise LegoError(f"{output} is another checkpoint, whose weights would be overwritten; choose another directory")

@@ -152,7 +152,7 @@ def measure_error(
 def measure_peaks(model: ir.Model, feeds: Sequence[Feeds], folder: Path) -> dict[str, Peak]:
     """Returns the largest absolute number of every float value of a graph but its weights, by the value's name.
 
-    The graph itself reduces each to one number, so activations are never all in memory.
+    The graph itself reduces each to one number as soon as it is there, so activations are never all in memory.
     """
     measured = typed(model)
     graph = measured.graph
@@ -164,9 +164,11 @@ def measure_peaks(model: ir.Model, feeds: Sequence[Feeds], folder: Path) -> dict
         peak = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0}, name=f"{value.name}.peak")
         magnitude.outputs[0].name, peak.outputs[0].name = f"{value.name}.magnitude", f"{value.name}.peak"
         peak.outputs[0].type, peak.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-        graph.extend([magnitude, peak])
+        producer = value.producer()
+        assert producer is not None
+        graph.insert_after(producer, [magnitude, peak])
         graph.outputs.append(peak.outputs[0])
-    runs = _run(measured, feeds, folder) if values else []
+    runs = _run(measured, feeds, folder, in_order=True) if values else []
     peaks = {
         str(value.name): Peak(str(value.name), max(float(run[place]) for run in runs))
         for place, value in enumerate(values)
@@ -262,9 +264,9 @@ def _within(graph: ir.Graph, constants: set[ir.Value], *, from_inputs: bool, pro
     return {node for node, number in passed.items() if number < products}
 
 
-def _run(model: ir.Model, feeds: Sequence[Feeds], folder: Path) -> list[list[np.ndarray]]:
+def _run(model: ir.Model, feeds: Sequence[Feeds], folder: Path, in_order: bool = False) -> list[list[np.ndarray]]:
     """Runs a graph beside its weights."""
-    session = open_session(ir.to_proto(model).SerializeToString(), threads=1, weights=folder)
+    session = open_session(ir.to_proto(model).SerializeToString(), threads=1, weights=folder, in_order=in_order)
     return [session.run(None, fit_types(session, each)) for each in feeds]
 
 

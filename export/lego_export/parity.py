@@ -59,7 +59,7 @@ def compare(expected: np.ndarray, found: np.ndarray) -> Parity:
 
 
 def open_session(
-    graph: Path | bytes, threads: int, weights: Path | None = None, device: str = "cpu"
+    graph: Path | bytes, threads: int, weights: Path | None = None, device: str = "cpu", in_order: bool = False
 ) -> ort.InferenceSession:
     """Opens a graph on the CPU or a GPU; a large one so that it takes little more memory than its weights as stored.
 
@@ -68,6 +68,8 @@ def open_session(
         threads: 0 lets onnxruntime choose.
         weights: The folder that the graph's references start from, if it is not the file's own.
         device: "cpu" or "cuda".
+        in_order: Run nodes in the graph's own order. Left to itself, onnxruntime runs what nobody waits for at the end,
+            and keeps its inputs until then.
 
     Raises:
         LegoError: onnxruntime refuses it, or has no such device.
@@ -77,6 +79,9 @@ def open_session(
     options.log_severity_level = 3
     if weights is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+    if in_order:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # among nodes that are ready, the first
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # would move nodes to the end
     disabled: list[str] = []
     if _weight_bytes(graph) > _LARGE_BYTES:
         # Folded, a half-precision weight and its Cast are a weight of twice the size; prepacked, there is a copy of it.

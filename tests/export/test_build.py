@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,3 +143,15 @@ def test_a_file_in_the_way_is_refused(built, tmp_path: Path) -> None:
 def _interrupt(graph: str) -> None:
     if graph == GRAPHS[1]:
         raise KeyboardInterrupt
+
+
+def test_what_a_killed_build_has_left_is_no_obstacle_and_is_removed(built, tmp_path: Path) -> None:
+    engines = tmp_path / "engines"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left, running = (engines / f".building-{each}-x" for each in (int(ended.stdout), os.getpid()))
+    for folder in (left, running):
+        folder.mkdir(parents=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(built.checkpoint, engines, announce=_interrupt)
+    assert [folder.name for folder in engines.iterdir()] == [running.name], "another build's folder is left alone"
