@@ -282,6 +282,7 @@ def compare(
     frame: Annotated[
         list[Path] | None, typer.Option(help="A picture to ask about, may be repeated; default: two synthetic ones.")
     ] = None,
+    query: Annotated[list[str] | None, typer.Option(help="What to ask, one to each --frame.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
 ) -> None:
@@ -300,7 +301,9 @@ def compare(
         def announce(name: str) -> None:
             progress.update(task, description=name, advance=1)
 
-        comparison = compare_engines(engines, checkpoint, frames, steps=steps, threads=threads, announce=announce)
+        comparison = compare_engines(
+            engines, checkpoint, frames, queries=query or (), steps=steps, threads=threads, announce=announce
+        )
     comparison.grid().save(out)
     for name, paintings in list(comparison.paintings.items())[1:]:
         print(f"{name}: {', '.join(f'{painting.psnr:.1f} dB' for painting in paintings)}")

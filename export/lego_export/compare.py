@@ -74,6 +74,7 @@ def compare_engines(
     checkpoint: Path,
     frames: Sequence[Image.Image],
     *,
+    queries: Sequence[str] = (),
     steps: int | None = None,
     threads: int = 0,
     announce: Callable[[str], None] = lambda name: None,
@@ -85,23 +86,27 @@ def compare_engines(
             (`lego_export.checking`).
         checkpoint: What they were built from.
         frames: RGB pictures to ask about.
+        queries: What to ask, one to a frame; some of our own if there are none.
         steps: Denoising steps; None takes the model's own.
         threads: Of onnxruntime; 0 lets it choose.
         announce: Called with the name of each side before its turn.
 
     Raises:
-        LegoError: A directory is not what it should be, or comes from another checkpoint.
+        LegoError: A directory is not what it should be or comes from another checkpoint, or there are not as many
+            queries as frames.
     """
+    queries = queries or [QUERIES[index % len(QUERIES)] for index in range(len(frames))]
+    if len(queries) != len(frames):
+        raise LegoError(f"there are {len(frames)} frames and {len(queries)} queries: give one to each, or none")
     manifests = [Manifest.load(directory) for directory in directories]
     found = fingerprint(checkpoint)
     for directory, manifest in zip(directories, manifests, strict=True):
         if manifest.checkpoint_fingerprint != found:
             raise LegoError(f"{directory} was built from another checkpoint than {checkpoint}: compare those of one")
     announce("torch")
-    modules = LegoCheckpoint.load(checkpoint)
+    modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=True)
     pipeline = LegoPipeline(modules)
     guidance = pipeline.config.guidance
-    queries = [QUERIES[index % len(QUERIES)] for index in range(len(frames))]
     words = []
     for frame, query in zip(frames, queries, strict=True):
         image = pipeline.embed(frame)
