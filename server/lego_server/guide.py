@@ -39,15 +39,17 @@ class Guide:
         """
         defaults = engine.manifest.lego.guidance
         # A model cannot be sampled in more steps than it was trained with.
-        self.max_steps = min(config.max_steps, engine.manifest.schedule.train_timesteps)
-        if defaults.steps > config.max_steps:
+        self.max_steps = min(config.limits.max_steps, engine.manifest.schedule.train_timesteps)
+        if defaults.steps > config.limits.max_steps:
             raise LegoError(
-                f"max_steps is {config.max_steps}, but this model's default is {defaults.steps} steps: raise it"
+                f"max_steps is {config.limits.max_steps}, but this model's default is {defaults.steps} steps: raise it"
             )
         self.config = config
         self.engine_name = engine.name
         self.manifest: Manifest = engine.manifest
-        self.engine_loop = EngineLoop(engine, config.max_active, config.max_waiting, config.max_batch)
+        self.engine_loop = EngineLoop(
+            engine, config.engine.max_active, config.engine.max_waiting, config.engine.max_batch
+        )
         self._texts = engine.texts
         self._assistant = Assistant(engine.manifest, engine.texts)
 
@@ -58,12 +60,13 @@ class Guide:
             RequestError: INVALID, naming the field, its value and its range.
         """
         arrived = time.perf_counter()
-        limit = self.config.max_query_characters
+        limit = self.config.limits.max_query_characters
         if not text.strip():
             raise RequestError(Reason.INVALID, "the query is empty; ask for example 'how do I open the drawer?'")
         if len(text) > limit:
             raise RequestError(Reason.INVALID, f"the query has {len(text)} characters; the limit is {limit}")
-        options = resolve_options(wishes, self.manifest.lego, self.max_steps, self.config.max_description_characters)
+        longest = self.config.limits.max_description_characters
+        options = resolve_options(wishes, self.manifest.lego, self.max_steps, longest)
         try:
             prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:
@@ -76,7 +79,7 @@ class Guide:
         Raises:
             RequestError: INVALID: not a picture, damaged, or above a limit.
         """
-        return await asyncio.to_thread(prepare_frame, data, self.config, self.manifest.lego)
+        return await asyncio.to_thread(prepare_frame, data, self.config.limits, self.manifest.lego)
 
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener) -> Job:
         """Hands a query to the engine loop; `listener` hears its events on the running event loop.

@@ -64,14 +64,14 @@ class GuidanceServer:
             LegoError: The address cannot be listened on.
         """
         await self._set_health(_NOT_SERVING)
-        host = self._config.host
+        host = self._config.server.host
         host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{self._config.port}")
+            self.port = self._server.add_insecure_port(f"{host}:{self._config.server.port}")
         except RuntimeError as error:
             await self._guide.close()
             raise LegoError(
-                f"cannot listen on {host}:{self._config.port}: the port is taken or the address is not this "
+                f"cannot listen on {host}:{self._config.server.port}: the port is taken or the address is not this "
                 "machine's; choose another --port (0 takes any free one) or --host"
             ) from error
         self.address = f"{host}:{self.port}"
@@ -102,7 +102,7 @@ class GuidanceServer:
         """Refuses new work, lets queries in flight finish within `shutdown_seconds`, and ends."""
         await self._set_health(_NOT_SERVING)
         self._service.drain()
-        await self._server.stop(self._config.shutdown_seconds)
+        await self._server.stop(self._config.server.shutdown_seconds)
         await self._guide.close()
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -124,8 +124,8 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
     try:
-        if not _is_loopback(config.host):
-            announce(f"warning: {config.host} is reachable from other machines, and there is no authentication")
+        if not _is_loopback(config.server.host):
+            announce(f"warning: {config.server.host} is reachable from other machines, and there is no authentication")
         asked_to_stop = asyncio.create_task(stopping.wait())
         warming = asyncio.create_task(server.warm_up())
         await asyncio.wait((warming, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
@@ -135,16 +135,16 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
         await warming
         announce(f"listening on {server.address}")
         await asked_to_stop
-        _log.info("stopping: queries in flight have %.0f s", config.shutdown_seconds)
+        _log.info("stopping: queries in flight have %.0f s", config.server.shutdown_seconds)
     finally:
         await server.stop()
 
 
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
-    keepalive_ms = int(1000 * config.keepalive_seconds)
+    keepalive_ms = int(1000 * config.server.keepalive_seconds)
     return [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.max_send_message_length", config.limits.message_bytes),
         # Two servers on one port would share its connections at random; the second must fail instead.
         ("grpc.so_reuseport", 0),
         # Finds clients that vanished without a word, so that their work is freed.

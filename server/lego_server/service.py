@@ -41,7 +41,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
     ) -> None:
         """A wearer's session; a closed or broken stream drops its work."""
         await self._refuse_if_draining(context)
-        if len(self._sessions) >= self._guide.config.max_sessions:
+        if len(self._sessions) >= self._guide.config.sessions.max_sessions:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"the server has {len(self._sessions)} sessions, its limit; try again later",
@@ -94,16 +94,16 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         return pb.SessionStarted(session_id=session.session_id, server=self._server_info())
 
     def _server_info(self) -> pb.ServerInfo:
-        lego, config = self._guide.manifest.lego, self._guide.config
+        lego, limits = self._guide.manifest.lego, self._guide.config.limits
         return pb.ServerInfo(
             model_name=lego.name,
             model_version=self._guide.manifest.model_version,
             engine=self._guide.engine_name,
             resolution=lego.resolution,
             max_steps=self._guide.max_steps,
-            max_image_bytes=config.max_image_bytes,
-            max_image_pixels=config.max_image_pixels,
-            max_query_characters=config.max_query_characters,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_query_characters=limits.max_query_characters,
             defaults=pb.GuidanceOptions(
                 steps=lego.guidance.steps,
                 text_scale=lego.guidance.text_scale,

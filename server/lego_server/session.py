@@ -71,7 +71,7 @@ class Session:
                 newest = next(reversed(self._frames))
                 raise RequestError(Reason.INVALID, f"its id must be above {newest}, the newest frame's")
             # A header may hold thousands of entries to walk through, so even this leaves the event loop.
-            await asyncio.to_thread(check_frame, data, self._guide.config)
+            await asyncio.to_thread(check_frame, data, self._guide.config.limits)
         except RequestError as error:
             self._tell_failure(0, error.reason, f"frame {frame_id}: {error}")
             return
