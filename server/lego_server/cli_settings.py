@@ -22,7 +22,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     Its first parameter is then the `ServerConfig` they make: defaults, then the file, then what was typed.
     """
-    first, *others = inspect.signature(command, eval_str=True).parameters.values()
+    _, *others = inspect.signature(command, eval_str=True).parameters.values()
     keys = {
         f"{section}__{each.name}": (section, each)
         for section, kind in ServerConfig.sections().items() for each in settings_of(kind)

@@ -58,8 +58,8 @@ class Limits(Section):
         50_000_000, "Largest frame, decoded, in pixels; Pillow itself opens none above 178 million.", 64, 178_000_000
     )
     max_message_bytes: int | None = setting(
-        None, "Largest gRPC message in bytes, above max_image_bytes: a larger one ends its call. Unset: 16 MiB, or more "
-        "where max_image_bytes needs it.", 4096, 2**31 - 1,
+        None, "Largest gRPC message in bytes, above max_image_bytes: a larger one ends its call; unset: 16 MiB, or "
+        "more where max_image_bytes needs it.", 4096, 2**31 - 1,
     )  # fmt: skip
     max_query_characters: int = setting(500, "Longest query, in characters.", 1, 100_000)
     max_description_characters: int = setting(1000, "Longest description a client may give, in characters.", 1, 100_000)

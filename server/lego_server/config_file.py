@@ -52,7 +52,7 @@ def load_config(path: Path, base: ServerConfig | None = None) -> ServerConfig:
 
 
 def write_config(config: ServerConfig) -> str:
-    """Returns a config file that says every setting, with what each means and may be; what is unset is commented out."""
+    """Returns a config file with every setting, what each means and may be; what is unset is commented out."""
     lines = []
     for name, section in ServerConfig.sections().items():
         assert section.__doc__ is not None

@@ -22,6 +22,7 @@ class PreparedFrame:
         vision_pixels: (3, V, V) float32, normalised for the vision tower.
         width: Of the frame as captured, in pixels.
         height: Of the frame as captured, in pixels.
+        arrived: `time.perf_counter()` when it came in.
         features: The engine's encoding, kept from the first query on, so that a second one need not encode again.
     """
 
@@ -29,6 +30,7 @@ class PreparedFrame:
     vision_pixels: Array
     width: int
     height: int
+    arrived: float = 0.0
     features: FrameFeatures | None = None
 
 
@@ -48,7 +50,7 @@ def check_frame(data: bytes, limits: Limits) -> None:
         raise RequestError(Reason.INVALID, str(error)) from error
 
 
-def prepare_frame(data: bytes, limits: Limits, lego: LegoConfig) -> PreparedFrame:
+def prepare_frame(data: bytes, limits: Limits, lego: LegoConfig, arrived: float = 0.0) -> PreparedFrame:
     """Decodes a frame and makes both networks' inputs of it; tens of milliseconds, so not for the event loop.
 
     Raises:
@@ -64,4 +66,5 @@ def prepare_frame(data: bytes, limits: Limits, lego: LegoConfig) -> PreparedFram
         vision_pixels=frame_to_vision_pixels(image, lego.vision),
         width=image.width,
         height=image.height,
+        arrived=arrived,
     )

@@ -1,4 +1,4 @@
-"""Logs for people and for machines: every line has its event's name and fields; never a picture, never a query's words."""
+"""Logs for people and for machines: an event's name and fields; never a picture or a query's words."""
 
 from __future__ import annotations
 
