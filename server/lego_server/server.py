@@ -56,6 +56,11 @@ class GuidanceServer:
         self.address = ""
 
     @property
+    def telemetry(self) -> Telemetry:
+        """What the server observes of itself."""
+        return self._guide.telemetry
+
+    @property
     def live_queries(self) -> int:
         """Queries the engine loop holds."""
         return self._guide.engine_loop.live
