@@ -17,6 +17,7 @@ from rich.table import Table
 from lego_server.cli_settings import takes_settings
 from lego_server.config import ServerConfig
 from lego_server.config_file import write_config
+from lego_server.doctor.command import doctor
 from lego_server.logs import setup_logging
 
 app = typer.Typer(
@@ -47,6 +48,9 @@ def serve(
     if engine.manifest.lego.notice:
         print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
     asyncio.run(run_server(engine, config, _announce))
+
+
+app.command()(doctor)
 
 
 @app.command("config")
