@@ -14,6 +14,7 @@ from lego_core.manifest import Manifest
 from rich.console import Console
 from rich.table import Table
 
+from lego_server.bench.command import bench
 from lego_server.cli_settings import takes_settings
 from lego_server.config import ServerConfig
 from lego_server.config_file import write_config
@@ -51,6 +52,7 @@ def serve(
 
 
 app.command()(doctor)
+app.command()(bench)
 
 
 @app.command("config")
