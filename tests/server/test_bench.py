@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lego_core.errors import LegoError
@@ -26,7 +27,7 @@ from tests.server.harness import picture, running
 BENCH = [sys.executable, "-m", "lego_server", "bench"]
 
 
-async def measured(engine: FakeEngine, load: Load, **config: int) -> Measurement:
+async def measured(engine: FakeEngine, load: Load, **config: Any) -> Measurement:
     async with running(engine, **config) as server:
         address = f"127.0.0.1:{server.server.port}"
         return await measure(address, load, Questions(False, None, 0), asyncio.Event())
@@ -64,7 +65,7 @@ async def test_an_open_loops_queries_are_due_whether_or_not_the_server_keeps_up(
 
 
 async def test_refusals_are_retried_in_a_closed_loop_and_counted_in_an_open_one() -> None:
-    config = {"max_active": 1, "max_waiting": 0}
+    config: dict[str, Any] = {"max_active": 1, "max_waiting": 0}
     closed = await measured(FakeEngine(delay=0.004), Load(wearers=3, count=4, warm_up=0), **config)
     assert {sample.outcome for sample in closed.samples} == {"answered"}
     retried = summarise(closed)["retries"]
