@@ -141,17 +141,29 @@ def test_the_command_starts_a_server_of_its_own_and_leaves_figures_and_a_plot(en
 
 
 def test_ctrl_c_writes_what_there_is(engines: Path, tmp_path: Path) -> None:
-    out = tmp_path / "some.json"
-    arguments = ["--engines", str(engines), "--threads", "1", "--wearers", "1", "--seconds", "600", "--steps", "20"]
-    process = subprocess.Popen(
-        [*BENCH, *arguments, "--no-plot", "--json", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(6)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    out, log = tmp_path / "some.json", tmp_path / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "lego_server", "serve", "--engines", str(engines), "--port", "0", "--verbose"],
+            stdout=subprocess.PIPE, stderr=output, text=True,
+        )  # fmt: skip
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[-1]
+    arguments = ["--server", address, "--wearers", "1", "--seconds", "600", "--no-plot", "--json", str(out)]
+    process = subprocess.Popen([*BENCH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while log.read_text().count("query_answered") < 5 and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        server.kill()
+        server.communicate()
     assert process.returncode == 130, errors
     assert errors == f"stopped: what was measured until then is above and in {out}\n"
-    assert json.loads(out.read_text())["summary"]["stopped"] is True
+    summary = json.loads(out.read_text())["summary"]
+    assert summary["stopped"] is True and summary["answered"] >= 2
 
 
 @pytest.mark.parametrize(
