@@ -107,6 +107,7 @@ def _wait_until_listening(process: subprocess.Popen[str], log: Path) -> str:
         _stop_if_asked()
         if select.select([process.stdout], [], [], _POLL_SECONDS)[0]:
             line = process.stdout.readline() or "it has ended"
+    _stop_if_asked()  # Ctrl-C reaches the server too, which may then have ended before it listened
     if not line.startswith("listening on "):
         told = log.read_text(errors="replace").strip().splitlines() or [line or f"no sign in {_START_SECONDS:g} s"]
         raise LegoError(f"the server did not start: {told[-1]} (its whole log is {log})")
