@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from lego_server.config import ServerConfig
+from lego_server.config import EngineSettings, Limits
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,13 +28,11 @@ def plans(
     engines: Engines,
     max_batch: Annotated[
         int, typer.Option(min=1, max=256, help="Queries per engine call, as lego-server's --max-batch.")
-    ] = ServerConfig.max_batch,
-    query_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest query, in tokens.")
-    ] = ServerConfig.max_query_characters,
+    ] = EngineSettings.max_batch,
+    query_tokens: Annotated[int, typer.Option(min=1, help="Longest query, in tokens.")] = Limits.max_query_characters,
     description_tokens: Annotated[
         int, typer.Option(min=1, help="Longest description, in tokens.")
-    ] = ServerConfig.max_description_characters,
+    ] = Limits.max_description_characters,
     level: Annotated[int, typer.Option(min=0, max=5, help="TensorRT's optimisation level: higher builds longer.")] = 3,
     workspace: Annotated[
         float | None, typer.Option(help="Most GPU memory, in GB, for one layer to work in; default: all.")

@@ -1,74 +1,59 @@
-"""`lego-server`: serve an engine directory, or say what is in it."""
+"""`lego-server`: serve an engine directory, say what is in it, and what the settings are."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from lego_core.command import run_command
+from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from rich.console import Console
 from rich.table import Table
 
+from lego_server.cli_settings import takes_settings
 from lego_server.config import ServerConfig
+from lego_server.config_file import write_config
+from lego_server.logs import setup_logging
 
 app = typer.Typer(
     help="Serves egocentric action guidance over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False,
     add_completion=False,
 )  # fmt: skip
-_DEFAULTS = ServerConfig()
-
-
-class Device(StrEnum):
-    """What runs the graphs."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
-    tensorrt_plans = "tensorrt-plans"
-    openvino = "openvino"
-
-
 Engines = Annotated[Path, typer.Option("--engines", help="Engine directory, as lego-export build writes it.")]
 
 
 @app.command()
+@takes_settings
 def serve(
-    engines: Engines,
-    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = _DEFAULTS.host,
-    port: Annotated[int, typer.Option(help="TCP port; 0 takes any free one.")] = _DEFAULTS.port,
-    device: Annotated[Device, typer.Option(help="What runs the model.")] = Device.cpu,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 lets onnxruntime choose.")] = 0,
-    max_active: Annotated[int, typer.Option(help="Queries served in turns.")] = _DEFAULTS.max_active,
-    max_waiting: Annotated[int, typer.Option(help="Queries that may wait behind them.")] = _DEFAULTS.max_waiting,
-    max_batch: Annotated[int, typer.Option(help="Queries per engine call; 1 on a CPU.")] = _DEFAULTS.max_batch,
-    max_steps: Annotated[int, typer.Option(help="Most denoising steps of one query.")] = _DEFAULTS.max_steps,
-    max_image_bytes: Annotated[int, typer.Option(help="Largest frame, encoded.")] = _DEFAULTS.max_image_bytes,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query.")] = False,
+    config: ServerConfig,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query: --log-level info.")] = False,
 ) -> None:
     """Serve guidance until stopped with Ctrl-C or SIGTERM."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )  # fmt: skip
-    config = ServerConfig(
-        host=host, port=port, max_active=max_active, max_waiting=max_waiting, max_batch=max_batch,
-        max_steps=max_steps, max_image_bytes=max_image_bytes,
-        max_message_bytes=max(_DEFAULTS.max_message_bytes, max_image_bytes + 2**20),
-    )  # fmt: skip
+    if verbose:
+        config = config.with_values({"logging": {"level": "info"}})
+    setup_logging(config.logging.format, config.logging.level)
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import load_engine
     from lego_server.server import serve as run_server
 
-    engine = load_engine(engines, device.value, threads, max_batch)
+    settings = config.engine
+    if settings.directory is None:
+        raise LegoError("no engine directory is named: give --engines DIR, or [engine] directory in the config file")
+    engine = load_engine(Path(settings.directory), settings.device, settings.threads, settings.max_batch)
     if engine.manifest.lego.notice:
         print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
     asyncio.run(run_server(engine, config, _announce))
+
+
+@app.command("config")
+@takes_settings
+def print_config(config: ServerConfig) -> None:
+    """Print the effective configuration as a config file: defaults, then --config, then options."""
+    print(write_config(config), end="")
 
 
 @app.command()

@@ -1,64 +1,148 @@
-"""How a server is set up: where it listens and what it allows."""
+"""How a server is set up: every key there is, in sections, each with its default, its range and what it means.
+
+A new section is a frozen dataclass of `setting`s here or in a module of its own, and one line in `ServerConfig`.
+`docs/operations.md` says how files and options set them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from lego_core.errors import LegoError
 
+from lego_server.settings import Section, setting
+
+DEVICES = ("cpu", "cuda", "tensorrt", "tensorrt-plans", "openvino")
+_SPARE_BYTES = 2**20  # of a message, beside the frame in it
+
 
 @dataclass(frozen=True)
-class ServerConfig:
-    """Every limit of a server; each has a default that suits one machine.
+class Listening(Section):
+    """`[server]`: where it listens, and how it stops."""
 
-    Attributes:
-        host: Address to listen on. The default answers this machine only: there is no authentication.
-        port: TCP port; 0 takes any free one.
-        max_image_bytes: Largest encoded frame.
-        max_image_pixels: Largest decoded frame; Pillow itself opens none above 178 million.
-        max_message_bytes: Largest gRPC message; a larger one ends its call, so it leaves room above `max_image_bytes`.
-        max_query_characters: Longest query.
-        max_description_characters: Longest description a client may give.
-        max_steps: Most denoising steps of one query.
-        max_active: Queries that share the engine in turns; each holds its caches in the engine's memory.
-        max_waiting: Queries that may wait behind those; one more is refused.
-        max_batch: Queries whose engine calls may run as one. 1 keeps every picture bit-identical whatever runs
-            beside it, and is fastest on a CPU.
-        max_sessions: Open `Guide` streams.
-        shutdown_seconds: Time for queries in flight to finish after a request to stop.
-        keepalive_seconds: How often an idle connection is checked, so that a vanished client frees its work.
-    """
+    host: str = setting("127.0.0.1", "Address to listen on; the default is this machine only.")
+    port: int = setting(50051, "TCP port; 0 takes any free one.", 0, 65535)
+    shutdown_seconds: float = setting(
+        10.0, "Time for queries in flight to finish after a request to stop, in seconds.", 0, 600
+    )
+    keepalive_seconds: float = setting(
+        20.0, "How often an idle connection is checked, so that a vanished client frees its work, in seconds.", 1, 3600
+    )
 
-    host: str = "127.0.0.1"
-    port: int = 50051
-    max_image_bytes: int = 8 * 2**20
-    max_image_pixels: int = 50_000_000
-    max_message_bytes: int = 16 * 2**20
-    max_query_characters: int = 500
-    max_description_characters: int = 1000
-    max_steps: int = 1000
-    max_active: int = 4
-    max_waiting: int = 16
-    max_batch: int = 1
-    max_sessions: int = 64
-    shutdown_seconds: float = 10.0
-    keepalive_seconds: float = 20.0
+
+@dataclass(frozen=True)
+class EngineSettings(Section):
+    """`[engine]`: what runs the model, and how queries share it."""
+
+    directory: str | None = setting(None, "Engine directory, as lego-export build writes it.", option="--engines")
+    device: str = setting("cpu", "What runs the model.", choices=DEVICES)
+    threads: int = setting(0, "CPU threads; 0 lets onnxruntime choose.", 0, 1024)
+    max_active: int = setting(4, "Queries served in turns; each holds its caches in the engine's memory.", 1, 256)
+    max_waiting: int = setting(16, "Queries that may wait behind them; one more is refused.", 0, 100_000)
+    max_batch: int = setting(
+        1, "Queries per engine call; 1 keeps every picture bit-identical whatever runs beside it, and is fastest on a "
+        "CPU.", 1, 256,
+    )  # fmt: skip
+    engine_call_seconds: float = setting(
+        60.0, "Longest one engine call may take before health says that the engine is stuck, in seconds.", 0.1, 86_400
+    )
+
+
+@dataclass(frozen=True)
+class Limits(Section):
+    """`[limits]`: what one query may ask for."""
+
+    max_image_bytes: int = setting(8 * 2**20, "Largest frame, encoded, in bytes.", 1024, 2**30)
+    max_image_pixels: int = setting(
+        50_000_000, "Largest frame, decoded, in pixels; Pillow itself opens none above 178 million.", 64, 178_000_000
+    )
+    max_message_bytes: int | None = setting(
+        None, "Largest gRPC message in bytes, above max_image_bytes: a larger one ends its call; unset: 16 MiB, or "
+        "more where max_image_bytes needs it.", 4096, 2**31 - 1,
+    )  # fmt: skip
+    max_query_characters: int = setting(500, "Longest query, in characters.", 1, 100_000)
+    max_description_characters: int = setting(1000, "Longest description a client may give, in characters.", 1, 100_000)
+    max_steps: int = setting(1000, "Most denoising steps of one query.", 1, 1000)
 
     def __post_init__(self) -> None:
-        if not self.host:
-            raise LegoError("host is empty; give an address such as 127.0.0.1")
-        for name, low, high in (
-            ("port", 0, 65535), ("max_image_bytes", 1024, 2**30), ("max_image_pixels", 64, 178_000_000),
-            ("max_message_bytes", 4096, 2**31 - 1), ("max_query_characters", 1, 100_000),
-            ("max_description_characters", 1, 100_000), ("max_steps", 1, 1000), ("max_active", 1, 256),
-            ("max_waiting", 0, 100_000), ("max_batch", 1, 256), ("max_sessions", 1, 100_000),
-            ("shutdown_seconds", 0, 600), ("keepalive_seconds", 1, 3600),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise LegoError(f"{name} is {value}; it must lie between {low} and {high}")
-        if self.max_message_bytes <= self.max_image_bytes:
+        super().__post_init__()
+        if self.message_bytes <= self.max_image_bytes:
             raise LegoError(
                 f"max_message_bytes is {self.max_message_bytes}; it must be above the {self.max_image_bytes} of "
                 "max_image_bytes"
             )
+
+    @property
+    def message_bytes(self) -> int:
+        """Largest gRPC message, in bytes."""
+        return self.max_message_bytes or max(16 * 2**20, self.max_image_bytes + _SPARE_BYTES)
+
+
+@dataclass(frozen=True)
+class Sessions(Section):
+    """`[sessions]`: wearers."""
+
+    max_sessions: int = setting(64, "Open Guide streams.", 1, 100_000)
+
+
+@dataclass(frozen=True)
+class Logging(Section):
+    """`[logging]`: what is written to stderr."""
+
+    format: str = setting("text", "One line of text or of JSON for each event.", choices=("text", "json"),
+                          option="--log-format")  # fmt: skip
+    level: str = setting("warning", "Least severity that is written; info has one line per query.",
+                         choices=("debug", "info", "warning", "error"), option="--log-level")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MetricsSettings(Section):
+    """`[metrics]`: figures for Prometheus."""
+
+    port: int | None = setting(
+        None, "Port of http://HOST:PORT/metrics; 0 takes any free one, unset serves none.", 0, 65535,
+        option="--metrics-port",
+    )  # fmt: skip
+    host: str = setting("127.0.0.1", "Address it listens on; the default is this machine only.",
+                        option="--metrics-host")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TracingSettings(Section):
+    """`[tracing]`: OpenTelemetry."""
+
+    endpoint: str | None = setting(
+        None, "Where spans go by OTLP over gRPC, such as http://localhost:4317; unset records none.",
+        option="--trace-endpoint",
+    )  # fmt: skip
+    ratio: float = setting(
+        1.0, "Share of traces recorded, where the client has not decided.", 0, 1, option="--trace-ratio"
+    )
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Every setting of a server; each has a default that suits one machine. A field is a section of the file."""
+
+    server: Listening = field(default_factory=Listening)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    limits: Limits = field(default_factory=Limits)
+    sessions: Sessions = field(default_factory=Sessions)
+    logging: Logging = field(default_factory=Logging)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Section]]:
+        """Returns every section by name."""
+        return {each.name: each.default_factory for each in fields(cls)}  # type: ignore[misc]
+
+    def with_values(self, values: dict[str, dict[str, Any]]) -> Self:
+        """Returns this with other values, by section and key.
+
+        Raises:
+            LegoError: A value is of another type or outside its range.
+        """
+        sections = {name: replace(getattr(self, name), **keys) for name, keys in values.items()}
+        return replace(self, **sections)

@@ -8,7 +8,7 @@ from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.images import decode_image, frame_to_pixels, frame_to_vision_pixels, open_image
 
-from lego_server.config import ServerConfig
+from lego_server.config import Limits
 from lego_server.engines.base import Array, FrameFeatures
 from lego_server.failures import Reason, RequestError
 
@@ -22,6 +22,7 @@ class PreparedFrame:
         vision_pixels: (3, V, V) float32, normalised for the vision tower.
         width: Of the frame as captured, in pixels.
         height: Of the frame as captured, in pixels.
+        arrived: `time.perf_counter()` when it came in.
         features: The engine's encoding, kept from the first query on, so that a second one need not encode again.
     """
 
@@ -29,34 +30,35 @@ class PreparedFrame:
     vision_pixels: Array
     width: int
     height: int
+    arrived: float = 0.0
     features: FrameFeatures | None = None
 
 
-def check_frame(data: bytes, config: ServerConfig) -> None:
+def check_frame(data: bytes, limits: Limits) -> None:
     """Reads a frame's header only: refuses what is no picture or of a wrong size before anything is decoded.
 
     Raises:
         RequestError: INVALID, with the value and the limit.
     """
-    if len(data) > config.max_image_bytes:
+    if len(data) > limits.max_image_bytes:
         raise RequestError(
-            Reason.INVALID, f"the image is {len(data)} bytes; the limit is {config.max_image_bytes}: send a smaller one"
+            Reason.INVALID, f"the image is {len(data)} bytes; the limit is {limits.max_image_bytes}: send a smaller one"
         )
     try:
-        open_image(data, config.max_image_pixels)
+        open_image(data, limits.max_image_pixels)
     except LegoError as error:
         raise RequestError(Reason.INVALID, str(error)) from error
 
 
-def prepare_frame(data: bytes, config: ServerConfig, lego: LegoConfig) -> PreparedFrame:
+def prepare_frame(data: bytes, limits: Limits, lego: LegoConfig, arrived: float = 0.0) -> PreparedFrame:
     """Decodes a frame and makes both networks' inputs of it; tens of milliseconds, so not for the event loop.
 
     Raises:
         RequestError: INVALID: not a picture, damaged, or above a limit.
     """
-    check_frame(data, config)
+    check_frame(data, limits)
     try:
-        image = decode_image(data, config.max_image_pixels)
+        image = decode_image(data, limits.max_image_pixels)
     except LegoError as error:
         raise RequestError(Reason.INVALID, str(error)) from error
     return PreparedFrame(
@@ -64,4 +66,5 @@ def prepare_frame(data: bytes, config: ServerConfig, lego: LegoConfig) -> Prepar
         vision_pixels=frame_to_vision_pixels(image, lego.vision),
         width=image.width,
         height=image.height,
+        arrived=arrived,
     )

@@ -12,10 +12,12 @@ from lego_core.manifest import Manifest
 from lego_server.assistant import Answer, Assistant, Event, Failed, Question
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
+from lego_server.engines.watched import WatchedEngine
 from lego_server.failures import Reason, RequestError
 from lego_server.frames import PreparedFrame, prepare_frame
 from lego_server.loop import EngineLoop, Job, Listener
 from lego_server.options import OptionWishes, SamplingOptions, resolve_options
+from lego_server.telemetry import Telemetry
 from lego_server.texts import PromptTokens
 
 
@@ -31,23 +33,33 @@ class CheckedQuery:
 class Guide:
     """One loaded model at the service of many sessions."""
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, config: ServerConfig, telemetry: Telemetry | None = None) -> None:
         """Starts the engine thread.
+
+        Args:
+            engine: The loaded model.
+            config: The limits.
+            telemetry: Where observations go; None keeps figures that nobody asks for.
 
         Raises:
             LegoError: The model's own defaults lie outside the server's limits.
         """
         defaults = engine.manifest.lego.guidance
         # A model cannot be sampled in more steps than it was trained with.
-        self.max_steps = min(config.max_steps, engine.manifest.schedule.train_timesteps)
-        if defaults.steps > config.max_steps:
+        self.max_steps = min(config.limits.max_steps, engine.manifest.schedule.train_timesteps)
+        if defaults.steps > config.limits.max_steps:
             raise LegoError(
-                f"max_steps is {config.max_steps}, but this model's default is {defaults.steps} steps: raise it"
+                f"max_steps is {config.limits.max_steps}, but this model's default is {defaults.steps} steps: raise it"
             )
         self.config = config
         self.engine_name = engine.name
         self.manifest: Manifest = engine.manifest
-        self.engine_loop = EngineLoop(engine, config.max_active, config.max_waiting, config.max_batch)
+        sharing = config.engine
+        self.telemetry = telemetry or Telemetry()
+        self.engine = WatchedEngine(engine, self.telemetry.metrics, sharing.engine_call_seconds)
+        self.engine_loop = EngineLoop(self.engine, sharing.max_active, sharing.max_waiting, sharing.max_batch)
+        self.telemetry.metrics.watch_queue(lambda: self.engine_loop.waiting, lambda: self.engine_loop.active)
+        self.telemetry.metrics.serving(self.manifest.model_version, engine.name)
         self._texts = engine.texts
         self._assistant = Assistant(engine.manifest, engine.texts)
 
@@ -58,25 +70,27 @@ class Guide:
             RequestError: INVALID, naming the field, its value and its range.
         """
         arrived = time.perf_counter()
-        limit = self.config.max_query_characters
+        limit = self.config.limits.max_query_characters
         if not text.strip():
             raise RequestError(Reason.INVALID, "the query is empty; ask for example 'how do I open the drawer?'")
         if len(text) > limit:
             raise RequestError(Reason.INVALID, f"the query has {len(text)} characters; the limit is {limit}")
-        options = resolve_options(wishes, self.manifest.lego, self.max_steps, self.config.max_description_characters)
+        longest = self.config.limits.max_description_characters
+        options = resolve_options(wishes, self.manifest.lego, self.max_steps, longest)
         try:
             prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:
             raise RequestError(Reason.INVALID, str(error)) from error
         return CheckedQuery(prompt, options, arrived)
 
-    async def prepare_frame(self, data: bytes) -> PreparedFrame:
-        """Decodes a frame off the event loop.
+    async def prepare_frame(self, data: bytes, arrived: float | None = None) -> PreparedFrame:
+        """Decodes a frame off the event loop; it came in now, or at `arrived` by `time.perf_counter()`.
 
         Raises:
             RequestError: INVALID: not a picture, damaged, or above a limit.
         """
-        return await asyncio.to_thread(prepare_frame, data, self.config, self.manifest.lego)
+        arrived = time.perf_counter() if arrived is None else arrived
+        return await asyncio.to_thread(prepare_frame, data, self.config.limits, self.manifest.lego, arrived)
 
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener) -> Job:
         """Hands a query to the engine loop; `listener` hears its events on the running event loop.
@@ -85,7 +99,8 @@ class Guide:
             RequestError: OVERLOADED.
         """
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
-        return self.engine_loop.submit(self._assistant.answer(question), listener)
+        watch = self.telemetry.watch(question)
+        return self.engine_loop.submit(watch.steps(self._assistant.answer(question)), watch.listener(listener))
 
     async def answer(self, query: CheckedQuery, frame: PreparedFrame) -> Answer:
         """Answers one query; cancelling this coroutine stops the engine's work on it within one call.

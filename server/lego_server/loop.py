@@ -76,6 +76,18 @@ class EngineLoop:
         with self._changed:
             return len(self._active) + len(self._waiting)
 
+    @property
+    def active(self) -> int:
+        """Queries that share the engine."""
+        with self._changed:
+            return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Queries that wait for their first turn."""
+        with self._changed:
+            return len(self._waiting)
+
     def submit(self, steps: Steps, listener: Listener) -> Job:
         """Takes in a query; called on an event loop, where `listener` will be called with its events.
 

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from lego_core.errors import LegoError
+from lego_core.tracing import otlp_provider
 from lego_proto.v1 import guidance_pb2, guidance_pb2_grpc
 from PIL import Image
 
@@ -21,12 +22,14 @@ from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.failures import RequestError
 from lego_server.guide import Guide
+from lego_server.health import Health
+from lego_server.metrics import Metrics, MetricsPort
 from lego_server.options import OptionWishes
 from lego_server.service import GuidanceService
+from lego_server.telemetry import Telemetry
+from lego_server.tracing import QueryTraces
 
 SERVICE_NAME = guidance_pb2.DESCRIPTOR.services_by_name["Guidance"].full_name
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger(__name__)
 
 
@@ -38,12 +41,12 @@ class GuidanceServer:
         address: HOST:PORT listened on, once started.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, config: ServerConfig, telemetry: Telemetry | None = None) -> None:
         """Builds the server; nothing listens yet. Called on the event loop that will run it."""
         self._config = config
-        self._guide = Guide(engine, config)
+        self._guide = Guide(engine, config, telemetry)
         self._service = GuidanceService(self._guide)
-        self._health = health.aio.HealthServicer()
+        self._health = Health(self._guide.engine, SERVICE_NAME)
         self._server = grpc.aio.server(options=_channel_options(config))
         guidance_pb2_grpc.add_GuidanceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -63,15 +66,16 @@ class GuidanceServer:
         Raises:
             LegoError: The address cannot be listened on.
         """
-        await self._set_health(_NOT_SERVING)
-        host = self._config.host
+        await self._health.start()
+        host = self._config.server.host
         host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{self._config.port}")
+            self.port = self._server.add_insecure_port(f"{host}:{self._config.server.port}")
         except RuntimeError as error:
+            self._health.stop()
             await self._guide.close()
             raise LegoError(
-                f"cannot listen on {host}:{self._config.port}: the port is taken or the address is not this "
+                f"cannot listen on {host}:{self._config.server.port}: the port is taken or the address is not this "
                 "machine's; choose another --port (0 takes any free one) or --host"
             ) from error
         self.address = f"{host}:{self.port}"
@@ -96,18 +100,17 @@ class GuidanceServer:
                 "check its engines with lego-export verify, or rebuild them with lego-export build"
             ) from error
         _log.info("warm after %.1f s", time.perf_counter() - began)
-        await self._set_health(_SERVING)
+        self._health.warm = True
+        await self._health.update()
 
     async def stop(self) -> None:
         """Refuses new work, lets queries in flight finish within `shutdown_seconds`, and ends."""
-        await self._set_health(_NOT_SERVING)
+        self._health.draining = True
+        await self._health.update()
         self._service.drain()
-        await self._server.stop(self._config.shutdown_seconds)
+        await self._server.stop(self._config.server.shutdown_seconds)
         await self._guide.close()
-
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE_NAME):
-            await self._health.set(name, status)
+        self._health.stop()
 
 
 async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], None]) -> None:
@@ -118,14 +121,19 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
     """
-    server = GuidanceServer(engine, config)
+    telemetry = Telemetry(Metrics(), _open_traces(config))
+    server = GuidanceServer(engine, config, telemetry)
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
+    metrics_port: MetricsPort | None = None
     try:
-        if not _is_loopback(config.host):
-            announce(f"warning: {config.host} is reachable from other machines, and there is no authentication")
+        if config.metrics.port is not None:
+            metrics_port = MetricsPort(telemetry.metrics, config.metrics.host, config.metrics.port)
+            announce(f"metrics at http://{config.metrics.host}:{metrics_port.port}/metrics")
+        if not _is_loopback(config.server.host):
+            announce(f"warning: {config.server.host} is reachable from other machines, and there is no authentication")
         asked_to_stop = asyncio.create_task(stopping.wait())
         warming = asyncio.create_task(server.warm_up())
         await asyncio.wait((warming, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
@@ -135,16 +143,26 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
         await warming
         announce(f"listening on {server.address}")
         await asked_to_stop
-        _log.info("stopping: queries in flight have %.0f s", config.shutdown_seconds)
+        _log.info("stopping: queries in flight have %.0f s", config.server.shutdown_seconds)
     finally:
         await server.stop()
+        if metrics_port is not None:
+            await asyncio.to_thread(metrics_port.close)
+        if telemetry.traces is not None:
+            await asyncio.to_thread(telemetry.traces.close)
+
+
+def _open_traces(config: ServerConfig) -> QueryTraces | None:
+    if config.tracing.endpoint is None:
+        return None
+    return QueryTraces(otlp_provider("lego-server", config.tracing.endpoint, config.tracing.ratio))
 
 
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
-    keepalive_ms = int(1000 * config.keepalive_seconds)
+    keepalive_ms = int(1000 * config.server.keepalive_seconds)
     return [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.max_send_message_length", config.limits.message_bytes),
         # Two servers on one port would share its connections at random; the second must fail instead.
         ("grpc.so_reuseport", 0),
         # Finds clients that vanished without a word, so that their work is freed.

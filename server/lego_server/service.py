@@ -41,13 +41,16 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
     ) -> None:
         """A wearer's session; a closed or broken stream drops its work."""
         await self._refuse_if_draining(context)
-        if len(self._sessions) >= self._guide.config.max_sessions:
+        if len(self._sessions) >= self._guide.config.sessions.max_sessions:
+            self._guide.telemetry.metrics.rejected("sessions")
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"the server has {len(self._sessions)} sessions, its limit; try again later",
             )
         session = Session(self._guide)
         self._sessions.add(session)
+        self._guide.telemetry.enter_call(context.invocation_metadata() or (), session=session.session_id)
+        self._guide.telemetry.metrics.session_opened()
         reader = asyncio.create_task(_read_requests(requests, session))
         try:
             await context.write(pb.GuideResponse(session_started=self._session_started(session)))
@@ -59,18 +62,21 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             reader.cancel()
             session.close()
             self._sessions.discard(session)
+            self._guide.telemetry.metrics.session_closed()
 
     async def Generate(  # the protocol's name
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> pb.GuidanceResult:
         """One frame, one query, one answer; stops when the call is cancelled or past its deadline."""
         await self._refuse_if_draining(context)
+        self._guide.telemetry.enter_call(context.invocation_metadata() or ())
         try:
             query = self._guide.check_query(request.text, _wishes(request.options))
             self._guide.engine_loop.refuse_if_full()
             frame = await self._guide.prepare_frame(request.image)
             answer = await self._guide.answer(query, frame)
         except RequestError as error:
+            self._guide.telemetry.metrics.rejected(error.reason)
             await context.abort(_STATUS[error.reason], str(error))
         return self._result(answer)
 
@@ -88,22 +94,23 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
 
     async def _refuse_if_draining(self, context: grpc.aio.ServicerContext) -> None:
         if self._draining:
+            self._guide.telemetry.metrics.rejected("draining")
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; try again when it is back")
 
     def _session_started(self, session: Session) -> pb.SessionStarted:
         return pb.SessionStarted(session_id=session.session_id, server=self._server_info())
 
     def _server_info(self) -> pb.ServerInfo:
-        lego, config = self._guide.manifest.lego, self._guide.config
+        lego, limits = self._guide.manifest.lego, self._guide.config.limits
         return pb.ServerInfo(
             model_name=lego.name,
             model_version=self._guide.manifest.model_version,
             engine=self._guide.engine_name,
             resolution=lego.resolution,
             max_steps=self._guide.max_steps,
-            max_image_bytes=config.max_image_bytes,
-            max_image_pixels=config.max_image_pixels,
-            max_query_characters=config.max_query_characters,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_query_characters=limits.max_query_characters,
             defaults=pb.GuidanceOptions(
                 steps=lego.guidance.steps,
                 text_scale=lego.guidance.text_scale,
@@ -118,6 +125,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
     def _response(self, message: Message) -> pb.GuideResponse:
         query_id = message.query_id
         if isinstance(message, QueryFailed):
+            self._guide.telemetry.metrics.rejected(message.reason)
             code = f"CODE_{message.reason.name}"
             return pb.GuideResponse(error=pb.QueryError(query_id=query_id, code=code, message=message.text))
         match message.event:

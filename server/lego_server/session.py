@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections import OrderedDict
 
 from lego_server.assistant import Answer, Event, Failed
 from lego_server.failures import Reason, RequestError
 from lego_server.frames import PreparedFrame, check_frame
 from lego_server.guide import INTERNAL_ERROR, CheckedQuery, Guide
+from lego_server.logs import bind
 from lego_server.loop import Job
 from lego_server.messages import QueryEvent, QueryFailed
 from lego_server.options import OptionWishes
@@ -25,11 +27,12 @@ class _StoredFrame:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._arrived = time.perf_counter()
         self._prepared: asyncio.Task[PreparedFrame] | None = None
 
     async def prepared(self, guide: Guide) -> PreparedFrame:
         if self._prepared is None:
-            self._prepared = asyncio.create_task(guide.prepare_frame(self._data))
+            self._prepared = asyncio.create_task(guide.prepare_frame(self._data, self._arrived))
             self._data = b""
         # Shielded: a query superseded meanwhile must not cancel the decoding that the next one waits for.
         return await asyncio.shield(self._prepared)
@@ -71,7 +74,7 @@ class Session:
                 newest = next(reversed(self._frames))
                 raise RequestError(Reason.INVALID, f"its id must be above {newest}, the newest frame's")
             # A header may hold thousands of entries to walk through, so even this leaves the event loop.
-            await asyncio.to_thread(check_frame, data, self._guide.config)
+            await asyncio.to_thread(check_frame, data, self._guide.config.limits)
         except RequestError as error:
             self._tell_failure(0, error.reason, f"frame {frame_id}: {error}")
             return
@@ -145,6 +148,7 @@ class Session:
 
     async def _start(self, current: _CurrentQuery, query: CheckedQuery, frame: _StoredFrame) -> None:
         """Decodes the frame and hands the query to the engine loop."""
+        bind(query=current.query_id)
         try:
             self._guide.engine_loop.refuse_if_full()
             prepared = await frame.prepared(self._guide)
@@ -161,10 +165,6 @@ class Session:
             return
         message = QueryEvent(current.query_id, current.frame_id, event)
         if isinstance(event, Answer):
-            _log.info(
-                "session=%s query=%d steps=%d queue_s=%.3f total_s=%.3f", self.session_id, current.query_id,
-                event.options.steps, event.timings.queue, event.timings.total,
-            )  # fmt: skip
             self._end_current(current, message)
         elif current is self._current:
             self.outbox.put(message)

@@ -74,9 +74,18 @@ class RunningServer:
         return client
 
 
+def config_of(**values: Any) -> ServerConfig:
+    """Returns the defaults with other values, each in the first section that has its key."""
+    config = ServerConfig()
+    for key, value in values.items():
+        section = next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
+        config = config.with_values({section: {key: value}})
+    return config
+
+
 @asynccontextmanager
 async def running(engine: Engine, warm: bool = True, **config: Any) -> AsyncIterator[RunningServer]:
-    server = GuidanceServer(engine, ServerConfig(port=0, **{"shutdown_seconds": 0.2, **config}))
+    server = GuidanceServer(engine, config_of(**{"port": 0, "shutdown_seconds": 0.2, **config}))
     await server.start()
     try:
         if warm:

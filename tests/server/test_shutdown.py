@@ -9,11 +9,10 @@ import grpc
 import pytest
 from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
-from lego_server.config import ServerConfig
 from lego_server.server import GuidanceServer, serve
 
 from tests.server.fake_engine import FakeEngine
-from tests.server.harness import eventually, picture, running
+from tests.server.harness import config_of, eventually, picture, running
 
 
 async def test_a_query_in_flight_is_finished_and_its_stream_ended() -> None:
@@ -69,7 +68,7 @@ async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_firs
     engine = FakeEngine()
     engine.gate.clear()
     told: list[str] = []
-    serving = asyncio.create_task(serve(engine, ServerConfig(port=0, shutdown_seconds=0.1), told.append))
+    serving = asyncio.create_task(serve(engine, config_of(port=0, shutdown_seconds=0.1), told.append))
     await eventually(lambda: engine.calls["denoise"] == 1)
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(0.05)
@@ -80,14 +79,14 @@ async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_firs
 
 async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
     async with running(FakeEngine()) as server:
-        second = GuidanceServer(FakeEngine(), ServerConfig(port=server.server.port))
+        second = GuidanceServer(FakeEngine(), config_of(port=server.server.port))
         with pytest.raises(LegoError, match=f"cannot listen on 127.0.0.1:{server.server.port}.*--port"):
             await second.start()
 
 
 async def test_a_model_whose_defaults_exceed_the_limits_is_refused() -> None:
     with pytest.raises(LegoError, match="max_steps is 10, but this model's default is 50"):
-        GuidanceServer(FakeEngine(steps=50), ServerConfig(max_steps=10))
+        GuidanceServer(FakeEngine(steps=50), config_of(max_steps=10))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ async def test_a_model_whose_defaults_exceed_the_limits_is_refused() -> None:
 )
 def test_a_bad_setting_is_refused_by_name_and_range(field: str, value: object, told: str) -> None:
     with pytest.raises(LegoError, match=told):
-        ServerConfig(**{field: value})  # type: ignore[arg-type]
+        config_of(**{field: value})
 
 
 async def test_a_second_stop_does_no_harm() -> None:

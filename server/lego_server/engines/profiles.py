@@ -1,7 +1,7 @@
 """The shapes a server asks each graph for, as TensorRT wants them told before it builds.
 
 TensorRT tunes a plan for one size of every dynamic dimension and accepts others between two bounds. The bounds here
-cover every limit of `ServerConfig`, so that no query a server takes falls outside; the usual sizes are those of one
+cover every limit of `Limits`, so that no query a server takes falls outside; the usual sizes are those of one
 query at a time.
 """
 
@@ -13,7 +13,7 @@ from lego_core.config import whole_number_in_range
 from lego_core.manifest import Manifest
 from lego_core.plans import Profile, Range
 
-from lego_server.config import ServerConfig
+from lego_server.config import EngineSettings, Limits
 
 _BRANCHES = 3  # one evaluation of dual guidance asks for up to three
 _TEMPLATE_TOKENS = 128  # the prompt's own words around query and image
@@ -24,14 +24,14 @@ class Sizes:
     """How large a server's calls may become.
 
     Attributes:
-        batch: Queries in one engine call, `ServerConfig.max_batch`.
+        batch: Queries in one engine call, `EngineSettings.max_batch`.
         query_tokens: Longest query. A token is one character at least.
         description_tokens: Longest description, the model's own or a given one.
     """
 
-    batch: int = ServerConfig.max_batch
-    query_tokens: int = ServerConfig.max_query_characters
-    description_tokens: int = ServerConfig.max_description_characters
+    batch: int = EngineSettings.max_batch
+    query_tokens: int = Limits.max_query_characters
+    description_tokens: int = Limits.max_description_characters
 
     def __post_init__(self) -> None:
         for name, high in (("batch", 256), ("query_tokens", 100_000), ("description_tokens", 100_000)):

@@ -1,0 +1,118 @@
+"""An engine under watch: every call is counted, timed, and known while it lasts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from lego_core.branches import Branch
+from numpy.typing import NDArray
+
+from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, Engine, FrameFeatures
+from lego_server.metrics import Metrics
+from lego_server.texts import PromptTokens
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """An engine call under way.
+
+    Attributes:
+        name: The engine's method.
+        rows: How many rows it has.
+        began: `time.monotonic()`.
+    """
+
+    name: str
+    rows: int
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return time.monotonic() - self.began
+
+
+class WatchedEngine:
+    """See `lego_server.engines.base.Engine`; calls go on to the engine it watches."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, call_seconds: float) -> None:
+        """Puts an engine under watch.
+
+        Args:
+            engine: The engine.
+            metrics: Told of every call.
+            call_seconds: Longest a call may take.
+        """
+        self.name, self.manifest, self.texts = engine.name, engine.manifest, engine.texts
+        self._engine = engine
+        self._metrics = metrics
+        self._call_seconds = call_seconds
+        self._lock = threading.Lock()
+        self._call: EngineCall | None = None
+        self._failed = False
+        metrics.watch_engine(lambda: self.hung is not None)
+
+    @property
+    def hung(self) -> EngineCall | None:
+        """The call under way, if it is over its deadline. Safe from any thread, as is `failed`."""
+        with self._lock:
+            return self._call if self._call is not None and self._call.seconds > self._call_seconds else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last call that ended raised an error."""
+        return self._failed
+
+    def encode_frames(self, pixels: Sequence[Array], vision_pixels: Sequence[Array]) -> list[FrameFeatures]:
+        """See `Engine.encode_frames`."""
+        return self._watch("encode_frames", len(pixels), lambda: self._engine.encode_frames(pixels, vision_pixels))
+
+    def prefill(self, frame: FrameFeatures, prompt: PromptTokens) -> DecoderStep:
+        """See `Engine.prefill`."""
+        return self._watch("prefill", 1, lambda: self._engine.prefill(frame, prompt))
+
+    def extend(self, caches: Sequence[DecoderCache], token_ids: Sequence[Sequence[int]]) -> list[DecoderStep]:
+        """See `Engine.extend`."""
+        return self._watch("extend", len(caches), lambda: self._engine.extend(caches, token_ids))
+
+    def condition(self, frame: FrameFeatures, clip_ids: NDArray[np.int64], text_states: Array) -> Condition:
+        """See `Engine.condition`."""
+        return self._watch("condition", 1, lambda: self._engine.condition(frame, clip_ids, text_states))
+
+    def denoise(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...],
+    ) -> list[Array]:  # fmt: skip
+        """See `Engine.denoise`."""
+        return self._watch(
+            "denoise", len(latents), lambda: self._engine.denoise(latents, timesteps, conditions, branches),
+            rows=len(latents) * len(branches),
+        )  # fmt: skip
+
+    def decode_latents(self, latents: Sequence[Array]) -> list[Array]:
+        """See `Engine.decode_latents`."""
+        return self._watch("decode_latents", len(latents), lambda: self._engine.decode_latents(latents))
+
+    def _watch(self, name: str, queries: int, call: Callable[[], _T], rows: int = 0) -> _T:
+        under_way = EngineCall(name, rows or queries, time.monotonic())
+        with self._lock:
+            self._call = under_way
+        failed = True
+        try:
+            result = call()
+            failed = False
+        finally:
+            with self._lock:
+                self._call, self._failed = None, failed
+            if failed:
+                self._metrics.engine_call_failed(name)
+            else:
+                self._metrics.engine_called(name, queries, under_way.rows, under_way.seconds)
+        return result
