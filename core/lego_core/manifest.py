@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 
@@ -104,16 +107,36 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """The autoencoder's latent: (channels, resolution / factor, resolution / factor), times `scaling_factor`."""
+    """The autoencoder's latent: (channels, resolution / factor, resolution / factor), times `scaling_factor`.
+
+    Attributes:
+        channels: Of the latent.
+        factor: Pixels to a latent's, along each side.
+        scaling_factor: Which the sampler's latent is multiplied with.
+        colour_map: For each of red, green and blue, the weight of every channel and a constant: the picture's colours,
+            as far as they depend linearly on the sampler's latent. Empty where it has not been measured.
+    """
 
     channels: int
     factor: int
     scaling_factor: float
+    colour_map: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         whole_number_in_range("channels", self.channels, 1, 1024)
         whole_number_in_range("factor", self.factor, 1, 64)
         number_in_range("scaling_factor", self.scaling_factor, 1e-6, 1e6)
+        object.__setattr__(self, "colour_map", tuple(map(tuple, self.colour_map)))
+        if self.colour_map and [len(row) for row in self.colour_map] != [self.channels + 1] * 3:
+            raise LegoError(f"colour_map must hold 3 rows of {self.channels + 1} numbers")
+        for row in self.colour_map:
+            for value in row:
+                number_in_range("colour_map", value, -1e6, 1e6)
+
+    def colours(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the colours (3, r, r), nominally in [-1, 1], of a sampler's latent (C, r, r) by the colour map."""
+        weights = np.array(self.colour_map, np.float32)
+        return np.einsum("kc,chw->khw", weights[:, :-1], latent) + weights[:, -1, None, None]
 
 
 @dataclass(frozen=True)

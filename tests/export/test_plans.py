@@ -344,7 +344,7 @@ def test_a_server_answers_from_plans_as_from_its_graphs(machine: Machine, engine
     results = []
     for engine in (found, expected):
         frame = engine.encode_frames([pixels], [vision])[0]
-        read = engine.prefill(frame, PromptTokens(before=[1, 4], after=[7, 9]))
+        read = engine.prefill(frame, PromptTokens(before=(1, 4), after=(7, 9)))
         for token in (3, 5, 6):  # steps of one token, each with a longer cache
             read = engine.extend([read.cache], [[token]])[0]
         condition = engine.condition(frame, engine.texts.clip_ids("left hand"), states)
@@ -357,4 +357,4 @@ def test_a_server_answers_from_plans_as_from_its_graphs(machine: Machine, engine
         assert np.abs(value - reference).max() <= PLAN_TOLERANCE * np.abs(reference).max()
     # What the server takes at most is what the plans take; one token more is refused in words.
     with pytest.raises(LegoError, match=r"graph token_embedding was asked for input_ids \[1, \d+\], its plan takes"):
-        found.prefill(found.encode_frames([pixels], [vision])[0], PromptTokens([1], [4] * 10_000))
+        found.prefill(found.encode_frames([pixels], [vision])[0], PromptTokens((1,), (4,) * 10_000))
