@@ -29,6 +29,7 @@ from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
 from lego_client.sources.video import VideoFile
+from lego_client.tracing import traces_from_environment
 
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
@@ -81,7 +82,7 @@ def ask(
     )  # fmt: skip
     _check_requests(queries, previews, timeout)
     frames = open_source(source, at)
-    client = GuidanceClient(server, min(timeout, _CONNECT_S))
+    client = GuidanceClient(server, min(timeout, _CONNECT_S), traces_from_environment())
     check_output(out)
     asyncio.run(_ask_all(client, frames, queries, options, previews, timeout, out))
 
@@ -112,7 +113,7 @@ def play(
     timed = load_queries(queries)
     _check_requests([query.query for query in timed], previews, timeout)
     source = open_clip(clip, speed)
-    client = GuidanceClient(server, min(timeout, _CONNECT_S))
+    client = GuidanceClient(server, min(timeout, _CONNECT_S), traces_from_environment())
     check_output(out)
     answers = asyncio.run(_play(client, source, timed, options, previews, timeout, out))
     console = Console()
@@ -126,7 +127,7 @@ def play(
 @app.command()
 def info(server: ServerOption = "localhost:50051") -> None:
     """Shows what a server runs and which limits it sets."""
-    asyncio.run(_info(GuidanceClient(server, _CONNECT_S)))
+    asyncio.run(_info(GuidanceClient(server, _CONNECT_S, traces_from_environment())))
 
 
 async def _ask_all(

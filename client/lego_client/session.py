@@ -22,6 +22,7 @@ from lego_client.encoding import EncodedFrame, encode_frame
 from lego_client.errors import ServerError
 from lego_client.events import Event, Guidance, GuidanceOptions, Progress, QueryFailed, ServerInfo
 from lego_client.protocol import event_from_proto, options_to_proto, server_info_from_proto
+from lego_client.tracing import SessionTraces
 
 _CHANNEL_OPTIONS = [
     # A ping every 20 s notices a half-open link. A server must allow this rate
@@ -54,12 +55,13 @@ class GuidanceClient:
         session_id: The server's name for this session; known once connected.
     """
 
-    def __init__(self, target: str, timeout: float = 10.0) -> None:
+    def __init__(self, target: str, timeout: float = 10.0, traces: SessionTraces | None = None) -> None:
         """Names the server; nothing is sent yet.
 
         Args:
             target: HOST:PORT.
             timeout: Seconds the server may take to answer when connecting.
+            traces: Where this session's spans go; None records none.
 
         Raises:
             LegoError: The target is not HOST:PORT, or the timeout is not above 0.
@@ -70,6 +72,7 @@ class GuidanceClient:
         self.info = ServerInfo()
         self.session_id = ""
         self._timeout = timeout
+        self._traces = traces or SessionTraces()
         self._next_frame_id = 1
         self._next_query_id = 1
         self._inboxes: dict[int, _Inbox] = {}
@@ -91,7 +94,7 @@ class GuidanceClient:
         try:
             info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=self._timeout)
             self.info = server_info_from_proto(info)
-            self._call = stub.Guide()
+            self._call = stub.Guide(metadata=self._traces.begin(self.target))
             async with asyncio.timeout(self._timeout):
                 first = await self._call.read()
             if not isinstance(first, pb.GuideResponse) or first.WhichOneof("message") != "session_started":
@@ -162,11 +165,13 @@ class GuidanceClient:
         inbox = self._inboxes[query.query_id] = _Inbox()
         answered = False
         try:
-            await self._write(pb.GuideRequest(query=query))
-            while not answered:
-                event = await inbox.take()
-                answered = isinstance(event, Guidance | QueryFailed)
-                yield event
+            with self._traces.query(query.query_id) as span:
+                await self._write(pb.GuideRequest(query=query))
+                while not answered:
+                    event = await inbox.take()
+                    answered = isinstance(event, Guidance | QueryFailed)
+                    span.note(event)
+                    yield event
         finally:
             if not answered and self._failure is None:
                 with contextlib.suppress(ServerError, TimeoutError):
@@ -253,6 +258,7 @@ class GuidanceClient:
                 return ServerError(f"the server at {self.target} failed ({code.name}): {details or 'no reason given'}")
 
     async def _close_channel(self) -> None:
+        self._traces.end()
         if self._call is not None:
             self._call.cancel()
         if self._channel is not None:

@@ -13,9 +13,11 @@ from lego_core.manifest import Manifest
 from rich.console import Console
 from rich.table import Table
 
+from lego_server.bench.command import bench
 from lego_server.cli_settings import takes_settings
 from lego_server.config import ServerConfig
 from lego_server.config_file import write_config
+from lego_server.doctor.command import doctor
 from lego_server.logs import setup_logging
 
 app = typer.Typer(
@@ -49,6 +51,10 @@ def serve(
         return engine
 
     asyncio.run(run_server(load, named_directories(settings), config, _announce))
+
+
+app.command()(doctor)
+app.command()(bench)
 
 
 @app.command("config")

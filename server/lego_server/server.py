@@ -72,6 +72,11 @@ class GuidanceServer:
         self.address = ""
 
     @property
+    def telemetry(self) -> Telemetry:
+        """What the server observes of itself."""
+        return self._guide.telemetry
+
+    @property
     def live_queries(self) -> int:
         """Queries the engine loops hold."""
         return sum(guide.engine_loop.live for guide in self._models.guides)

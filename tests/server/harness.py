@@ -15,6 +15,7 @@ from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.server import GuidanceServer
+from lego_server.telemetry import Telemetry
 from PIL import Image
 
 
@@ -84,8 +85,11 @@ def config_of(**values: Any) -> ServerConfig:
 
 
 @asynccontextmanager
-async def running(engine: Engine, warm: bool = True, **config: Any) -> AsyncIterator[RunningServer]:
-    server = GuidanceServer(engine, config_of(**{"port": 0, "shutdown_seconds": 0.2, **config}))
+async def running(
+    engine: Engine, warm: bool = True, telemetry: Telemetry | None = None, **config: Any
+) -> AsyncIterator[RunningServer]:
+    settings = config_of(**{"port": 0, "shutdown_seconds": 0.2, **config})
+    server = GuidanceServer(engine, settings, telemetry)
     await server.start()
     try:
         if warm:

@@ -88,15 +88,7 @@ class GraphEngine:
             raise LegoError(f"threads is {threads}; give 1 or more, or 0 to let onnxruntime choose")
         require_device(device)
         manifest = Manifest.load(directory)
-        half = next(
-            (name for name in manifest.graph_names if manifest.precision_of(name).compute in ("fp16", "bf16")), None
-        )
-        if half is not None and device == "cpu":
-            # onnxruntime has no bfloat16 on the CPU, and crashes on some float16 graphs.
-            raise LegoError(
-                f"{directory} computes in {manifest.precision_of(half).compute} ({half}), which is for GPUs: choose "
-                "another --device, or build engines with --precision fp32 or int8"
-            )
+        check_precision(directory, manifest, device)
         manifest.check_content(directory)
         texts = Texts.load(directory, manifest)
         open_graph = open_graphs(directory, manifest, device, threads, max_batch)
@@ -262,6 +254,23 @@ class GraphEngine:
         clip = self._encode_text(self.texts.clip_ids(""))[0]
         lego = self.manifest.lego
         return np.concatenate([clip, np.zeros((lego.image_tokens + lego.text_tokens, clip.shape[1]), np.float32)])
+
+
+def check_precision(directory: Path, manifest: Manifest, device: str) -> None:
+    """Checks that a device computes in what the graphs are made for.
+
+    Raises:
+        LegoError: They are in half precision, and it is a CPU.
+    """
+    half = next(
+        (name for name in manifest.graph_names if manifest.precision_of(name).compute in ("fp16", "bf16")), None
+    )
+    if half is not None and device == "cpu":
+        # onnxruntime has no bfloat16 on the CPU, and crashes on some float16 graphs.
+        raise LegoError(
+            f"{directory} computes in {manifest.precision_of(half).compute} ({half}), which is for GPUs: choose "
+            "another --device, or build engines with --precision fp32 or int8"
+        )
 
 
 def _pad_front(cache: NDArray[Any], length: int) -> NDArray[Any]:

@@ -1,0 +1,196 @@
+"""What is looked at, one function each. A new check is a function here or elsewhere, and one line in `CHECKS`."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from lego_core.errors import LegoError
+from lego_core.manifest import Manifest
+
+from lego_server.config import ServerConfig
+from lego_server.doctor.machine import available_memory, open_files_limit
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt", "grpcio", "protobuf", "numpy")
+_SPARE_FILES = 64  # libraries, weights, logs
+# Beside the weights: the interpreter, the runtime and one query. lego-nano's server takes 300 MB with 23 MB of weights.
+_BASE_BYTES = 250 * 2**20
+# onnxruntime on a CPU keeps weights as float32 and once more in the order its kernels like.
+_COPIES = 2
+_CLOCK_SLACK = 60.0  # seconds by which a file server's clock may be ahead
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found.
+
+    Attributes:
+        name: What was looked at.
+        status: "problem" if the server will not run, or not as configured; "warning" if it may disappoint.
+        told: The fact.
+        cure: What to do; empty where nothing need be done.
+    """
+
+    name: str
+    status: Literal["ok", "warning", "problem"]
+    told: str
+    cure: str = ""
+
+
+Check = Callable[[ServerConfig], Iterable[Finding]]
+
+
+def check_software(config: ServerConfig) -> Iterator[Finding]:
+    """Python and the packages that matter."""
+    yield Finding("python", "ok", platform.python_version())
+    yield Finding("packages", "ok", ", ".join(f"{name} {each}" for name in _PACKAGES if (each := _version(name))))
+
+
+def check_device(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the device is there; the runtime would silently take another."""
+    from lego_server.engines.devices import require_device  # onnxruntime takes a second to import
+
+    yield _told("device", lambda: require_device(config.engine.device), f"{config.engine.device} is there")
+
+
+def check_engines(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the engine directory is whole, every file's checksum included, and fits the device."""
+    from lego_server.engines.graph_engine import check_precision
+
+    if config.engine.directory is None:
+        yield Finding("engines", "problem", "no engine directory is named", "name it: lego-server doctor DIR")
+        return
+    directory = Path(config.engine.directory)
+    try:
+        manifest = Manifest.load(directory)
+        began = time.monotonic()
+        manifest.check_content(directory)
+    except (LegoError, OSError) as error:
+        yield Finding("engines", "problem", *_fact_and_cure(str(error)))
+        return
+    files = len(manifest.graphs) + len(manifest.files)
+    yield Finding(
+        "engines", "ok",
+        f"{manifest.model_version}: {files} files, {_size(_total_bytes(directory, manifest))}, all as their checksums "
+        f"say (read in {time.monotonic() - began:.1f} s)",
+    )  # fmt: skip
+    yield _told(
+        "precision", lambda: check_precision(directory, manifest, config.engine.device),
+        f"{manifest.precision}, fit for {config.engine.device}",
+    )  # fmt: skip
+    if manifest.lego.guidance.steps > config.limits.max_steps:
+        yield Finding(
+            "limits", "problem",
+            f"max_steps is {config.limits.max_steps}, the model's default is {manifest.lego.guidance.steps} steps",
+            "raise --max-steps",
+        )  # fmt: skip
+
+
+def check_memory(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the model fits; estimated from the size of its weights (`--run` measures)."""
+    available = available_memory()
+    if config.engine.directory is None or available is None:
+        return
+    directory = Path(config.engine.directory)
+    try:
+        manifest = Manifest.load(directory)
+        weights = _total_bytes(directory, manifest)
+    except (LegoError, OSError):  # told already
+        return
+    on_cpu = config.engine.device in ("cpu", "openvino")
+    widened = weights * (2 if on_cpu and manifest.precision.startswith(("fp16", "bf16")) else 1)
+    needed = _BASE_BYTES + widened * (_COPIES if on_cpu else 1)
+    where = "memory" if on_cpu else "host memory while loading; the device's own is not looked at"
+    told = f"{_size(needed)} of {where} needed by estimate, {_size(available)} free"
+    if available < widened:
+        yield Finding("memory", "problem", told, "use a machine with more, or engines of a lower precision")
+    elif available < needed:
+        yield Finding("memory", "warning", told, "lego-server doctor --run measures it; close other programs")
+    else:
+        yield Finding("memory", "ok", told)
+
+
+def check_ports(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the addresses can be listened on."""
+    yield _port("port", config.server.host, config.server.port, "--port")
+    if config.metrics.port is not None:
+        yield _port("metrics port", config.metrics.host, config.metrics.port, "--metrics-port")
+
+
+def check_open_files(config: ServerConfig) -> Iterator[Finding]:
+    """Whether as many sessions as are allowed can be open: each may be a connection of its own."""
+    limit, needed = open_files_limit(), config.sessions.max_sessions + _SPARE_FILES
+    told = f"{'no limit' if limit is None else limit}, {needed} needed for {config.sessions.max_sessions} sessions"
+    if limit is not None and limit < needed:
+        yield Finding("open files", "problem", told, f"ulimit -n {needed} before the start, or lower --max-sessions")
+    else:
+        yield Finding("open files", "ok", told)
+
+
+def check_clock(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the clock can be right: certificates, tokens and logs go by it."""
+    now = time.time()
+    written = [Path(__file__)]
+    if config.engine.directory is not None:
+        written.append(Path(config.engine.directory) / "manifest.json")
+    newest = max(path.stat().st_mtime for path in written if path.exists())
+    told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    if newest > now + _CLOCK_SLACK:
+        yield Finding("clock", "problem", f"{told}, which is before files here were written", "set it; use NTP")
+    else:
+        yield Finding("clock", "ok", told)
+
+
+CHECKS: tuple[Check, ...] = (
+    check_software, check_device, check_engines, check_memory, check_ports, check_open_files, check_clock,
+)  # fmt: skip
+
+
+def _told(name: str, check: Callable[[], None], good: str) -> Finding:
+    try:
+        check()
+    except LegoError as error:
+        return Finding(name, "problem", *_fact_and_cure(str(error)))
+    return Finding(name, "ok", good)
+
+
+def _fact_and_cure(message: str) -> tuple[str, str]:
+    """Our errors say the fact, then after a colon the cure."""
+    fact, _, cure = message.rpartition(": ")
+    return (fact, cure) if fact else (message, "")
+
+
+def _port(name: str, host: str, port: int, option: str) -> Finding:
+    try:
+        [(family, kind, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: a port just left is free
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        return Finding(
+            name, "problem", f"cannot listen on {host}:{port} ({error.strerror})", f"choose another {option}"
+        )
+    return Finding(name, "ok", f"{host}:{port or 'any'} is free")
+
+
+def _total_bytes(directory: Path, manifest: Manifest) -> int:
+    names = {*(graph.file for graph in manifest.graphs.values()), *manifest.files}
+    return sum((directory / name).stat().st_size for name in names)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
