@@ -157,9 +157,7 @@ class Assistant:
         if frame.features is None:
             frame.features = yield EncodeFrame(frame.pixels, frame.vision_pixels)
 
-    def _words(
-        self, frame: PreparedFrame, question: Question
-    ) -> Generator[Work | Event, Any, tuple[str, Array]]:
+    def _words(self, frame: PreparedFrame, question: Question) -> Generator[Work | Event, Any, tuple[str, Array]]:
         """Returns the description, the model's own or a given one, and its hidden states."""
         given = question.options.description
         if given is None:

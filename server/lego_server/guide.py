@@ -1,4 +1,4 @@
-"""One loaded model at the service of many sessions: its assistant and engine loop, and the limits on what reaches them."""
+"""One loaded model at the service of many sessions: assistant, engine loop, and the limits on what reaches them."""
 
 from __future__ import annotations
 
@@ -179,6 +179,7 @@ def too_late(query: CheckedQuery) -> RequestError:
     """Returns the failure of a query whose deadline has passed."""
     seconds = query.deadline - query.arrived
     return RequestError(
-        Reason.DEADLINE_EXCEEDED, f"the query was not answered within its {seconds:g} s; ask again, or give it more time",
+        Reason.DEADLINE_EXCEEDED,
+        f"the query was not answered within its {seconds:.3g} s; ask again, or give it more time",
         retry_after=0.5,
-    )  # fmt: skip
+    )

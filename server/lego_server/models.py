@@ -88,7 +88,7 @@ class Models:
         try:
             # Queries that had found it before may still be decoding their frame; they come within a moment.
             await asyncio.sleep(_PERIOD)
-            while not guide.idle and asyncio.get_running_loop().time() < until:
+            while not guide.idle and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 (threads change it)
                 await asyncio.sleep(_PERIOD)
         finally:
             await guide.close()

@@ -47,9 +47,7 @@ class GuidanceServer:
         address: HOST:PORT listened on, once started.
     """
 
-    def __init__(
-        self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None
-    ) -> None:
+    def __init__(self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None) -> None:
         """Builds the server; nothing listens yet. Called on the event loop that will run it.
 
         Args:
@@ -74,7 +72,7 @@ class GuidanceServer:
     @property
     def telemetry(self) -> Telemetry:
         """What the server observes of itself."""
-        return self._guide.telemetry
+        return self._telemetry
 
     @property
     def live_queries(self) -> int:

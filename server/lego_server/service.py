@@ -13,9 +13,9 @@ from lego_core.images import JPEG_QUALITY
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 
+from lego_server import guide as guides
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
 from lego_server.failures import INTERNAL_ERROR, Reason, RequestError, shutting_down
-from lego_server.guide import Guide
 from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
 from lego_server.models import Models
 from lego_server.options import OptionWishes
@@ -103,7 +103,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             guide.engine_loop.hand_back_waiting()
         self._sessions.drain()
         until = asyncio.get_running_loop().time() + seconds
-        while (self._sessions.answering or self._generating) and asyncio.get_running_loop().time() < until:
+        while (self._sessions.answering or self._generating) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self._sessions.hand_back()
 
@@ -126,7 +126,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             )
         )
 
-    def _server_info(self, guide: Guide) -> pb.ServerInfo:
+    def _server_info(self, guide: guides.Guide) -> pb.ServerInfo:
         lego, limits = guide.manifest.lego, self._models.config.limits
         return pb.ServerInfo(
             model_name=lego.name,
@@ -212,10 +212,14 @@ class _Stream:
         self._sessions = sessions
         self._service = service
         self._context = context
+        self._heard = asyncio.get_running_loop().time()
+        self._silence: asyncio.TimerHandle | None = None
+        self._too_silent = False
         self._announce: bool | None = False  # whether to tell that the session begins (False) or goes on (True)
 
     async def carry(self, requests: AsyncIterator[pb.GuideRequest]) -> None:
         reader = asyncio.create_task(self._read(requests))
+        self._watch_silence()
         try:
             while self._announce is not None:  # once, and once more where the client resumes a session
                 resumed, self._announce = self._announce, None
@@ -225,25 +229,31 @@ class _Stream:
                     await self._context.write(self._service.response(sequence, message))
             if not outbox.closed:
                 await self._context.abort(grpc.StatusCode.ABORTED, "the session goes on in another stream")
-            if reader.done() and not reader.cancelled() and (error := reader.exception()) is not None:
-                if isinstance(error, RequestError):
-                    await _abort(self._context, error)
+            if self._too_silent:
+                limit = self._sessions.idle_seconds
+                await self._context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    f"nothing came from the client for {limit:g} s; open another session",
+                )
+            if reader.done() and not reader.cancelled() and reader.exception() is not None:
                 await self._context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             self._sessions.end(self._opened)
         finally:
             reader.cancel()
+            if self._silence is not None:
+                self._silence.cancel()
             self._sessions.leave(self._opened, self._number)
 
     async def _read(self, requests: AsyncIterator[pb.GuideRequest]) -> None:
         """Feeds the session from its client until the client has said all it will say.
 
         Raises:
-            RequestError: The client has said nothing for too long.
             Exception: An error of the server's own; it is logged, and the session closed.
         """
         try:
             first = True
-            async for request in self._in_time(requests):
+            async for request in requests:
+                self._heard = asyncio.get_running_loop().time()
                 # A client that asks but never reads is not read from either; gRPC's flow control then stops it.
                 await self._opened.session.outbox.room()
                 if request.WhichOneof("message") == "resume" and first:
@@ -251,9 +261,6 @@ class _Stream:
                 else:
                     await _take(request, self._opened.session)
                 first = False
-        except RequestError:
-            self._opened.session.close()
-            raise
         except Exception:
             _log.exception("session %s: reading its requests failed", self._opened.session.session_id)
             self._opened.session.close()
@@ -261,20 +268,17 @@ class _Stream:
         else:
             self._opened.session.finish()
 
-    async def _in_time(self, requests: AsyncIterator[pb.GuideRequest]) -> AsyncIterator[pb.GuideRequest]:
-        """Yields requests as long as they come often enough; one that waits for its answer is given the time."""
-        seconds = self._sessions.idle_seconds
-        while True:
-            next_request = asyncio.ensure_future(anext(requests, None))
-            while not (await asyncio.wait((next_request,), timeout=seconds))[0]:
-                if not self._opened.session.answering:
-                    next_request.cancel()
-                    raise RequestError(
-                        Reason.DEADLINE_EXCEEDED, f"nothing came from the client for {seconds:g} s; open another session"
-                    )
-            if (request := next_request.result()) is None:
-                return
-            yield request
+    def _watch_silence(self) -> None:
+        """Ends the session if its client has said nothing for too long and waits for nothing; else looks later."""
+        loop, limit = asyncio.get_running_loop(), self._sessions.idle_seconds
+        if self._opened.session.answering:
+            self._heard = loop.time()
+        left = self._heard + limit - loop.time()
+        self._too_silent = left <= 0
+        if self._too_silent:
+            self._opened.session.close()
+        else:
+            self._silence = loop.call_later(left, self._watch_silence)
 
     def _resume(self, resume: pb.Resume) -> None:
         found = self._sessions.resume(resume.token, self._opened.wearer, resume.received)

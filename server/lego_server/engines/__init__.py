@@ -10,9 +10,7 @@ from lego_core.errors import LegoError
 from lego_server.engines.base import Engine
 
 
-def load_engine(
-    directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1, lanes: int = 1
-) -> Engine:
+def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1, lanes: int = 1) -> Engine:
     """Loads an engine directory and checks all of it but the values of its weights (`lego-export verify` does that).
 
     Args:
