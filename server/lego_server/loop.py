@@ -19,7 +19,7 @@ from lego_server.failures import Reason, RequestError, shutting_down
 from lego_server.turns import next_admitted, next_batch
 from lego_server.work import Work
 
-_FIRST_ESTIMATE = 1.0  # seconds a query takes, until one has been answered
+_LEAST_RETRY = 0.5  # seconds; asking again sooner would only be another refusal
 _SMOOTHING = 0.2
 _log = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
@@ -99,7 +99,7 @@ class EngineLoop:
         self._active: list[Job] = []
         self._idle: deque[Job] = deque()
         self._closed = False
-        self._estimate = _FIRST_ESTIMATE
+        self._estimate: float | None = None  # engine seconds a query takes, once one has been answered
         # Daemons, so that an engine call that never returns cannot keep the process alive.
         self._lanes = [threading.Thread(target=self._run, name=f"engine-{n}", daemon=True) for n in range(lanes)]
         for lane in self._lanes:
@@ -189,20 +189,21 @@ class EngineLoop:
         if self._closed:
             raise shutting_down()
         live = sum(not job.cancelled for job in (*self._active, *self._waiting))
-        ahead = live * self._estimate / len(self._lanes)
+        estimate = self._estimate or 0.0
+        ahead = live * estimate / len(self._lanes)
         if live >= self._max_active + self._max_waiting:
             # As long as half of them take: asking sooner would mostly meet the same crowd.
             raise RequestError(
                 Reason.OVERLOADED, f"the server is busy with {live} queries, its limit; try again in a few seconds",
-                retry_after=max(ahead / 2, self._estimate),
+                retry_after=max(ahead / 2, estimate, _LEAST_RETRY),
             )  # fmt: skip
         left = deadline - time.perf_counter()
-        if live and ahead + self._estimate > left:
+        if live and ahead + estimate > left:
             raise RequestError(
                 Reason.OVERLOADED,
-                f"the server is busy with {live} queries and would need about {ahead + self._estimate:.1f} s, but the "
+                f"the server is busy with {live} queries and would need about {ahead + estimate:.1f} s, but the "
                 f"query has {max(left, 0):.1f} s; try again later or give it more time",
-                retry_after=max(ahead + self._estimate - left, self._estimate),
+                retry_after=max(ahead + estimate - left, _LEAST_RETRY),
             )
 
     def _notify(self) -> None:
@@ -279,7 +280,8 @@ class EngineLoop:
         except StopIteration:
             with self._changed:
                 if job in self._active:
-                    self._estimate += _SMOOTHING * (job.seconds - self._estimate)
+                    known = job.seconds if self._estimate is None else self._estimate
+                    self._estimate = known + _SMOOTHING * (job.seconds - known)
             self._remove(job)
         except Exception as error:
             self._fail(job, error)

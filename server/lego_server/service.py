@@ -22,6 +22,7 @@ from lego_server.options import OptionWishes
 from lego_server.session import Session
 from lego_server.sessions import OpenSession, Sessions
 
+_PARTING_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 _STATUS = {
@@ -227,6 +228,8 @@ class _Stream:
                 await self._context.write(self._service.started(self._opened, resumed))
                 async for sequence, message in outbox.read():
                     await self._context.write(self._service.response(sequence, message))
+            broken = reader.done() and not reader.cancelled() and reader.exception() is not None
+            reader.cancel()  # before any abort, which it would take for an error of its own
             if not outbox.closed:
                 await self._context.abort(grpc.StatusCode.ABORTED, "the session goes on in another stream")
             if self._too_silent:
@@ -235,7 +238,7 @@ class _Stream:
                     grpc.StatusCode.DEADLINE_EXCEEDED,
                     f"nothing came from the client for {limit:g} s; open another session",
                 )
-            if reader.done() and not reader.cancelled() and reader.exception() is not None:
+            if broken:
                 await self._context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             self._sessions.end(self._opened)
         finally:
@@ -266,6 +269,8 @@ class _Stream:
             self._opened.session.close()
             raise
         else:
+            # A broken stream looks like one that was ended, until this call is cancelled a moment later.
+            await asyncio.sleep(_PARTING_SECONDS)
             self._opened.session.finish()
 
     def _watch_silence(self) -> None:

@@ -138,6 +138,7 @@ async def test_idle_work_is_done_when_there_is_nothing_else_and_refused_when_the
 async def test_a_query_that_could_not_be_in_time_is_refused_with_word_of_when_to_ask_again() -> None:
     engine = FakeEngine(delay=0.02)
     loop = EngineLoop(engine, max_active=1, max_waiting=10)
+    await run(loop, count_to(1, 50))
     for name in range(5):
         loop.submit(count_to(name, 50), lambda event: None)
     with pytest.raises(RequestError, match=r"busy with 5 queries.*has 0\.5 s") as refused:

@@ -70,7 +70,9 @@ async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_firs
     engine = FakeEngine()
     engine.gate.clear()
     told: list[str] = []
-    serving = asyncio.create_task(serve(lambda _: engine, {"fake": Path()}, config_of(port=0, shutdown_seconds=0.1), told.append))
+    serving = asyncio.create_task(
+        serve(lambda _: engine, {"fake": Path()}, config_of(port=0, shutdown_seconds=0.1), told.append)
+    )
     await eventually(lambda: engine.calls["denoise"] == 1)
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(0.05)
