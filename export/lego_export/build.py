@@ -30,6 +30,7 @@ from lego_server.engines.onnx_graph import require_providers
 from lego_server.sampling.schedule import SigmaSchedule
 
 from lego_export.checking import spelled_out
+from lego_export.colours import measure_colour_map
 from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
 from lego_export.islands import choose_islands
 from lego_export.onnx_graph import OPSET, convert
@@ -211,7 +212,7 @@ def _describe(
             bos_token_id=language.bos_token_id,
             eos_token_id=language.eos_token_id,
         ),
-        latent=LatentSpec(vae.latent_channels, latent_factor(modules), vae.scaling_factor),
+        latent=LatentSpec(vae.latent_channels, latent_factor(modules), vae.scaling_factor, measure_colour_map(modules)),
         context_width=modules.conditioner.config.context_width,
         text_pad_token_id=padding,
         text_bos_token_id=beginning,
