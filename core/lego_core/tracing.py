@@ -9,6 +9,8 @@ from lego_core.errors import LegoError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+_EXPORT_SECONDS = 3.0  # retries included: a collector that is down must not hold up who wants to stop
+
 
 def otlp_provider(service: str, endpoint: str, ratio: float = 1.0) -> TracerProvider:
     """Returns a provider whose spans are sent by OTLP over gRPC, in batches, from a thread of its own.
@@ -34,6 +36,6 @@ def otlp_provider(service: str, endpoint: str, ratio: float = 1.0) -> TracerProv
             f"traces need OpenTelemetry ({error}): pip install 'lego-ar[telemetry]', or leave the endpoint unset"
         ) from error
     provider = TracerProvider(sampler=ParentBasedTraceIdRatio(ratio), resource=Resource.create({SERVICE_NAME: service}))
-    exporter = OTLPSpanExporter(endpoint, insecure=endpoint.startswith("http://"))
+    exporter = OTLPSpanExporter(endpoint, insecure=endpoint.startswith("http://"), timeout=_EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -22,32 +24,28 @@ async def own_server(options: Sequence[str]) -> AsyncIterator[str]:
     Raises:
         LegoError: It does not start; the message has its last words.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lego_server", "serve", "--host", "127.0.0.1", "--port", "0", *options,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the load; the server is stopped when that has ended
-    )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    words: list[str] = []
-
-    async def listen(stream: asyncio.StreamReader) -> None:
-        async for line in stream:
-            words.append(line.decode(errors="replace").strip())
-            del words[:-20]
-
-    listening = asyncio.create_task(listen(process.stderr))
-    try:
-        line = (await process.stdout.readline()).decode()
-        if not line.startswith("listening on "):
-            await listening
-            raise LegoError(f"the server did not start: {words[-1] if words else 'it said nothing'}")
-        yield line.split()[-1]
-    finally:
-        if process.returncode is None:
-            process.terminate()
+    command = [sys.executable, "-m", "lego_server", "serve", "--host", "127.0.0.1", "--port", "0", *options]
+    with tempfile.TemporaryFile("w+") as log:
+        # A session of its own: Ctrl-C is for the load, and the server is stopped when that has ended.
+        process = subprocess.Popen(  # noqa: S603, ASYNC220 (our own command; starting it takes a millisecond)
+            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
         try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        listening.cancel()
+            line = await asyncio.to_thread(process.stdout.readline)
+            if not line.startswith("listening on "):
+                log.seek(0)
+                words = log.read().strip().splitlines()
+                raise LegoError(f"the server did not start: {words[-1] if words else 'it said nothing'}")
+            yield line.split()[-1]
+        finally:
+            process.terminate()
+            await asyncio.to_thread(_end, process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

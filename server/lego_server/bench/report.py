@@ -43,7 +43,7 @@ def summarise(measurement: Measurement) -> dict[str, Any]:
         "throughput": outcomes["answered"] / measurement.seconds if measurement.seconds else 0.0,
         "latency": {name: _figures(latencies(samples, name)) for name in LATENCIES},
         "not_answered": {name: count for name, count in sorted(outcomes.items()) if name != "answered"},
-        "retries": {"count": len(delays), "seconds": float(np.sum(delays)), **_figures(delays)},
+        "retries": {"seconds": float(np.sum(delays)), **_figures(delays)},
     }
 
 
@@ -75,9 +75,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     for name, count in summary["not_answered"].items():
         table.add_row(name.replace("_", " "), *("" for _ in QUANTILES), str(count))
     retries = summary["retries"]
-    if retries["count"]:
+    if retries["n"]:
         figures = (f"{retries[f'p{each}']:.3f} s" for each in QUANTILES)
-        table.add_row("delay before a retry", *figures, str(retries["count"]))
+        table.add_row("delay before a retry", *figures, str(retries["n"]))
     return table
 
 
