@@ -21,6 +21,8 @@ GRAPHS = (
 )  # fmt: skip
 STUDENT_GRAPHS = ("keys_values_student", "unet_student")  # only of models that have a distilled student
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+TENSOR_DTYPES = ("float32", "float16", "bfloat16", "int64", "int32")
+PARITY = ("max_abs_error", "mean_abs_error", "max_abs_value")
 
 
 def graph_names(lego: LegoConfig) -> tuple[str, ...]:
@@ -37,6 +39,8 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
     def __post_init__(self) -> None:
+        if self.dtype not in TENSOR_DTYPES:
+            raise LegoError(f"tensor {self.name} is of dtype {self.dtype!r}; choose one of {', '.join(TENSOR_DTYPES)}")
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -174,7 +178,7 @@ class Manifest:
         graphs: One per name in `GRAPHS`, and the student's.
         files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
-        parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
+        parity: Per graph, the figures named in `PARITY` against torch.
         precisions: Of each graph that does not simply compute in float32.
         least_psnr: What `lego-export verify` asks of guidance frames, in decibels against the torch pipeline's.
     """
@@ -204,6 +208,13 @@ class Manifest:
         if not isinstance(self.checkpoint_fingerprint, str):
             raise LegoError(f"checkpoint_fingerprint is {self.checkpoint_fingerprint!r}; it must be text")
         number_in_range("least_psnr", self.least_psnr, 1, 200)
+        for name in ("files", "tool_versions"):
+            value = getattr(self, name)
+            if not (isinstance(value, dict) and all(isinstance(each, str) for each in value.values())):
+                raise LegoError(f"{name} is {value!r}; it must give a text for each name")
+        for graph, figures in self.parity.items():
+            if not (isinstance(figures, dict) and all(isinstance(figures.get(name), int | float) for name in PARITY)):
+                raise LegoError(f"parity of {graph} is {figures!r}; it must give {', '.join(PARITY)}")
 
     @property
     def graph_names(self) -> tuple[str, ...]:
