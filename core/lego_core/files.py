@@ -1,7 +1,8 @@
-"""Files and folders that a command will write at its end."""
+"""Writing files and folders so that they are whole or not there, and reading their checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -55,6 +56,25 @@ def is_aside(path: Path, purpose: str) -> bool:
 def existing_folder(path: Path) -> Path:
     """Returns the first folder on the way up from a path that exists."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.is_dir())
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file aside and renames it, so that nobody ever reads half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

@@ -5,7 +5,6 @@ Export writes it, the server reads it and refuses what does not fit, with a sent
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
+from lego_core.files import file_sha256
 
 FORMAT_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -294,8 +294,7 @@ class Manifest:
                 raise LegoError(f"{directory / 'manifest.json'} names {name}, which lies outside: do not use it")
             if not path.is_file():
                 raise LegoError(f"{directory} lacks {name}: restore it, or rebuild it with lego-export build")
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_sha256(path)
             if found != sha256:
                 raise LegoError(
                     f"{path} is not the file its manifest describes (sha256 {found[:12]}..., not {sha256[:12]}...): "

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
-from lego_core.files import existing_folder, folder_aside, is_aside
+from lego_core.files import existing_folder, file_sha256, folder_aside, is_aside
 from lego_core.manifest import (
     GRAPHS,
     STUDENT_GRAPHS,
@@ -174,7 +174,9 @@ def _move_into_place(made: Path, output: Path, manifest: Manifest, in_place: boo
         os.replace(made / file, output / file)
     for file in before - set(moved):
         if not (in_place and file.suffix == ".safetensors"):  # the checkpoint's own
-            (output / file).unlink(missing_ok=True)
+            (output / file).unlink()
+            if not any((output / file).parent.iterdir()):
+                (output / file).parent.rmdir()
 
 
 def _own_files(output: Path) -> set[Path]:
@@ -216,7 +218,7 @@ def _export_graphs(
         parity[name] = _check(name, path, definition, samples, precisions.get(name, GraphPrecision()), device).rounded()
     if precision == "int8":
         keep_used_weights(directory, [spec.file for spec in specs.values()])
-        specs = {name: replace(spec, sha256=_sha256(directory / spec.file)) for name, spec in specs.items()}
+        specs = {name: replace(spec, sha256=file_sha256(directory / spec.file)) for name, spec in specs.items()}
     return specs, parity, precisions
 
 
@@ -260,17 +262,13 @@ def _describe(
         graphs=graphs,
         tool_versions={tool: version(tool) for tool in _TOOLS},
         files={
-            file.as_posix(): _sha256(directory / file) for file in (*weight_files(directory), *map(Path, TOKENIZERS))
+            file.as_posix(): file_sha256(directory / file)
+            for file in (*weight_files(directory), *map(Path, TOKENIZERS))
         },
         parity=parity,
         precisions=precisions,
         least_psnr=LEAST_PSNR[precision],
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(

@@ -182,7 +182,8 @@ def build(
     device: Annotated[
         Literal["cpu", "cuda"] | None,
         typer.Option(
-            help="Where the graphs are checked; TensorRT needs cuda. Default: cpu, with --target tensorrt cuda."
+            help="Where onnxruntime checks the graphs; default: cpu. With --target tensorrt it is the CPU that does, "
+            "and the plans are built on the GPU."
         ),
     ] = None,
 ) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import onnx
 from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
-from lego_core.files import folder_aside
+from lego_core.files import file_sha256, folder_aside
 from lego_core.manifest import Manifest
-from lego_core.plans import PLANS_FOLDER, Machine, Plan, Plans, Refit, file_sha256, find_plans
+from lego_core.plans import PLANS_FOLDER, Machine, Plan, Plans, Refit, find_plans
 from lego_server.engines.profiles import Sizes, serving_profiles
 
 from lego_export.worker import Event, run_worker

@@ -126,7 +126,7 @@ def infer_types(proto: onnx.ModelProto, propagate_values: bool = False) -> onnx.
     """Returns a copy with the type and, where it can be told, the shape of every value.
 
     Args:
-        proto: Not changed, but for while this works.
+        proto: Changed only while this works.
         propagate_values: Work out shapes that the graph computes, too.
 
     Raises:

@@ -170,6 +170,7 @@ def test_what_only_the_engines_before_had_is_removed(built, tmp_path: Path) -> N
     _move_into_place(made, engines, built.manifest, in_place=False)
 
     assert contents(engines) == {**contents(built.engines), "notes.txt": hashlib.sha256(kept.read_bytes()).hexdigest()}
+    assert not (engines / "int8").exists()
     built.manifest.check_content(engines)
 
 
