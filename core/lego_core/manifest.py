@@ -5,7 +5,6 @@ Export writes it, the server reads it and refuses what does not fit, with a sent
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
+from lego_core.files import file_sha256
 
 FORMAT_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -24,6 +24,8 @@ GRAPHS = (
 )  # fmt: skip
 STUDENT_GRAPHS = ("keys_values_student", "unet_student")  # only of models that have a distilled student
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+TENSOR_DTYPES = ("float32", "float16", "bfloat16", "int64", "int32")
+PARITY = ("max_abs_error", "mean_abs_error", "max_abs_value")
 
 
 def graph_names(lego: LegoConfig) -> tuple[str, ...]:
@@ -40,6 +42,8 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
     def __post_init__(self) -> None:
+        if self.dtype not in TENSOR_DTYPES:
+            raise LegoError(f"tensor {self.name} is of dtype {self.dtype!r}; choose one of {', '.join(TENSOR_DTYPES)}")
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -197,7 +201,7 @@ class Manifest:
         graphs: One per name in `GRAPHS`, and the student's.
         files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
-        parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
+        parity: Per graph, the figures named in `PARITY` against torch.
         precisions: Of each graph that does not simply compute in float32.
         least_psnr: What `lego-export verify` asks of guidance frames, in decibels against the torch pipeline's.
     """
@@ -227,6 +231,13 @@ class Manifest:
         if not isinstance(self.checkpoint_fingerprint, str):
             raise LegoError(f"checkpoint_fingerprint is {self.checkpoint_fingerprint!r}; it must be text")
         number_in_range("least_psnr", self.least_psnr, 1, 200)
+        for name in ("files", "tool_versions"):
+            value = getattr(self, name)
+            if not (isinstance(value, dict) and all(isinstance(each, str) for each in value.values())):
+                raise LegoError(f"{name} is {value!r}; it must give a text for each name")
+        for graph, figures in self.parity.items():
+            if not (isinstance(figures, dict) and all(isinstance(figures.get(name), int | float) for name in PARITY)):
+                raise LegoError(f"parity of {graph} is {figures!r}; it must give {', '.join(PARITY)}")
 
     @property
     def graph_names(self) -> tuple[str, ...]:
@@ -306,8 +317,7 @@ class Manifest:
                 raise LegoError(f"{directory / 'manifest.json'} names {name}, which lies outside: do not use it")
             if not path.is_file():
                 raise LegoError(f"{directory} lacks {name}: restore it, or rebuild it with lego-export build")
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_sha256(path)
             if found != sha256:
                 raise LegoError(
                     f"{path} is not the file its manifest describes (sha256 {found[:12]}..., not {sha256[:12]}...): "

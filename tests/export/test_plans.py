@@ -142,6 +142,12 @@ def test_tensorrt_on_the_cpu_is_refused(built: Built, tmp_path: Path) -> None:
     assert result.returncode == 2 and "--device is cpu, and TensorRT runs on NVIDIA GPUs only" in result.stderr
 
 
+def test_int8_for_tensorrt_is_refused(built: Built, tmp_path: Path) -> None:
+    result = command("build", built.checkpoint, tmp_path / "engines", "--target", "tensorrt", "--precision", "int8")
+
+    assert result.returncode == 2 and "TensorRT cannot read them: choose --precision fp16" in result.stderr
+
+
 @pytest.mark.parametrize("version", ["8.6.1", "10.12.0.36", "12.0.0.1", "unknown"])
 def test_an_unsupported_version_is_refused(version: str) -> None:
     with pytest.raises(LegoError, match=f"version.*{version}"):

@@ -24,9 +24,8 @@ def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batc
         LegoError: The directory is incomplete, a graph of it is altered, its format is not this software's, or the
             device is not there.
     """
-    from lego_server.engines.graph_engine import (
-        GraphEngine,
-    )  # onnxruntime takes a second to import; `--help` need not wait
+    # Imported here: onnxruntime takes a second to import, and `--help` need not wait for it.
+    from lego_server.engines.graph_engine import GraphEngine
 
     if lanes > 1:
         if device != "cpu":
