@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -39,12 +40,13 @@ from lego_export.islands import choose_islands
 from lego_export.onnx_graph import OPSET, convert
 from lego_export.parity import Parity, check_graph, open_session
 from lego_export.precision import DTYPES
-from lego_export.quantise import keep_used_weights, quantise
+from lego_export.quantise import INT8_NUMBERS, keep_used_weights, quantise
 from lego_export.samples import Samples, synthetic_frame
 from lego_export.student_graph import read_adapter, student_graph
 from lego_export.weights import (
     Precision,
     WeightIndex,
+    read_header,
     round_weights,
     share_weights,
     stage_weights,
@@ -149,6 +151,14 @@ def _check_request(
         raise LegoError(
             f"{output} is the checkpoint itself, stored as {stored}: choose another directory for {weights} weights"
         )
+    if precision == "int8":
+        headers = (read_header(checkpoint, file) for file in weight_files(checkpoint, ("vllm",)))
+        numbers = sum(math.prod(each.shape) for header in headers for each in header)
+        if numbers > INT8_NUMBERS:
+            raise LegoError(
+                f"{checkpoint / 'vllm'} holds {numbers / 1e6:,.0f} million numbers; int8 is for small models, up to "
+                f"{INT8_NUMBERS / 1e6:,.0f} million: choose --precision fp16 or bf16"
+            )
     if in_place and precision == "int8":
         raise LegoError(f"{output} is the checkpoint itself, which has no int8 weights: choose another directory")
     if not in_place:

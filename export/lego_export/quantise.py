@@ -31,6 +31,8 @@ from lego_export.samples import Feeds
 from lego_export.weights import QUANTISED, StoredTensor, read_header, reference, save_weights, weight_files
 
 TOLERANCE = 2e-2  # as float16's: what an error does to a picture does not depend on where it comes from
+# Of one network: the quantiser takes a graph with its weights in float32, and no such file may exceed 2 GiB.
+INT8_NUMBERS = 500_000_000
 BLOCK = 32
 # A graph is quantised if matrix products hold this share of the weights that activations are multiplied by.
 SHARE = 0.9

@@ -354,6 +354,13 @@ def test_int8_graphs_take_as_many_operations_and_fewer_bytes(built, int8: Path) 
     assert all(each.seconds is not None and each.seconds > 0 for each in narrow.values())
 
 
+def test_int8_of_a_large_language_model_is_refused_at_once(built, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lego_export.build.INT8_NUMBERS", 1000)
+    with pytest.raises(LegoError, match=r"vllm holds .* million numbers; int8 is for small models.*fp16 or bf16"):
+        build_engines(built.checkpoint, tmp_path / "engines", precision="int8")
+    assert not (tmp_path / "engines").exists()
+
+
 def test_int8_in_place_is_refused(built) -> None:
     with pytest.raises(LegoError, match="has no int8 weights: choose another directory"):
         build_engines(built.checkpoint, built.checkpoint, precision="int8")
