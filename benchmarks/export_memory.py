@@ -36,7 +36,7 @@ def main(
     architecture: Annotated[str, typer.Option(help="An architecture's name or file.")] = "lego-sd15-llava7b",
     layers: Annotated[str, typer.Option(help="Depths of the language model, with commas between them.")] = "1,4,8",
     options: Annotated[str, typer.Option(help="Of lego-export build, such as '--precision fp16'.")] = "",
-    work: Annotated[Path, typer.Option(help="Folder for checkpoints and engines; removed at the end.")] = Path("out/x"),
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints and engines, removed after use.")] = Path("out/x"),
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/export_memory.json"),
 ) -> None:
     """Measure builds and write figures and plot."""
@@ -47,11 +47,12 @@ def main(
         sys.exit(2)
     runs = []
     for depth in map(int, layers.split(",")):
-        checkpoint = work / f"{architecture}-{depth}"
+        checkpoint, engines = work / f"{Path(architecture).stem}-{depth}", work / f"engines-{depth}"
         command = [sys.executable, "-m", "benchmarks.random_checkpoint", architecture, str(checkpoint)]
         subprocess.run([*command, "--layers", str(depth)], check=True)
-        runs.append({"layers": depth, **_build(checkpoint, work / f"engines-{depth}", options.split())})
-        shutil.rmtree(work)
+        runs.append({"layers": depth, **_build(checkpoint, engines, options.split())})
+        for made in (checkpoint, engines):  # and nothing else that may be in the folder
+            shutil.rmtree(made)
     depths, peaks = [run["layers"] for run in runs], [run["peak_bytes"] for run in runs]
     slope, start = np.polyfit(depths, peaks, 1) if len(runs) > 1 else (float("nan"), float("nan"))
     figures = {

@@ -5,14 +5,17 @@ Export writes it, the server reads it and refuses what does not fit, with a sent
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
+from lego_core.files import file_sha256
 
 FORMAT_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -21,6 +24,8 @@ GRAPHS = (
 )  # fmt: skip
 STUDENT_GRAPHS = ("keys_values_student", "unet_student")  # only of models that have a distilled student
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+TENSOR_DTYPES = ("float32", "float16", "bfloat16", "int64", "int32")
+PARITY = ("max_abs_error", "mean_abs_error", "max_abs_value")
 
 
 def graph_names(lego: LegoConfig) -> tuple[str, ...]:
@@ -37,6 +42,8 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
     def __post_init__(self) -> None:
+        if self.dtype not in TENSOR_DTYPES:
+            raise LegoError(f"tensor {self.name} is of dtype {self.dtype!r}; choose one of {', '.join(TENSOR_DTYPES)}")
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -104,16 +111,36 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """The autoencoder's latent: (channels, resolution / factor, resolution / factor), times `scaling_factor`."""
+    """The autoencoder's latent: (channels, resolution / factor, resolution / factor), times `scaling_factor`.
+
+    Attributes:
+        channels: Of the latent.
+        factor: Pixels to a latent's, along each side.
+        scaling_factor: Which the sampler's latent is multiplied with.
+        colour_map: For each of red, green and blue, the weight of every channel and a constant: the picture's colours,
+            as far as they depend linearly on the sampler's latent. Empty where it has not been measured.
+    """
 
     channels: int
     factor: int
     scaling_factor: float
+    colour_map: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         whole_number_in_range("channels", self.channels, 1, 1024)
         whole_number_in_range("factor", self.factor, 1, 64)
         number_in_range("scaling_factor", self.scaling_factor, 1e-6, 1e6)
+        object.__setattr__(self, "colour_map", tuple(map(tuple, self.colour_map)))
+        if self.colour_map and [len(row) for row in self.colour_map] != [self.channels + 1] * 3:
+            raise LegoError(f"colour_map must hold 3 rows of {self.channels + 1} numbers")
+        for row in self.colour_map:
+            for value in row:
+                number_in_range("colour_map", value, -1e6, 1e6)
+
+    def colours(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the colours (3, r, r), nominally in [-1, 1], of a sampler's latent (C, r, r) by the colour map."""
+        weights = np.array(self.colour_map, np.float32)
+        return np.einsum("kc,chw->khw", weights[:, :-1], latent) + weights[:, -1, None, None]
 
 
 @dataclass(frozen=True)
@@ -174,7 +201,7 @@ class Manifest:
         graphs: One per name in `GRAPHS`, and the student's.
         files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
-        parity: Per graph: {"max_abs_error", "mean_abs_error", "max_abs_value"} against torch, and "end_to_end".
+        parity: Per graph, the figures named in `PARITY` against torch.
         precisions: Of each graph that does not simply compute in float32.
         least_psnr: What `lego-export verify` asks of guidance frames, in decibels against the torch pipeline's.
     """
@@ -204,6 +231,13 @@ class Manifest:
         if not isinstance(self.checkpoint_fingerprint, str):
             raise LegoError(f"checkpoint_fingerprint is {self.checkpoint_fingerprint!r}; it must be text")
         number_in_range("least_psnr", self.least_psnr, 1, 200)
+        for name in ("files", "tool_versions"):
+            value = getattr(self, name)
+            if not (isinstance(value, dict) and all(isinstance(each, str) for each in value.values())):
+                raise LegoError(f"{name} is {value!r}; it must give a text for each name")
+        for graph, figures in self.parity.items():
+            if not (isinstance(figures, dict) and all(isinstance(figures.get(name), int | float) for name in PARITY)):
+                raise LegoError(f"parity of {graph} is {figures!r}; it must give {', '.join(PARITY)}")
 
     @property
     def graph_names(self) -> tuple[str, ...]:
@@ -283,8 +317,7 @@ class Manifest:
                 raise LegoError(f"{directory / 'manifest.json'} names {name}, which lies outside: do not use it")
             if not path.is_file():
                 raise LegoError(f"{directory} lacks {name}: restore it, or rebuild it with lego-export build")
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_sha256(path)
             if found != sha256:
                 raise LegoError(
                     f"{path} is not the file its manifest describes (sha256 {found[:12]}..., not {sha256[:12]}...): "

@@ -6,9 +6,7 @@ one checkpoint; with anything else it would fail or, worse, answer with older we
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 
 from lego_core.config import whole_number_in_range
 from lego_core.errors import LegoError
+from lego_core.files import file_sha256, write_whole
 from lego_core.manifest import Manifest, TensorSpec
 
 PLANS_FOLDER = "plans"
@@ -230,22 +229,3 @@ def read_profiles(values: Sequence[Mapping[str, Any]]) -> tuple[Profile, ...]:
         Profile(profile["name"], {name: Range(**sizes) for name, sizes in profile["sizes"].items()})
         for profile in values
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file aside and renames it, so that nobody ever reads half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,8 +14,11 @@ from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
+from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
+from lego_core.files import existing_folder, file_sha256, folder_aside, is_aside
 from lego_core.manifest import (
+    GRAPHS,
     STUDENT_GRAPHS,
     DecoderSpec,
     GraphPrecision,
@@ -28,22 +31,26 @@ from lego_core.manifest import (
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_server.engines.onnx_graph import require_providers
 from lego_server.sampling.schedule import SigmaSchedule
+from safetensors import SafetensorError
 
 from lego_export.checking import spelled_out
+from lego_export.colours import measure_colour_map
 from lego_export.graphs import GraphDefinition, define_graphs, head_dim, latent_factor
 from lego_export.islands import choose_islands
 from lego_export.onnx_graph import OPSET, convert
 from lego_export.parity import Parity, check_graph, open_session
 from lego_export.precision import DTYPES
-from lego_export.quantise import keep_used_weights, quantise
+from lego_export.quantise import INT8_NUMBERS, keep_used_weights, quantise
 from lego_export.samples import Samples, synthetic_frame
 from lego_export.student_graph import read_adapter, student_graph
 from lego_export.weights import (
     Precision,
     WeightIndex,
+    read_header,
     round_weights,
     share_weights,
     stage_weights,
+    staged_bytes,
     stored_precision,
     weight_files,
 )
@@ -51,7 +58,7 @@ from lego_export.weights import (
 # The engine directory's copies of the tokenizers: where the server looks for them.
 TOKENIZERS = {"text_tokenizer.json": "tokenizer/tokenizer.json", "vllm_tokenizer.json": "vllm/tokenizer.json"}
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers")
-_ASIDE = ".building-"  # and the number of the process that builds there
+_ASIDE = "building"  # what the folder is for in which engines are made
 _CHECKED_BATCH = 3  # never traced: a size baked into a graph shows at once
 
 Compute = Literal["fp32", "fp16", "bf16", "int8"]
@@ -74,7 +81,8 @@ def build_engines(
 ) -> Manifest:
     """Exports every graph, checks each against torch, and puts the whole into an engine directory.
 
-    Everything is made in a temporary folder first, so an error or an interruption leaves older engines as they were.
+    Everything is made in a temporary folder inside the engine directory first, so an error or an interruption leaves
+    older engines as they were.
 
     Args:
         checkpoint: Directory in the layout of `lego_model.checkpoint`.
@@ -91,42 +99,24 @@ def build_engines(
         The manifest that was written.
 
     Raises:
-        LegoError: The checkpoint is damaged, its context lacks a block, `output` is something else, or a graph differs
-            from torch.
+        LegoError: The checkpoint is damaged, its context lacks a block, `output` is something else or cannot be
+            written, the disk is full, or a graph differs from torch.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     require_providers(device)
     if precision == "fp16":
         weights = weights or "fp16"
+    in_place = output.is_dir() and output.samefile(checkpoint)
+    _check_request(checkpoint, output, weights, precision, link, in_place)
     # Weights that are to be converted have to be in memory.
     modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=weights in (None, stored_precision(checkpoint, "vllm")))
     _check_schedule(modules)
-    if modules.config.conditioning != "joint":
-        raise LegoError(
-            f"{checkpoint} is conditioned on {modules.config.conditioning!r}, and servers run the whole method only: "
-            "train it with diffusion.conditioning=joint, or use it with lego_model.pipeline.LegoPipeline"
-        )
-    in_place = output.is_dir() and output.samefile(checkpoint)
-    stored = stored_precision(checkpoint)
-    converts = weights is not None and stored != weights
-    if in_place and converts:
-        raise LegoError(
-            f"{output} is the checkpoint itself, stored as {stored}: choose another directory for {weights} weights"
-        )
-    if in_place and precision == "int8":
-        raise LegoError(f"{output} is the checkpoint itself, which has no int8 weights: choose another directory")
-    if not in_place:
-        _check_output(output)
-    if converts:
-        assert weights is not None
+    if weights is not None and stored_precision(checkpoint) != weights:
         round_weights(modules, weights)
     is_new = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    _remove_left_over(output)
     try:
-        # Inside the output, so that moving the files into place is a rename on one file system.
-        with tempfile.TemporaryDirectory(prefix=f"{_ASIDE}{os.getpid()}-", dir=output) as folder:
-            directory = Path(folder)
+        output.mkdir(parents=True, exist_ok=True)
+        with folder_aside(output, _ASIDE) as directory:
             # An in-place build has the weights beside its graphs only while it checks them.
             stage_weights(checkpoint, directory, weights, link or in_place)
             for name, source in TOKENIZERS.items():
@@ -134,16 +124,76 @@ def build_engines(
             graphs, parity, precisions = _export_graphs(modules, directory, precision, device, announce)
             manifest = _describe(checkpoint, modules, directory, graphs, parity, precision, precisions)
             manifest.save(directory)
-            moved = [] if in_place else weight_files(directory)
-            # The manifest last: with its checksums it is valid only when everything else is there.
-            moved += [Path(f"{graph}.onnx") for graph in graphs] + [Path(name) for name in TOKENIZERS]
-            for file in (*moved, Path("manifest.json")):
-                (output / file).parent.mkdir(exist_ok=True)
-                os.replace(directory / file, output / file)
+            _move_into_place(directory, output, manifest, in_place)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        raise LegoError(
+            f"the engines in {output} cannot be made ({error}): make room there, or choose another place; what was "
+            "there is as it was"
+        ) from error
     finally:
-        if is_new and not any(output.iterdir()):
+        if is_new and output.is_dir() and not any(output.iterdir()):
             output.rmdir()
     return manifest
+
+
+def _check_request(
+    checkpoint: Path, output: Path, weights: Precision | None, precision: Compute, link: bool, in_place: bool
+) -> None:
+    """Refuses what cannot be built, before the checkpoint is read: that may take minutes."""
+    config = LegoConfig.load(checkpoint)
+    if config.conditioning != "joint":
+        raise LegoError(
+            f"{checkpoint} is conditioned on {config.conditioning!r}, and servers run the whole method only: "
+            "train it with diffusion.conditioning=joint, or use it with lego_model.pipeline.LegoPipeline"
+        )
+    stored = stored_precision(checkpoint)
+    if in_place and weights is not None and stored != weights:
+        raise LegoError(
+            f"{output} is the checkpoint itself, stored as {stored}: choose another directory for {weights} weights"
+        )
+    if precision == "int8":
+        headers = (read_header(checkpoint, file) for file in weight_files(checkpoint, ("vllm",)))
+        numbers = sum(math.prod(each.shape) for header in headers for each in header)
+        if numbers > INT8_NUMBERS:
+            raise LegoError(
+                f"{checkpoint / 'vllm'} holds {numbers / 1e6:,.0f} million numbers; int8 is for small models, up to "
+                f"{INT8_NUMBERS / 1e6:,.0f} million: choose --precision fp16 or bf16"
+            )
+    if in_place and precision == "int8":
+        raise LegoError(f"{output} is the checkpoint itself, which has no int8 weights: choose another directory")
+    if not in_place:
+        _check_output(output)
+    place = existing_folder(output)
+    if not os.access(place, os.W_OK):
+        raise LegoError(f"{place} cannot be written to: choose another place for the engines")
+    needed = staged_bytes(checkpoint, weights, linked=link or in_place)
+    if needed > (free := shutil.disk_usage(place).free):
+        raise LegoError(
+            f"the engines take about {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free in {place}: make room, "
+            "choose another place, or share the checkpoint's weights with --link"
+        )
+
+
+def _move_into_place(made: Path, output: Path, manifest: Manifest, in_place: bool) -> None:
+    """Moves what was made to where it belongs, and removes what only the engines before had."""
+    before = _own_files(output) if (output / "manifest.json").is_file() else set()
+    moved = [] if in_place else weight_files(made)
+    moved += [Path(graph.file) for graph in manifest.graphs.values()] + [Path(name) for name in TOKENIZERS]
+    # The manifest last: with its checksums it is valid only when everything else is there.
+    for file in (*moved, Path("manifest.json")):
+        (output / file).parent.mkdir(exist_ok=True)
+        os.replace(made / file, output / file)
+    for file in before - set(moved):
+        if not (in_place and file.suffix == ".safetensors"):  # the checkpoint's own
+            (output / file).unlink()
+            if not any((output / file).parent.iterdir()):
+                (output / file).parent.rmdir()
+
+
+def _own_files(output: Path) -> set[Path]:
+    """Returns what engines that are there consist of, as far as it is certain that a build wrote it."""
+    graphs = {Path(f"{name}.onnx") for name in (*GRAPHS, *STUDENT_GRAPHS)}
+    return {file for file in (*graphs, *weight_files(output)) if (output / file).is_file()}
 
 
 def _export_graphs(
@@ -179,12 +229,12 @@ def _export_graphs(
         parity[name] = _check(name, path, definition, samples, precisions.get(name, GraphPrecision()), device).rounded()
     if precision == "int8":
         keep_used_weights(directory, [spec.file for spec in specs.values()])
-        specs = {name: replace(spec, sha256=_sha256(directory / spec.file)) for name, spec in specs.items()}
+        specs = {name: replace(spec, sha256=file_sha256(directory / spec.file)) for name, spec in specs.items()}
     return specs, parity, precisions
 
 
 def _half_between_graphs(definition: GraphDefinition) -> GraphDefinition:
-    """Returns a graph that takes and gives what stays on the device, caches, keys and values, in float16."""
+    """Returns a graph that takes and gives in float16 what graphs hand to graphs: caches, keys and values."""
     kept = ("past_", "present_", "key.", "value.")
 
     def half(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -211,7 +261,7 @@ def _describe(
             bos_token_id=language.bos_token_id,
             eos_token_id=language.eos_token_id,
         ),
-        latent=LatentSpec(vae.latent_channels, latent_factor(modules), vae.scaling_factor),
+        latent=LatentSpec(vae.latent_channels, latent_factor(modules), vae.scaling_factor, measure_colour_map(modules)),
         context_width=modules.conditioner.config.context_width,
         text_pad_token_id=padding,
         text_bos_token_id=beginning,
@@ -223,17 +273,13 @@ def _describe(
         graphs=graphs,
         tool_versions={tool: version(tool) for tool in _TOOLS},
         files={
-            file.as_posix(): _sha256(directory / file) for file in (*weight_files(directory), *map(Path, TOKENIZERS))
+            file.as_posix(): file_sha256(directory / file)
+            for file in (*weight_files(directory), *map(Path, TOKENIZERS))
         },
         parity=parity,
         precisions=precisions,
         least_psnr=LEAST_PSNR[precision],
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(
@@ -269,30 +315,10 @@ def _schedule(modules: LegoCheckpoint) -> NoiseSchedule:
     return NoiseSchedule(config.num_train_timesteps, config.beta_start, config.beta_end, config.prediction_type)
 
 
-def _remove_left_over(output: Path) -> None:
-    """Removes what builds have left that could not end, such as for want of memory."""
-    for folder in output.glob(f"{_ASIDE}*"):
-        process = folder.name.removeprefix(_ASIDE).partition("-")[0]
-        if process.isdigit() and not _runs(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":
-        return True  # elsewhere asking is not safe
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
-
-
 def _check_output(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise LegoError(f"{output} is a file; give a directory for the engines")
-    if not output.exists() or not any(file for file in output.iterdir() if not file.name.startswith(_ASIDE)):
+    if not output.exists() or all(is_aside(file, _ASIDE) for file in output.iterdir()):
         return
     if (output / "lego.json").exists():
         raise LegoError(f"{output} is another checkpoint, whose weights would be overwritten; choose another directory")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 from lego_core.errors import LegoError
+from lego_core.files import folder_aside
 from lego_core.manifest import Manifest
 
 from lego_export.precision import DTYPES, spell_out
@@ -32,12 +32,9 @@ def checkable(engines: Path, manifest: Manifest) -> Iterator[Path]:
     if not lowered:
         yield engines
         return
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=".checking-", dir=engines)
-    except OSError as error:
-        raise LegoError(f"{engines} cannot be written to ({error}): verify a copy of it") from error
-    with folder as name:
-        directory = Path(name)
+    if not os.access(engines, os.W_OK):
+        raise LegoError(f"{engines} cannot be written to: verify a copy of it")
+    with folder_aside(engines, "checking") as directory:
         for file in (*manifest.files, *(graph.file for graph in manifest.graphs.values())):
             target = directory / file
             target.parent.mkdir(parents=True, exist_ok=True)

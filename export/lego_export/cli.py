@@ -182,7 +182,8 @@ def build(
     device: Annotated[
         Literal["cpu", "cuda"] | None,
         typer.Option(
-            help="Where the graphs are checked; TensorRT needs cuda. Default: cpu, with --target tensorrt cuda."
+            help="Where onnxruntime checks the graphs; default: cpu. With --target tensorrt it is the CPU that does, "
+            "and the plans are built on the GPU."
         ),
     ] = None,
 ) -> None:
@@ -190,6 +191,8 @@ def build(
     if target == "tensorrt":
         from lego_export.plans import PlanOptions, probe
 
+        if precision == "int8":
+            raise LegoError("int8 graphs are onnxruntime's own and TensorRT cannot read them: choose --precision fp16")
         if device == "cpu":
             raise LegoError(
                 "--device is cpu, and TensorRT runs on NVIDIA GPUs only: leave it out, or --target tensorrt"
@@ -212,10 +215,12 @@ def build(
             checkpoint, engines, weights=weights, precision=precision, link=link, device=checked_on, announce=announce
         )  # fmt: skip
         progress.update(task, description="done", completed=len(graphs))
-    worst = max(manifest.parity, key=lambda graph: manifest.parity[graph]["max_abs_error"])
+    parity = manifest.parity.items()
+    shares = {graph: each["max_abs_error"] / max(each["max_abs_value"], 1e-6) for graph, each in parity}
+    worst = max(shares, key=lambda graph: shares[graph])
     print(
         f"{engines}: {manifest.model_version}, {manifest.precision}, opset {manifest.opset}; "
-        f"largest error against torch {manifest.parity[worst]['max_abs_error']:.1e} ({worst})"
+        f"largest error against torch {shares[worst]:.1e} of the largest value ({worst})"
     )
     if manifest.precisions:
         _show_precisions(manifest)
@@ -238,7 +243,7 @@ def verify(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; default: the model's.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets onnxruntime choose.")] = 0,
-    device: Annotated[str, typer.Option(help="What paints, as lego-server's --device; graphs run on the CPU.")] = "cpu",
+    device: Annotated[str, typer.Option(help="What paints, as lego-server's --device.")] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
 ) -> None:
     """Compares engines with the torch pipeline; exit code 1 if they differ by more than the stated tolerances."""
@@ -294,6 +299,8 @@ def compare(
 
     quieten()
     check_output(out)
+    if out.suffix.lower() not in (".png", ".jpg", ".webp"):
+        raise LegoError(f"{out} is to be a picture; give it a name that ends in .png, .jpg or .webp")
     frames = [read_image(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
     with _progress() as progress:
         task = progress.add_task("reading the checkpoint", total=1 + len(engines))
@@ -457,9 +464,11 @@ def _show_graphs(costs: Sequence[GraphCost], run: bool, tensors: bool) -> None:
 
 
 def _show_precisions(manifest: Manifest) -> None:
+    figures = (Column(name, no_wrap=True) for name in ("error", "without", "at most", "largest"))
     table = Table(
-        Column("graph", no_wrap=True), "computes in", "but in fp32", "error", "without", "tolerance", "largest value",
-        title="Precision: errors against torch as a share of the largest value, with and without what stays in fp32",
+        Column("graph", no_wrap=True), Column("in", no_wrap=True), Column("but fp32", overflow="fold"), *figures,
+        title="Precision: errors against torch as a share of the largest value, with and without what stays in fp32, "
+        "the tolerance, and the largest value between nodes",
     )  # fmt: skip
     for name in manifest.graph_names:
         each = manifest.precision_of(name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.images import pixels_to_frame
 from lego_core.manifest import Manifest
@@ -99,6 +100,7 @@ def compare_engines(
     if len(queries) != len(frames):
         raise LegoError(f"there are {len(frames)} frames and {len(queries)} queries: give one to each, or none")
     manifests = [Manifest.load(directory) for directory in directories]
+    LegoConfig.load(checkpoint)  # says what is wrong where it is no checkpoint
     found = fingerprint(checkpoint)
     for directory, manifest in zip(directories, manifests, strict=True):
         if manifest.checkpoint_fingerprint != found:
@@ -127,15 +129,23 @@ def compare_engines(
         for frame, each, option in zip(frames, words, options, strict=True)
     ]  # fmt: skip
     paintings = {"torch, fp32": tuple(Painting(pixels, float("inf")) for pixels in reference)}
-    for directory, manifest in zip(directories, manifests, strict=True):
-        announce(directory.name)
+    for name, directory, manifest in zip(column_names(directories), directories, manifests, strict=True):
+        announce(name)
         with checkable(directory, manifest) as checked:
             engine = load_engine(checked, threads=threads)
             painted = [
                 answer_with_engine(engine, frame, query, option)[1]
                 for frame, query, option in zip(frames, queries, options, strict=True)
             ]
-        paintings[directory.name] = tuple(
+        paintings[name] = tuple(
             Painting(pixels, psnr(expected, pixels)) for pixels, expected in zip(painted, reference, strict=True)
         )
     return Comparison(tuple(frames), paintings)
+
+
+def column_names(directories: Sequence[Path]) -> list[str]:
+    """Returns the folders' own names, and the whole path where two folders have the same."""
+    names = [directory.resolve().name for directory in directories]
+    return [
+        name if names.count(name) == 1 else str(directory) for name, directory in zip(names, directories, strict=True)
+    ]

@@ -123,6 +123,8 @@ def _with_sizes(path: Path, name: str, spec: GraphSpec, profile: Profile) -> ir.
         model = ir.load(path)
     except Exception as error:  # onnx's own exceptions share no base class
         raise LegoError(f"{path} is no graph ({error}): rebuild it with lego-export build") from error
+    if {str(value.name) for value in model.graph.inputs} != {each.name for each in spec.inputs}:
+        raise LegoError(f"{path} has other inputs than its manifest says: rebuild it with lego-export build")
     shapes = {each.name: profile.shapes(name, each)[1] for each in spec.inputs}
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[str(value.name)])

@@ -91,6 +91,7 @@ def choose_islands(
     """
     expected = [run_module(definition, each) for each in feeds]
     graph = typed(model).graph
+    ir.external_data.set_base_dir(graph, folder)  # weights stored in float32 are looked at: one may be too large
     peaks = measure_peaks(model, feeds, folder)
     largest = max(peaks.values(), key=lambda peak: peak.value, default=Peak("", 0.0))
     fixed = {_ANGLES: angle_nodes(graph), _OVERFLOW: overflowing_nodes(graph, peaks, precision)}

@@ -92,10 +92,14 @@ def open_session(
     providers = [(provider, exact.get(provider, {})) for provider in require_providers(device)]
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
-        return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=disabled)
+        session = ort.InferenceSession(source, options, providers=providers, disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         what = "a graph" if isinstance(graph, bytes) else graph
         raise LegoError(f"onnxruntime cannot load {what} ({error}): rebuild it with lego-export build") from error
+    used, wanted = session.get_providers()[0], providers[0][0]
+    if used != wanted:  # it goes on without a provider that finds no GPU or no driver
+        raise LegoError(f"onnxruntime runs the graph on {used}, not on {wanted}: check the driver, or --device cpu")
+    return session
 
 
 def _weight_bytes(graph: Path | bytes) -> int:

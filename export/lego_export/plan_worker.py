@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lego_core.errors import LegoError
+from lego_core.files import write_whole
 from lego_core.manifest import GraphSpec, TensorSpec
-from lego_core.plans import Machine, Profile, read_profiles, write_whole
+from lego_core.plans import Machine, Profile, read_profiles
 from lego_server.engines.tensorrt_library import require_tensorrt
 
 from lego_export.worker import Watch, answer_job

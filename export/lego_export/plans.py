@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import onnx
 from lego_core.config import number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
+from lego_core.files import file_sha256, folder_aside
 from lego_core.manifest import Manifest
-from lego_core.plans import PLANS_FOLDER, Machine, Plan, Plans, Refit, file_sha256, find_plans
+from lego_core.plans import PLANS_FOLDER, Machine, Plan, Plans, Refit, find_plans
 from lego_server.engines.profiles import Sizes, serving_profiles
 
 from lego_export.worker import Event, run_worker
@@ -219,12 +219,12 @@ def _job(directory: Path, manifest: Manifest, name: str, target: Path) -> dict[s
 def _make(folder: Path, machine: Machine, manifest: Manifest, make: Callable[[str, Path], tuple[Plan, str]]) -> Built:
     """Makes every plan in a folder beside the others, moves all into place, and writes `plans.json` last."""
     plans, notes = {}, []
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as aside:
+    with folder_aside(folder, "building") as aside:
         for name in manifest.graph_names:
-            plans[name], note = make(name, Path(aside) / f"{name}.plan")
+            plans[name], note = make(name, aside / f"{name}.plan")
             notes += [f"{name}: {note}"] if note else []
         for plan in plans.values():
-            os.replace(Path(aside) / plan.file, folder / plan.file)
+            os.replace(aside / plan.file, folder / plan.file)
     result = Plans(machine, manifest.checkpoint_fingerprint, plans)
     result.save(folder)
     return Built(folder, result, tuple(notes))

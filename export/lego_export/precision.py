@@ -12,7 +12,7 @@ makes a graph for checking: every operator computes in float32, and its result i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import ml_dtypes
@@ -126,26 +126,49 @@ def infer_types(proto: onnx.ModelProto, propagate_values: bool = False) -> onnx.
     """Returns a copy with the type and, where it can be told, the shape of every value.
 
     Args:
-        proto: Not changed but for its operators' names, and these are put back.
+        proto: Changed only while this works.
         propagate_values: Work out shapes that the graph computes, too.
 
     Raises:
         LegoError: A type cannot be told, or two types meet that may not.
     """
-    groups = [node for node in proto.graph.node if node.op_type == "GroupNormalization"]
-    places = [place for place, node in enumerate(proto.graph.node) if node.op_type == "GroupNormalization"]
-    # onnx 1.23 infers nothing for GroupNormalization. InstanceNormalization has the same inputs, and passes types on.
-    for node in groups:
-        node.op_type = "InstanceNormalization"
+    # onnx 1.23 infers nothing for these; what gives the same types and shapes stands in for them meanwhile.
+    originals = {
+        place: onnx.NodeProto.FromString(node.SerializeToString())
+        for place, node in enumerate(proto.graph.node)
+        if node.op_type in ("GroupNormalization", "MatMulNBits")
+    }
+    inputs = len(proto.graph.input)
+    for place in originals:
+        _stand_in(proto.graph, proto.graph.node[place])
     try:
         inferred = onnx.shape_inference.infer_shapes(
             proto, check_type=True, strict_mode=True, data_prop=propagate_values
         )
     except onnx.shape_inference.InferenceError as error:
         raise LegoError(f"the graph's types do not fit: {error}") from error
-    for place in places:
-        inferred.graph.node[place].op_type = "GroupNormalization"
+    finally:
+        _put_back(proto.graph, originals, inputs)
+    _put_back(inferred.graph, originals, inputs)
     return inferred
+
+
+def _stand_in(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    if node.op_type == "GroupNormalization":
+        node.op_type = "InstanceNormalization"  # has the same inputs, and passes types on
+        return
+    size = {attribute.name: attribute.i for attribute in node.attribute}
+    weight = f"{node.output[0]}.weight"
+    graph.input.append(onnx.helper.make_tensor_value_info(weight, onnx.TensorProto.FLOAT, [size["K"], size["N"]]))
+    node.op_type, node.domain = "MatMul", ""
+    del node.input[1:], node.attribute[:]
+    node.input.append(weight)
+
+
+def _put_back(graph: onnx.GraphProto, originals: Mapping[int, onnx.NodeProto], inputs: int) -> None:
+    for place, node in originals.items():
+        graph.node[place].CopyFrom(node)
+    del graph.input[inputs:]
 
 
 def is_float(value: ir.Value | None) -> bool:

@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars, httpx
 from lego_core.errors import LegoError
+from lego_core.files import existing_folder
 from yaml import safe_load
 
 _BLOCK = 1 << 20
@@ -170,7 +171,7 @@ def missing_bytes(lacking: list[RemoteFile], directory: Path) -> int:
 
 def free_bytes(directory: Path) -> int:
     """Returns the free space, in bytes, of the disk that `directory` is or will be on."""
-    return shutil.disk_usage(_existing(directory)).free
+    return shutil.disk_usage(existing_folder(directory)).free
 
 
 def check_room(to_fetch: int, directory: Path, to_make: int, checkpoint: Path, weights: str | None) -> None:
@@ -186,7 +187,7 @@ def check_room(to_fetch: int, directory: Path, to_make: int, checkpoint: Path, w
     Raises:
         LegoError: They do not.
     """
-    on_one_disk = _existing(directory).stat().st_dev == _existing(checkpoint).stat().st_dev
+    on_one_disk = existing_folder(directory).stat().st_dev == existing_folder(checkpoint).stat().st_dev
     needed = {directory: to_fetch + to_make} if on_one_disk else {directory: to_fetch, checkpoint: to_make}
     for place, size in needed.items():
         if size > (free := free_bytes(place)):
@@ -275,11 +276,6 @@ def next_commands(name: str, directory: Path) -> list[str]:
         command += [f"--{option}", str(directory / convert[option]) if option in convert else option.upper()]
     pulls = [["lego-export", "pull", other, str(directory)] for other in release.before_convert]
     return [shlex.join(each) for each in (*pulls, command)]
-
-
-def _existing(directory: Path) -> Path:
-    """Returns the first folder on the way up from a directory that exists."""
-    return next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
 
 
 def _list_repository(repository: str, patterns: list[str], endpoint: str | None) -> Iterator[RemoteFile]:

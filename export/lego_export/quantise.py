@@ -21,16 +21,18 @@ import onnx_ir as ir
 from lego_core.manifest import GraphPrecision
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import from_numpy
 
 from lego_export.graphs import GraphDefinition
 from lego_export.parity import check_graph, open_session
 from lego_export.precision import PRODUCTS, constant_values, typed
 from lego_export.samples import Feeds
-from lego_export.weights import QUANTISED, StoredTensor, read_header, reference, weight_files
+from lego_export.weights import QUANTISED, StoredTensor, read_header, reference, save_weights, weight_files
 
 TOLERANCE = 2e-2  # as float16's: what an error does to a picture does not depend on where it comes from
+# Of one network: the quantiser takes a graph with its weights in float32, and no such file may exceed 2 GiB.
+INT8_NUMBERS = 500_000_000
 BLOCK = 32
 # A graph is quantised if matrix products hold this share of the weights that activations are multiplied by.
 SHARE = 0.9
@@ -92,7 +94,7 @@ def keep_used_weights(directory: Path, graphs: Iterable[str]) -> None:
         elif len(kept) < len(stored):
             tensors = load_file(directory / file)
             smaller = directory / file.with_suffix(".kept")
-            save_file({key: tensors[key].clone() for key in kept}, smaller)
+            save_weights({key: tensors[key].clone() for key in kept}, smaller)
             smaller.replace(directory / file)  # never written to: it may be a hard link to the checkpoint's
             moved |= {(file.as_posix(), kept[each.key]): each for each in read_header(directory, file)}
     for path, model in models.items():
@@ -182,7 +184,7 @@ def _store(model: ir.Model, directory: Path, file: Path) -> None:
         assert tensor is not None
         tensors[name] = from_numpy(np.array(tensor.numpy()))
     (directory / file).parent.mkdir(exist_ok=True)
-    save_file(tensors, directory / file)
+    save_weights(tensors, directory / file)
     for stored in read_header(directory, file):
         graph.initializers[stored.key].const_value = reference(stored).const_value
 

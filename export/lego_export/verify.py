@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lego_core.config import Sampler
+from lego_core.config import LegoConfig, Sampler
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.manifest import Manifest
@@ -22,6 +22,7 @@ from lego_server import work
 from lego_server.assistant import Answer, Assistant, Question
 from lego_server.engines import load_engine
 from lego_server.engines.base import Engine
+from lego_server.engines.devices import require_device
 from lego_server.frames import PreparedFrame
 from lego_server.options import SamplingOptions
 from PIL import Image
@@ -163,20 +164,24 @@ def verify_engines(
         batches: Batch sizes each graph is tried at.
         steps: Denoising steps; None takes the model's own.
         threads: Of onnxruntime; 0 lets it choose.
-        device: What runs the server's engine that paints; each graph by itself is compared on the CPU.
+        device: What runs the server's engine that paints. Each graph by itself is compared on the GPU by
+            onnxruntime if it is "cuda", and on the CPU otherwise.
         announce: Called with the name of each graph and then of each sampler, before its turn.
 
     Raises:
         LegoError: A directory is not what it should be, or the engines come from another checkpoint.
     """
     manifest = Manifest.load(engines)
-    modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=True)
+    # Whatever is known at once comes before the weights, which may take minutes to read.
+    require_device(device)
+    LegoConfig.load(checkpoint)
     found = fingerprint(Path(checkpoint))
     if found != manifest.checkpoint_fingerprint:
         raise LegoError(
             f"{engines} was built from another checkpoint ({manifest.checkpoint_fingerprint[:12]}) than {checkpoint} "
             f"({found[:12]}): rebuild it with lego-export build, or name the right --checkpoint"
         )
+    modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=True)
     definitions = define_graphs(modules)
     samples = Samples(modules, definitions, frames)
     graphs, results = [], []

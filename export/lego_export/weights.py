@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -108,6 +109,24 @@ def stored_precision(directory: Path, *parts: str) -> str:
     return "+".join(sorted(_NAMES[dtype] for dtype in dtypes))
 
 
+def staged_bytes(checkpoint: Path, precision: Precision | None, linked: bool) -> int:
+    """Returns how many bytes `stage_weights` writes: none for a file that is linked.
+
+    Args:
+        checkpoint: Where the weights are.
+        precision: As `stage_weights` takes it.
+        linked: Whether unchanged files are hard links; where the file system has none, they are copied after all.
+    """
+    total = 0
+    for file in weight_files(checkpoint):
+        tensors = read_header(checkpoint, file)
+        if precision is not None and _changes(tensors, precision):
+            total += sum(math.prod(each.shape) for each in tensors) * _TORCH_DTYPES[precision].itemsize
+        elif not linked:
+            total += (checkpoint / file).stat().st_size
+    return total
+
+
 def stage_weights(checkpoint: Path, directory: Path, precision: Precision | None, link: bool) -> None:
     """Puts the checkpoint's weight files into a directory under the same relative paths.
 
@@ -120,14 +139,20 @@ def stage_weights(checkpoint: Path, directory: Path, precision: Precision | None
     for file in weight_files(checkpoint):
         target = directory / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        if precision and any(_NAMES[tensor.dtype] != precision for tensor in read_header(checkpoint, file)):
+        if precision is not None and _changes(read_header(checkpoint, file), precision):
             tensors = {
                 key: tensor.to(_TORCH_DTYPES[precision]) if tensor.is_floating_point() else tensor
                 for key, tensor in load_file(checkpoint / file).items()
             }
-            save_file(tensors, target)
+            save_weights(tensors, target)
         elif not (link and _linked(checkpoint / file, target)):
             shutil.copyfile(checkpoint / file, target)
+
+
+def save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Writes a safetensors file that whoever may look into its folder may read: a server runs as another user."""
+    save_file(tensors, path)
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors gives it to nobody but its owner
 
 
 @torch.no_grad()
@@ -209,6 +234,10 @@ def share_weights(model: ir.Model, index: WeightIndex, parts: Sequence[str]) -> 
     for shared in references.values():
         graph.register_initializer(shared)
     graph.insert_before(graph[0], widened)
+
+
+def _changes(tensors: Sequence[StoredTensor], precision: Precision) -> bool:
+    return any(_NAMES[tensor.dtype] != precision for tensor in tensors)
 
 
 def _linked(source: Path, target: Path) -> bool:

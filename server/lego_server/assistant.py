@@ -19,7 +19,7 @@ from lego_core.manifest import Manifest
 from lego_core.noise import gaussian_noise
 
 from lego_server.engines.base import Array, Condition, DecoderStep, FrameFeatures
-from lego_server.frames import PreparedFrame
+from lego_server.frames import Described, PreparedFrame
 from lego_server.options import SamplingOptions
 from lego_server.sampling.guidance import denoised, guide, input_scale
 from lego_server.sampling.samplers import start_sampling
@@ -64,6 +64,7 @@ class Timings:
 class Answer:
     """The guidance frame, JPEG at the input frame's aspect ratio, and what made it."""
 
+    model_version: str
     description: str
     image: bytes
     width: int
@@ -115,20 +116,21 @@ class Assistant:
         frame, options = question.frame, question.options
         started = time.perf_counter()
 
-        if frame.features is None:
-            frame.features = yield EncodeFrame(frame.pixels, frame.vision_pixels)
+        yield from self.encode(frame)
         encoded = time.perf_counter()
 
-        if options.description is None:
-            description, text_states = yield from self._describe(frame.features, question.prompt)
+        asked = question.prompt, options.description
+        if frame.described is not None and frame.described.asked == asked:
+            description, condition = frame.described.description, frame.described.condition
+            yield DescriptionPiece(description, done=True)
+            described = conditioned = time.perf_counter()
         else:
-            description = options.description
-            text_states = yield from self._read(frame.features, question.prompt, description)
-        described = time.perf_counter()
-
-        clip_ids = self._texts.clip_ids(description)
-        condition: Condition = yield BuildCondition(frame.features, clip_ids, text_states)
-        conditioned = time.perf_counter()
+            description, text_states = yield from self._words(frame, question)
+            described = time.perf_counter()
+            clip_ids = self._texts.clip_ids(description)
+            condition = yield BuildCondition(frame.known_features, clip_ids, text_states)
+            frame.described = Described(asked, description, condition)
+            conditioned = time.perf_counter()
 
         latent = yield from self._denoise(condition, frame, options)
         clean = time.perf_counter()
@@ -147,7 +149,20 @@ class Assistant:
             decode=decoded - clean,
             total=decoded - question.arrived,
         )
-        yield Answer(description, image, picture.width, picture.height, options, timings)
+        version = self._manifest.model_version
+        yield Answer(version, description, image, picture.width, picture.height, options, timings)
+
+    def encode(self, frame: PreparedFrame) -> Steps:
+        """Encodes a frame, unless that has been done."""
+        if frame.features is None:
+            frame.features = yield EncodeFrame(frame.pixels, frame.vision_pixels)
+
+    def _words(self, frame: PreparedFrame, question: Question) -> Generator[Work | Event, Any, tuple[str, Array]]:
+        """Returns the description, the model's own or a given one, and its hidden states."""
+        given = question.options.description
+        if given is None:
+            return (yield from self._describe(frame.known_features, question.prompt))
+        return given, (yield from self._read(frame.known_features, question.prompt, given))
 
     def _describe(
         self, features: FrameFeatures, prompt: PromptTokens
@@ -208,12 +223,21 @@ class Assistant:
             clean = denoised(latent, sigma, guide(predictions, weights), self._manifest.schedule.prediction_type)
             preview = b""
             if options.preview_every and step % options.preview_every == 0 and step < options.steps:
-                pixels: Array = yield DecodeLatent(clean)
-                picture = guidance_frame(pixels, frame.width, frame.height, options.fidelity)
-                preview = encode_jpeg(picture, PREVIEW_JPEG_QUALITY, options.fidelity)
+                preview = yield from self._preview(clean, frame, options)
             yield StepDone(step, options.steps, preview)
             try:
                 latent, sigma = sampling.send(clean)
             except StopIteration as end:
                 latent = end.value
         return latent
+
+    def _preview(
+        self, clean: Array, frame: PreparedFrame, options: SamplingOptions
+    ) -> Generator[Work | Event, Any, bytes]:
+        """Returns the picture so far, as JPEG."""
+        if options.preview == "fast":
+            pixels = self._manifest.latent.colours(clean)
+        else:
+            pixels = yield DecodeLatent(clean)
+        picture = guidance_frame(pixels, frame.width, frame.height, options.fidelity)
+        return encode_jpeg(picture, PREVIEW_JPEG_QUALITY, options.fidelity)

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from lego_core.command import run_command
-from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from rich.console import Console
 from rich.table import Table
@@ -39,16 +38,19 @@ def serve(
         config = config.with_values({"logging": {"level": "info"}})
     setup_logging(config.logging.format, config.logging.level)
     # Imported here, so that --help and a mistyped option answer at once.
-    from lego_server.engines import load_engine
+    from lego_server.engines import Engine, load_engine
+    from lego_server.models import named_directories
     from lego_server.server import serve as run_server
 
     settings = config.engine
-    if settings.directory is None:
-        raise LegoError("no engine directory is named: give --engines DIR, or [engine] directory in the config file")
-    engine = load_engine(Path(settings.directory), settings.device, settings.threads, settings.max_batch)
-    if engine.manifest.lego.notice:
-        print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
-    asyncio.run(run_server(engine, config, _announce))
+
+    def load(directory: Path) -> Engine:
+        engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)
+        if engine.manifest.lego.notice:
+            print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
+        return engine
+
+    asyncio.run(run_server(load, named_directories(settings), config, _announce))
 
 
 app.command()(doctor)

@@ -36,6 +36,9 @@ class EngineSettings(Section):
     """`[engine]`: what runs the model, and how queries share it."""
 
     directory: str | None = setting(None, "Engine directory, as lego-export build writes it.", option="--engines")
+    models: tuple[str, ...] = setting(
+        (), "A further model, as NAME=DIRECTORY; clients ask for it by name.", option="--model"
+    )
     device: str = setting("cpu", "What runs the model.", choices=DEVICES)
     threads: int = setting(0, "CPU threads; 0 lets onnxruntime choose.", 0, 1024)
     max_active: int = setting(4, "Queries served in turns; each holds its caches in the engine's memory.", 1, 256)
@@ -43,6 +46,10 @@ class EngineSettings(Section):
     max_batch: int = setting(
         1, "Queries per engine call; 1 keeps every picture bit-identical whatever runs beside it, and is fastest on a "
         "CPU.", 1, 256,
+    )  # fmt: skip
+    lanes: int = setting(
+        1, "Engine calls at the same time, each with its share of the threads; on a CPU, more finish more queries a "
+        "minute, and make one query alone slower.", 1, 64,
     )  # fmt: skip
     engine_call_seconds: float = setting(
         60.0, "Longest one engine call may take before health says that the engine is stuck, in seconds.", 0.1, 86_400
@@ -64,6 +71,9 @@ class Limits(Section):
     max_query_characters: int = setting(500, "Longest query, in characters.", 1, 100_000)
     max_description_characters: int = setting(1000, "Longest description a client may give, in characters.", 1, 100_000)
     max_steps: int = setting(1000, "Most denoising steps of one query.", 1, 1000)
+    query_seconds: float = setting(
+        300.0, "Longest a query may take, in seconds; a client may ask for less.", 0.1, 86_400
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +93,18 @@ class Limits(Section):
 class Sessions(Section):
     """`[sessions]`: wearers."""
 
-    max_sessions: int = setting(64, "Open Guide streams.", 1, 100_000)
+    max_sessions: int = setting(64, "Sessions, those that wait to be resumed included.", 1, 100_000)
+    resume_seconds: float = setting(
+        30.0, "How long a session, and its query, outlive a broken stream, in seconds; 0 drops them at once.", 0, 3600
+    )
+    idle_seconds: float = setting(
+        600.0, "Time without a message from the client after which a session ends, in seconds.", 1, 86_400
+    )
+    frame_credits: int = setting(3, "Frames of a session that may be on their way at once.", 1, 64)
+    encode_ahead_seconds: float = setting(
+        0.5, "Least time between frames of a session that are encoded before a query asks about them, in seconds; 0 "
+        "encodes none ahead.", 0, 3600,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from lego_core.config import LegoConfig
@@ -9,8 +10,23 @@ from lego_core.errors import LegoError
 from lego_core.images import decode_image, frame_to_pixels, frame_to_vision_pixels, open_image
 
 from lego_server.config import Limits
-from lego_server.engines.base import Array, FrameFeatures
+from lego_server.engines.base import Array, Condition, FrameFeatures
 from lego_server.failures import Reason, RequestError
+
+
+@dataclass(frozen=True)
+class Described:
+    """What was written of a frame, for one question.
+
+    Attributes:
+        asked: What it depends on beside the frame.
+        description: The sentence.
+        condition: What the U-Net attends to.
+    """
+
+    asked: Hashable
+    description: str
+    condition: Condition
 
 
 @dataclass
@@ -23,7 +39,8 @@ class PreparedFrame:
         width: Of the frame as captured, in pixels.
         height: Of the frame as captured, in pixels.
         arrived: `time.perf_counter()` when it came in.
-        features: The engine's encoding, kept from the first query on, so that a second one need not encode again.
+        features: The engine's encoding, kept from when it is first made, so that the next query need not encode again.
+        described: What the last query was told, for when it is asked once more.
     """
 
     pixels: Array
@@ -32,6 +49,13 @@ class PreparedFrame:
     height: int
     arrived: float = 0.0
     features: FrameFeatures | None = None
+    described: Described | None = None
+
+    @property
+    def known_features(self) -> FrameFeatures:
+        """The encoding, once it has been made."""
+        assert self.features is not None
+        return self.features
 
 
 def check_frame(data: bytes, limits: Limits) -> None:

@@ -1,10 +1,11 @@
-"""What all sessions share: one model's assistant and engine loop, and the limits on what may reach them."""
+"""One loaded model at the service of many sessions: assistant, engine loop, and the limits on what reaches them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
@@ -13,28 +14,43 @@ from lego_server.assistant import Answer, Assistant, Event, Failed, Question
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.engines.watched import WatchedEngine
-from lego_server.failures import Reason, RequestError
+from lego_server.failures import Reason, RequestError, as_request_error
 from lego_server.frames import PreparedFrame, prepare_frame
-from lego_server.loop import EngineLoop, Job, Listener
+from lego_server.loop import EngineLoop, Listener
 from lego_server.options import OptionWishes, SamplingOptions, resolve_options
 from lego_server.telemetry import Telemetry
 from lego_server.texts import PromptTokens
 
 
+class Cancellable(Protocol):
+    """A query that has been handed on."""
+
+    def cancel(self) -> None:
+        """Ends it before its next engine call; its listener hears no more. Safe from any thread."""
+
+
 @dataclass(frozen=True)
 class CheckedQuery:
-    """A query whose words and options are known to be good."""
+    """A query whose words and options are known to be good.
+
+    Attributes:
+        prompt: What the VLLM reads.
+        options: How to sample.
+        arrived: `time.perf_counter()` when it came in.
+        deadline: The same when its answer is worth nothing any more.
+    """
 
     prompt: PromptTokens
     options: SamplingOptions
     arrived: float
+    deadline: float
 
 
 class Guide:
-    """One loaded model at the service of many sessions."""
+    """Checks queries for one model, and answers them."""
 
     def __init__(self, engine: Engine, config: ServerConfig, telemetry: Telemetry | None = None) -> None:
-        """Starts the engine thread.
+        """Starts the engine threads.
 
         Args:
             engine: The loaded model.
@@ -57,14 +73,20 @@ class Guide:
         sharing = config.engine
         self.telemetry = telemetry or Telemetry()
         self.engine = WatchedEngine(engine, self.telemetry.metrics, sharing.engine_call_seconds)
-        self.engine_loop = EngineLoop(self.engine, sharing.max_active, sharing.max_waiting, sharing.max_batch)
-        self.telemetry.metrics.watch_queue(lambda: self.engine_loop.waiting, lambda: self.engine_loop.active)
+        self.engine_loop = EngineLoop(
+            self.engine, sharing.max_active, sharing.max_waiting, sharing.max_batch, sharing.lanes
+        )
         self.telemetry.metrics.serving(self.manifest.model_version, engine.name)
         self._texts = engine.texts
         self._assistant = Assistant(engine.manifest, engine.texts)
 
-    def check_query(self, text: str, wishes: OptionWishes) -> CheckedQuery:
+    def check_query(self, text: str, wishes: OptionWishes, seconds: float | None = None) -> CheckedQuery:
         """Checks a query before it costs anything.
+
+        Args:
+            text: What the wearer asked.
+            wishes: How to sample.
+            seconds: From now, in which it must be answered; None for the server's limit, to which more is cut.
 
         Raises:
             RequestError: INVALID, naming the field, its value and its range.
@@ -76,12 +98,13 @@ class Guide:
         if len(text) > limit:
             raise RequestError(Reason.INVALID, f"the query has {len(text)} characters; the limit is {limit}")
         longest = self.config.limits.max_description_characters
-        options = resolve_options(wishes, self.manifest.lego, self.max_steps, longest)
+        options = resolve_options(wishes, self.manifest, self.max_steps, longest)
         try:
             prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:
             raise RequestError(Reason.INVALID, str(error)) from error
-        return CheckedQuery(prompt, options, arrived)
+        allowed = self.config.limits.query_seconds
+        return CheckedQuery(prompt, options, arrived, arrived + (allowed if seconds is None else min(seconds, allowed)))
 
     async def prepare_frame(self, data: bytes, arrived: float | None = None) -> PreparedFrame:
         """Decodes a frame off the event loop; it came in now, or at `arrived` by `time.perf_counter()`.
@@ -92,21 +115,41 @@ class Guide:
         arrived = time.perf_counter() if arrived is None else arrived
         return await asyncio.to_thread(prepare_frame, data, self.config.limits, self.manifest.lego, arrived)
 
-    def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener) -> Job:
-        """Hands a query to the engine loop; `listener` hears its events on the running event loop.
+    @property
+    def idle(self) -> bool:
+        """Whether no query is being answered or waits."""
+        return self.engine_loop.live == 0
+
+    def encode_ahead(self, frame: PreparedFrame) -> None:
+        """Encodes a frame that a query may soon be about, unless there is something else to do."""
+        self.engine_loop.submit_idle(self._assistant.encode(frame))
+
+    def refuse_if_full(self, query: CheckedQuery) -> None:
+        """Refuses a query before the work on its frame is done.
 
         Raises:
-            RequestError: OVERLOADED.
+            RequestError: OVERLOADED or UNAVAILABLE.
+        """
+        self.engine_loop.refuse_if_full(query.deadline)
+
+    def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener, wearer: str = "") -> Cancellable:
+        """Hands a query to the engine loop; `listener` hears its events on the running event loop.
+
+        It is for the caller to cancel it at its deadline.
+
+        Raises:
+            RequestError: OVERLOADED or UNAVAILABLE.
         """
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
         watch = self.telemetry.watch(question)
-        return self.engine_loop.submit(watch.steps(self._assistant.answer(question)), watch.listener(listener))
+        steps = watch.steps(self._assistant.answer(question))
+        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline)
 
-    async def answer(self, query: CheckedQuery, frame: PreparedFrame) -> Answer:
+    async def answer(self, query: CheckedQuery, frame: PreparedFrame, wearer: str = "") -> Answer:
         """Answers one query; cancelling this coroutine stops the engine's work on it within one call.
 
         Raises:
-            RequestError: OVERLOADED, or INTERNAL.
+            RequestError: OVERLOADED, UNAVAILABLE, DEADLINE_EXCEEDED or INTERNAL.
         """
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -116,17 +159,27 @@ class Guide:
             if isinstance(event, Answer):
                 done.set_result(event)
             elif isinstance(event, Failed):
-                done.set_exception(RequestError(Reason.INTERNAL, INTERNAL_ERROR))
+                done.set_exception(as_request_error(event.error))
 
-        job = self.submit(query, frame, hear)
+        job = self.submit(query, frame, hear, wearer)
         try:
-            return await done
+            async with asyncio.timeout(query.deadline - time.perf_counter()):
+                return await done
+        except TimeoutError:
+            raise too_late(query) from None
         finally:
             job.cancel()
 
     async def close(self) -> None:
-        """Drops all work and ends the engine thread."""
+        """Drops all work and ends the engine threads."""
         await asyncio.to_thread(self.engine_loop.close)
 
 
-INTERNAL_ERROR = "the server failed on this query; ask again, and if it fails again tell its operator to read the log"
+def too_late(query: CheckedQuery) -> RequestError:
+    """Returns the failure of a query whose deadline has passed."""
+    seconds = query.deadline - query.arrived
+    return RequestError(
+        Reason.DEADLINE_EXCEEDED,
+        f"the query was not answered within its {seconds:.3g} s; ask again, or give it more time",
+        retry_after=0.5,
+    )

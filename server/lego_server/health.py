@@ -2,13 +2,14 @@
 
 `live`   the event loop answers.
 `ready`  queries are welcome: warmed up, not stopping, no engine call over its deadline. So are "" and the service.
-`model`  the model is loaded, and its last engine call neither failed nor hangs.
+`model`  every model is loaded, and its last engine call neither failed nor hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -28,8 +29,8 @@ class Health(health_pb2_grpc.HealthServicer):
         draining: Whether the server is stopping.
     """
 
-    def __init__(self, engine: WatchedEngine, service: str) -> None:
-        self._engine = engine
+    def __init__(self, engines: Callable[[], Iterable[WatchedEngine]], service: str) -> None:
+        self._engines = engines
         self._ready_names = ("ready", "", service)
         self._statuses = health.aio.HealthServicer()
         self._hung: EngineCall | None = None
@@ -63,11 +64,12 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def update(self) -> None:
         """Brings every status up to date."""
-        hung = self._engine.hung
+        engines = list(self._engines())
+        hung = next((engine.hung for engine in engines if engine.hung is not None), None)
         self._log_change(hung)
         ready = self.warm and not self.draining and hung is None
         await self._set("live", True)
-        await self._set("model", hung is None and not self._engine.failed)
+        await self._set("model", hung is None and not any(engine.failed for engine in engines))
         for name in self._ready_names:
             await self._set(name, ready)
 

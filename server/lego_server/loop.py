@@ -1,10 +1,13 @@
-"""The engine loop: one thread that advances every live query in turn, one engine call at a time."""
+"""The engine loop: threads that advance every live query, one engine call at a time."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -12,25 +15,44 @@ from typing import Any
 from lego_server import work
 from lego_server.assistant import Event, Failed, Steps
 from lego_server.engines.base import Engine
-from lego_server.failures import Reason, RequestError
+from lego_server.failures import Reason, RequestError, shutting_down
+from lego_server.turns import next_admitted, next_batch
 from lego_server.work import Work
 
+_LEAST_RETRY = 0.5  # seconds; asking again sooner would only be another refusal
+_SMOOTHING = 0.2
 _log = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
 
 
 class Job:
-    """A query in the engine loop's hands."""
+    """A query in the engine loop's hands.
+
+    Attributes:
+        steps: What is left to do.
+        wearer: Who asks; the loop is fair between them.
+        deadline: `time.perf_counter()` at which the answer is worth nothing any more.
+        order: Increases from job to job.
+        pending: The next engine call; None before the first.
+        running: Whether a thread is at it.
+        cancelled: Whether nobody waits for it any more.
+    """
 
     def __init__(
-        self, steps: Steps, listener: Listener, event_loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
-    ) -> None:
+        self, steps: Steps, listener: Listener, event_loop: asyncio.AbstractEventLoop, wake: Callable[[], None],
+        wearer: str, deadline: float, order: int,
+    ) -> None:  # fmt: skip
         self._listener = listener
         self._event_loop = event_loop
         self._wake = wake
         self.steps = steps
+        self.wearer = wearer
+        self.deadline = deadline
+        self.order = order
         self.pending: Work | None = None
+        self.running = False
         self.cancelled = False
+        self.seconds = 0.0  # of engine time, its share of calls made for several
 
     def cancel(self) -> None:
         """Ends the query before its next engine call; its listener hears no more. Safe from any thread."""
@@ -51,24 +73,37 @@ class Job:
 
 
 class EngineLoop:
-    """Serves up to `max_active` queries in turns, the next `max_waiting` in order of arrival, and no more.
+    """Serves up to `max_active` queries, lets the next `max_waiting` wait, and takes no more.
 
-    Turns are engine calls (one decoder token, one denoising step), so queries join, leave and are cancelled between
-    them. Calls of the same kind run as one batch of up to `max_batch`.
+    A turn is one engine call (one decoder token, one denoising step), so queries join, leave and are cancelled between
+    them. Calls of the same kind run as one batch of up to `max_batch`. `turns.py` says whose turn it is.
     """
 
-    def __init__(self, engine: Engine, max_active: int, max_waiting: int, max_batch: int = 1) -> None:
+    def __init__(self, engine: Engine, max_active: int, max_waiting: int, max_batch: int = 1, lanes: int = 1) -> None:
+        """Starts the threads.
+
+        Args:
+            engine: Runs the calls; with more than one lane, several at the same time.
+            max_active: Queries that share the engine.
+            max_waiting: Queries that wait to.
+            max_batch: Most queries in one call.
+            lanes: Threads that make calls.
+        """
         self._engine = engine
         self._max_active = max_active
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._changed = threading.Condition()
-        self._waiting: deque[Job] = deque()
-        self._active: deque[Job] = deque()
+        self._order = itertools.count()
+        self._waiting: list[Job] = []
+        self._active: list[Job] = []
+        self._idle: deque[Job] = deque()
         self._closed = False
-        # A daemon, so that an engine call that never returns cannot keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._estimate: float | None = None  # engine seconds a query takes, once one has been answered
+        # Daemons, so that an engine call that never returns cannot keep the process alive.
+        self._lanes = [threading.Thread(target=self._run, name=f"engine-{n}", daemon=True) for n in range(lanes)]
+        for lane in self._lanes:
+            lane.start()
 
     @property
     def live(self) -> int:
@@ -88,88 +123,137 @@ class EngineLoop:
         with self._changed:
             return len(self._waiting)
 
-    def submit(self, steps: Steps, listener: Listener) -> Job:
+    def submit(self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf) -> Job:
         """Takes in a query; called on an event loop, where `listener` will be called with its events.
 
+        Args:
+            steps: The query.
+            listener: Told its events.
+            wearer: Who asks.
+            deadline: `time.perf_counter()` by which it must be answered. It is for the asker to cancel it then.
+
         Raises:
-            RequestError: OVERLOADED: too many are waiting, or the loop is closed.
+            RequestError: OVERLOADED: too many are waiting, or it would be too late; UNAVAILABLE: the loop is closed.
         """
         with self._changed:
-            self._refuse_if_full()
-            job = Job(steps, listener, asyncio.get_running_loop(), self._notify)
+            self._refuse_if_full(deadline)
+            job = self._job(steps, listener, wearer, deadline)
             self._waiting.append(job)
             self._changed.notify()
             return job
 
-    def refuse_if_full(self) -> None:
+    def submit_idle(self, steps: Steps) -> Job | None:
+        """Takes in work that may come in useful; it is done when there is nothing else. None if there is, now."""
+        with self._changed:
+            if self._closed or self._active or self._waiting or self._idle:
+                return None
+            job = self._job(steps, lambda event: None, "", math.inf)
+            self._idle.append(job)
+            self._changed.notify()
+            return job
+
+    def refuse_if_full(self, deadline: float = math.inf) -> None:
         """Refuses a query that has not been prepared yet, as `submit` would: the work on its frame is then spared.
 
         Raises:
-            RequestError: OVERLOADED.
+            RequestError: OVERLOADED or UNAVAILABLE.
         """
         with self._changed:
-            self._refuse_if_full()
+            self._refuse_if_full(deadline)
+
+    def hand_back_waiting(self) -> None:
+        """Ends every query that has not had a turn, as UNAVAILABLE: another server may answer it sooner."""
+        with self._changed:
+            handed_back = [job for job in self._waiting if not job.cancelled]
+            self._waiting.clear()
+        for job in handed_back:
+            job.tell(Failed(shutting_down()))
+            job.steps.close()
 
     def close(self, timeout: float = 10.0) -> None:
-        """Drops every query and ends the thread, after the engine call under way. Blocks up to `timeout` seconds."""
+        """Drops every query and ends the threads, after the engine calls under way. Blocks up to `timeout` seconds."""
         with self._changed:
             self._closed = True
-            for job in (*self._active, *self._waiting):
+            for job in (*self._active, *self._waiting, *self._idle):
                 job.cancelled = True
-            self._changed.notify()
-        self._thread.join(timeout)
+            self._changed.notify_all()
+        until = time.monotonic() + timeout
+        for lane in self._lanes:
+            lane.join(max(0.0, until - time.monotonic()))
 
-    def _refuse_if_full(self) -> None:
+    def _job(self, steps: Steps, listener: Listener, wearer: str, deadline: float) -> Job:
+        event_loop = asyncio.get_running_loop()
+        return Job(steps, listener, event_loop, self._notify, wearer, deadline, next(self._order))
+
+    def _refuse_if_full(self, deadline: float) -> None:
         if self._closed:
-            raise RequestError(Reason.OVERLOADED, "the server is shutting down; ask again when it is back")
+            raise shutting_down()
         live = sum(not job.cancelled for job in (*self._active, *self._waiting))
+        estimate = self._estimate or 0.0
+        ahead = live * estimate / len(self._lanes)
         if live >= self._max_active + self._max_waiting:
+            # As long as half of them take: asking sooner would mostly meet the same crowd.
             raise RequestError(
-                Reason.OVERLOADED, f"the server is busy with {live} queries, its limit; try again in a few seconds"
+                Reason.OVERLOADED, f"the server is busy with {live} queries, its limit; try again in a few seconds",
+                retry_after=max(ahead / 2, estimate, _LEAST_RETRY),
+            )  # fmt: skip
+        left = deadline - time.perf_counter()
+        if live and ahead + estimate > left:
+            raise RequestError(
+                Reason.OVERLOADED,
+                f"the server is busy with {live} queries and would need about {ahead + estimate:.1f} s, but the "
+                f"query has {max(left, 0):.1f} s; try again later or give it more time",
+                retry_after=max(ahead + estimate - left, _LEAST_RETRY),
             )
 
     def _notify(self) -> None:
         with self._changed:
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _run(self) -> None:
-        while True:
-            self._drop_cancelled()
-            with self._changed:
+        while (batch := self._take()) is not None:
+            began = time.perf_counter()
+            if batch[0].pending is None:
+                self._advance(batch[0], None)  # its first turn: up to its first engine call
+            else:
+                self._run_engine(batch)
+            self._give_back(batch, time.perf_counter() - began)
+
+    def _take(self) -> list[Job] | None:
+        """Waits for a turn and returns whose it is; None once the loop is closed."""
+        with self._changed:
+            while True:
+                self._drop_cancelled()
                 while len(self._active) < self._max_active and self._waiting:
-                    self._active.append(self._waiting.popleft())
-                if not self._active:
-                    if self._closed:
-                        return
+                    admitted = next_admitted(self._waiting, self._active)
+                    self._waiting.remove(admitted)
+                    self._active.append(admitted)
+                if self._closed:  # calls of other lanes may still be under way; each ends its own
+                    return None
+                ready = [job for job in self._active if not job.running]
+                if ready:
+                    batch = next_batch(ready, self._max_batch)
+                elif self._idle and not self._active and not self._idle[0].running:
+                    batch = [self._idle[0]]
+                else:
                     self._changed.wait()
                     continue
-                leader = self._active[0]
-                self._active.rotate(-1)
-            if leader.cancelled:
-                continue
-            if leader.pending is None:
-                self._advance(leader, None)  # its first turn: up to its first engine call
-            else:
-                self._run_engine(self._batch_with(leader))
+                for job in batch:
+                    job.running = True
+                return batch
+
+    def _give_back(self, batch: list[Job], seconds: float) -> None:
+        with self._changed:
+            for job in batch:
+                job.running = False
+                job.seconds += seconds / len(batch)
+            self._drop_cancelled()
+            self._changed.notify_all()
 
     def _drop_cancelled(self) -> None:
-        with self._changed:
-            dropped = [job for job in (*self._active, *self._waiting) if job.cancelled]
-        for job in dropped:
-            self._remove(job)
-
-    def _batch_with(self, leader: Job) -> list[Job]:
-        assert leader.pending is not None
-        key = work.batch_key(leader.pending)
-        batch = [leader]
-        if key is not None:
-            for job in self._active:
-                if len(batch) == self._max_batch:
-                    break
-                alike = job.pending is not None and work.batch_key(job.pending) == key
-                if job is not leader and alike and not job.cancelled:
-                    batch.append(job)
-        return batch
+        for jobs in (self._active, self._waiting, self._idle):
+            for job in [each for each in jobs if each.cancelled and not each.running]:
+                self._remove(job)
 
     def _run_engine(self, batch: list[Job]) -> None:
         items = [job.pending for job in batch if job.pending is not None]
@@ -194,6 +278,10 @@ class EngineLoop:
                 item = job.steps.send(None)
             job.pending = item
         except StopIteration:
+            with self._changed:
+                if job in self._active:
+                    known = job.seconds if self._estimate is None else self._estimate
+                    self._estimate = known + _SMOOTHING * (job.seconds - known)
             self._remove(job)
         except Exception as error:
             self._fail(job, error)
@@ -207,6 +295,6 @@ class EngineLoop:
         job.steps.close()
         job.pending = None  # frees the caches and contexts it referred to
         with self._changed:
-            for jobs in (self._active, self._waiting):
+            for jobs in (self._active, self._waiting, self._idle):
                 if job in jobs:
                     jobs.remove(job)

@@ -24,6 +24,14 @@ class QueryFailed:
     query_id: int
     reason: Reason
     text: str
+    retry_after: float = 0.0
 
 
-Message = QueryEvent | QueryFailed
+@dataclass(frozen=True)
+class FrameReceived:
+    """This frame and all before it have been received."""
+
+    frame_id: int
+
+
+Message = QueryEvent | QueryFailed | FrameReceived

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
-from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, GuidanceDefaults, LegoConfig, Sampler
+from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.images import JPEG_QUALITY
+from lego_core.manifest import Manifest
 
 from lego_server.failures import Reason, RequestError
+
+Preview = Literal["fast", "full"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class OptionWishes:
     description: str | None = None
     jpeg_quality: int | None = None
     fidelity: str = "default"
+    preview: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class SamplingOptions:
         description: Paint from this sentence instead of the model's own; None to let the model write.
         jpeg_quality: Of the guidance frame, 1 to 100.
         fidelity: "original" for the original code's post-processing; its sampling defaults are in the values above.
+        preview: "fast" for the latent's colours by a linear map, "full" for the decoded picture.
     """
 
     seed: int
@@ -54,16 +59,18 @@ class SamplingOptions:
     description: str | None = None
     jpeg_quality: int = JPEG_QUALITY["default"]
     fidelity: Fidelity = "default"
+    preview: Preview = "full"
 
 
 def resolve_options(
-    wishes: OptionWishes, lego: LegoConfig, max_steps: int, max_description_characters: int
+    wishes: OptionWishes, manifest: Manifest, max_steps: int, max_description_characters: int
 ) -> SamplingOptions:
     """Checks a client's wishes and fills in the rest; without a seed, one is drawn.
 
     Raises:
         RequestError: INVALID, naming the option, its value and its range.
     """
+    lego = manifest.lego
     if wishes.fidelity not in FIDELITIES:
         raise RequestError(
             Reason.INVALID, f"options.fidelity is {wishes.fidelity}; choose one of {', '.join(FIDELITIES)}"
@@ -106,5 +113,20 @@ def resolve_options(
     # 32 bits: a drawn seed is one that a person can read out and type.
     seed = secrets.randbits(32) if wishes.seed is None else wishes.seed
     return SamplingOptions(
-        seed, steps, text_scale, image_scale, defaults.sampler, preview_every, description, jpeg_quality, fidelity
+        seed, steps, text_scale, image_scale, defaults.sampler, preview_every, description, jpeg_quality, fidelity,
+        _preview(wishes.preview, manifest),
     )  # fmt: skip
+
+
+def _preview(wish: str | None, manifest: Manifest) -> Preview:
+    fast_known = bool(manifest.latent.colour_map)
+    if wish is None:
+        return "fast" if fast_known else "full"
+    if wish not in ("fast", "full"):
+        raise RequestError(Reason.INVALID, f"options.preview is {wish}; choose one of fast, full")
+    if wish == "fast" and not fast_known:
+        raise RequestError(
+            Reason.INVALID, "options.preview is fast, which this model has no colour map for: choose full, or leave "
+            "it unset",
+        )  # fmt: skip
+    return cast(Preview, wish)

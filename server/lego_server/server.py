@@ -6,14 +6,18 @@ import asyncio
 import io
 import ipaddress
 import logging
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from lego_core.errors import LegoError
+from lego_core.manifest import Manifest
 from lego_core.tracing import otlp_provider
 from lego_proto.v1 import guidance_pb2, guidance_pb2_grpc
 from PIL import Image
@@ -24,29 +28,39 @@ from lego_server.failures import RequestError
 from lego_server.guide import Guide
 from lego_server.health import Health
 from lego_server.metrics import Metrics, MetricsPort
+from lego_server.models import Models
 from lego_server.options import OptionWishes
 from lego_server.service import GuidanceService
 from lego_server.telemetry import Telemetry
 from lego_server.tracing import QueryTraces
 
 SERVICE_NAME = guidance_pb2.DESCRIPTOR.services_by_name["Guidance"].full_name
+_LAST_WORDS_SECONDS = 1.0  # for answers to reach their clients, once all is answered or handed back
 _log = logging.getLogger(__name__)
 
 
 class GuidanceServer:
-    """A gRPC server of one engine. `start` it, `warm_up`, and `stop` it.
+    """A gRPC server of one or more models. `start` it, `warm_up`, and `stop` it.
 
     Attributes:
         port: The TCP port listened on, once started.
         address: HOST:PORT listened on, once started.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig, telemetry: Telemetry | None = None) -> None:
-        """Builds the server; nothing listens yet. Called on the event loop that will run it."""
+    def __init__(self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None) -> None:
+        """Builds the server; nothing listens yet. Called on the event loop that will run it.
+
+        Args:
+            engines: The loaded models by name, the default first.
+            config: Where to listen, and the limits.
+            telemetry: Where observations go; None keeps figures that nobody asks for.
+        """
         self._config = config
-        self._guide = Guide(engine, config, telemetry)
-        self._service = GuidanceService(self._guide)
-        self._health = Health(self._guide.engine, SERVICE_NAME)
+        self._telemetry = telemetry or Telemetry()
+        guides = {name: Guide(engine, config, self._telemetry) for name, engine in engines.items()}
+        self._models = Models(guides, config, self._telemetry)
+        self._service = GuidanceService(self._models)
+        self._health = Health(lambda: [guide.engine for guide in self._models.guides], SERVICE_NAME)
         self._server = grpc.aio.server(options=_channel_options(config))
         guidance_pb2_grpc.add_GuidanceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -58,12 +72,17 @@ class GuidanceServer:
     @property
     def telemetry(self) -> Telemetry:
         """What the server observes of itself."""
-        return self._guide.telemetry
+        return self._telemetry
 
     @property
     def live_queries(self) -> int:
-        """Queries the engine loop holds."""
-        return self._guide.engine_loop.live
+        """Queries the engine loops hold."""
+        return sum(guide.engine_loop.live for guide in self._models.guides)
+
+    @property
+    def sessions(self) -> int:
+        """Sessions there are, those that wait for their client included."""
+        return self._service.session_count
 
     async def start(self) -> None:
         """Listens; health answers NOT_SERVING until `warm_up` is done.
@@ -78,7 +97,7 @@ class GuidanceServer:
             self.port = self._server.add_insecure_port(f"{host}:{self._config.server.port}")
         except RuntimeError as error:
             self._health.stop()
-            await self._guide.close()
+            await self._models.close()
             raise LegoError(
                 f"cannot listen on {host}:{self._config.server.port}: the port is taken or the address is not this "
                 "machine's; choose another --port (0 takes any free one) or --host"
@@ -87,50 +106,83 @@ class GuidanceServer:
         await self._server.start()
 
     async def warm_up(self) -> None:
-        """Answers one query of its own, so that the first wearer does not pay for what is built on first use.
+        """Has each model answer one query, so that the first wearer does not pay for what is built on first use.
 
         Raises:
-            LegoError: The model cannot answer; the reason has been logged.
+            LegoError: A model cannot answer; the reason has been logged.
         """
-        began = time.perf_counter()
-        picture = io.BytesIO()
-        Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
-        query = self._guide.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
-        frame = await self._guide.prepare_frame(picture.getvalue())
-        try:
-            await self._guide.answer(query, frame)
-        except RequestError as error:
-            raise LegoError(
-                "the model failed on a first query of the server's own, for the reason logged above: "
-                "check its engines with lego-export verify, or rebuild them with lego-export build"
-            ) from error
-        _log.info("warm after %.1f s", time.perf_counter() - began)
+        for guide in self._models.guides:
+            await warm_up(guide)
         self._health.warm = True
         await self._health.update()
+
+    async def replace(self, name: str, engine: Engine) -> None:
+        """Puts a model in the place of another, once it is warm. Sessions go on; so do queries begun before.
+
+        Raises:
+            LegoError: It cannot answer; the other one stays.
+        """
+        guide = Guide(engine, self._config, self._telemetry)
+        try:
+            await warm_up(guide)
+        except LegoError:
+            await guide.close()
+            raise
+        self._models.replace(name, guide)
+
+    def serves(self, name: str, manifest: Manifest) -> bool:
+        """Says whether a model by this name is served as a manifest describes it."""
+        return name in self._models.names and self._models.find(name).manifest == manifest
 
     async def stop(self) -> None:
         """Refuses new work, lets queries in flight finish within `shutdown_seconds`, and ends."""
         self._health.draining = True
         await self._health.update()
-        self._service.drain()
-        await self._server.stop(self._config.server.shutdown_seconds)
-        await self._guide.close()
+        await self._service.drain(self._config.server.shutdown_seconds)
+        await self._server.stop(_LAST_WORDS_SECONDS)
+        await self._models.close()
         self._health.stop()
 
 
-async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM.
+async def warm_up(guide: Guide) -> None:
+    """Has a model answer a query of the server's own.
+
+    Raises:
+        LegoError: It cannot; the reason has been logged.
+    """
+    began = time.perf_counter()
+    picture = io.BytesIO()
+    Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
+    query = guide.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
+    frame = await guide.prepare_frame(picture.getvalue())
+    try:
+        await guide.answer(replace(query, deadline=math.inf), frame)
+    except RequestError as error:
+        raise LegoError(
+            "the model failed on a first query of the server's own, for the reason logged above: "
+            "check its engines with lego-export verify, or rebuild them with lego-export build"
+        ) from error
+    _log.info("warm after %.1f s", time.perf_counter() - began)
+
+
+async def serve(
+    load: Callable[[Path], Engine], directories: Mapping[str, Path], config: ServerConfig,
+    announce: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Serves until SIGINT or SIGTERM; SIGHUP has every directory looked at again, and what is new in it served.
 
     Args:
-        engine: The loaded model.
+        load: Loads an engine directory.
+        directories: Engine directories by the names of their models, the default first.
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
     """
     telemetry = Telemetry(Metrics(), _open_traces(config))
-    server = GuidanceServer(engine, config, telemetry)
-    stopping = asyncio.Event()
+    server = GuidanceServer({name: load(path) for name, path in directories.items()}, config, telemetry)
+    stopping, reloading = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.set)
     await server.start()
     metrics_port: MetricsPort | None = None
     try:
@@ -147,7 +199,9 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
             return
         await warming
         announce(f"listening on {server.address}")
+        reloader = asyncio.create_task(_reload_when_told(server, reloading, load, directories, announce))
         await asked_to_stop
+        reloader.cancel()
         _log.info("stopping: queries in flight have %.0f s", config.server.shutdown_seconds)
     finally:
         await server.stop()
@@ -155,6 +209,26 @@ async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], 
             await asyncio.to_thread(metrics_port.close)
         if telemetry.traces is not None:
             await asyncio.to_thread(telemetry.traces.close)
+
+
+async def _reload_when_told(
+    server: GuidanceServer, told: asyncio.Event, load: Callable[[Path], Engine], directories: Mapping[str, Path],
+    announce: Callable[[str], None],
+) -> None:  # fmt: skip
+    while True:
+        await told.wait()
+        told.clear()
+        for name, path in directories.items():
+            try:
+                if server.serves(name, Manifest.load(path)):
+                    announce(f"{name} is as before")
+                    continue
+                engine = await asyncio.to_thread(load, path)
+                await server.replace(name, engine)
+            except LegoError as error:
+                announce(f"warning: {name} is not replaced: {error}")
+            else:
+                announce(f"{name} is now {engine.manifest.model_version}")
 
 
 def _open_traces(config: ServerConfig) -> QueryTraces | None:

@@ -1,113 +1,140 @@
-"""The gRPC face: protobuf messages in, protobuf messages out. Nothing behind it sees either."""
+"""The gRPC service: protobuf messages to calls on sessions, and back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from lego_core.images import JPEG_QUALITY
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 
+from lego_server import guide as guides
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
-from lego_server.failures import Reason, RequestError
-from lego_server.guide import INTERNAL_ERROR, Guide
-from lego_server.messages import Message, QueryFailed
+from lego_server.failures import INTERNAL_ERROR, Reason, RequestError, shutting_down
+from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
+from lego_server.models import Models
 from lego_server.options import OptionWishes
 from lego_server.session import Session
+from lego_server.sessions import OpenSession, Sessions
 
+_PARTING_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 _STATUS = {
     Reason.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
+# Milliseconds, as gRPC's own retries understand it.
+RETRY_AFTER = "grpc-retry-pushback-ms"
 
 
 class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
     """Serves `lego.v1.Guidance`."""
 
-    def __init__(self, guide: Guide) -> None:
-        self._guide = guide
-        self._sessions: set[Session] = set()
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._telemetry = models.telemetry
+        self._sessions = Sessions(models)
+        self._generating = 0
         self._draining = False
 
     async def Guide(  # the protocol's name
         self, requests: AsyncIterator[pb.GuideRequest], context: grpc.aio.ServicerContext
     ) -> None:
-        """A wearer's session; a closed or broken stream drops its work."""
+        """A wearer's session; it outlives a broken stream for a while."""
         await self._refuse_if_draining(context)
-        if len(self._sessions) >= self._guide.config.sessions.max_sessions:
-            self._guide.telemetry.metrics.rejected("sessions")
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"the server has {len(self._sessions)} sessions, its limit; try again later",
-            )
-        session = Session(self._guide)
-        self._sessions.add(session)
-        self._guide.telemetry.enter_call(context.invocation_metadata() or (), session=session.session_id)
-        self._guide.telemetry.metrics.session_opened()
-        reader = asyncio.create_task(_read_requests(requests, session))
         try:
-            await context.write(pb.GuideResponse(session_started=self._session_started(session)))
-            async for message in session.outbox:
-                await context.write(self._response(message))
-            if reader.done() and not reader.cancelled() and reader.exception() is not None:
-                await context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
-        finally:
-            reader.cancel()
-            session.close()
-            self._sessions.discard(session)
-            self._guide.telemetry.metrics.session_closed()
+            opened = self._sessions.open()
+        except RequestError as error:
+            self._telemetry.metrics.rejected("sessions")
+            await _abort(context, error)
+        self._telemetry.enter_call(context.invocation_metadata() or (), session=opened.session.session_id)
+        await _Stream(opened, self._sessions, self, context).carry(requests)
 
     async def Generate(  # the protocol's name
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> pb.GuidanceResult:
         """One frame, one query, one answer; stops when the call is cancelled or past its deadline."""
         await self._refuse_if_draining(context)
-        self._guide.telemetry.enter_call(context.invocation_metadata() or ())
+        self._telemetry.enter_call(context.invocation_metadata() or ())
+        self._generating += 1
         try:
-            query = self._guide.check_query(request.text, _wishes(request.options))
-            self._guide.engine_loop.refuse_if_full()
-            frame = await self._guide.prepare_frame(request.image)
-            answer = await self._guide.answer(query, frame)
+            guide = self._models.find(request.model)
+            query = guide.check_query(request.text, _wishes(request.options), context.time_remaining())
+            guide.refuse_if_full(query)
+            frame = await guide.prepare_frame(request.image)
+            answer = await guide.answer(query, frame)
         except RequestError as error:
-            self._guide.telemetry.metrics.rejected(error.reason)
-            await context.abort(_STATUS[error.reason], str(error))
+            self._telemetry.metrics.rejected(error.reason)
+            await _abort(context, error)
+        finally:
+            self._generating -= 1
         return self._result(answer)
 
     async def GetServerInfo(  # the protocol's name
         self, request: pb.GetServerInfoRequest, context: grpc.aio.ServicerContext
     ) -> pb.ServerInfo:
         """What this server runs and allows."""
-        return self._server_info()
+        try:
+            return self._server_info(self._models.find(request.model))
+        except RequestError as error:
+            await _abort(context, error)
+            raise AssertionError("abort raises") from error
 
-    def drain(self) -> None:
-        """Takes no new work; sessions end once their query is answered."""
+    @property
+    def session_count(self) -> int:
+        """Sessions there are, those that wait for their client included."""
+        return len(self._sessions)
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new work, hands back what has not begun, and waits for the rest, so long at most.
+
+        Sessions end once their query is answered; what is not answered in time is handed back, too.
+        """
         self._draining = True
-        for session in list(self._sessions):
-            session.finish()
+        for guide in self._models.guides:
+            guide.engine_loop.hand_back_waiting()
+        self._sessions.drain()
+        until = asyncio.get_running_loop().time() + seconds
+        while (self._sessions.answering or self._generating) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        self._sessions.hand_back()
 
     async def _refuse_if_draining(self, context: grpc.aio.ServicerContext) -> None:
         if self._draining:
-            self._guide.telemetry.metrics.rejected("draining")
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; try again when it is back")
+            self._telemetry.metrics.rejected("draining")
+            await _abort(context, shutting_down())
 
-    def _session_started(self, session: Session) -> pb.SessionStarted:
-        return pb.SessionStarted(session_id=session.session_id, server=self._server_info())
+    def started(self, opened: OpenSession, resumed: bool = False) -> pb.GuideResponse:
+        """Returns what a session, or its going on, begins with."""
+        settings = self._models.config.sessions
+        return pb.GuideResponse(
+            session_started=pb.SessionStarted(
+                session_id=opened.session.session_id,
+                server=self._server_info(self._models.default),
+                resume_token=opened.token if settings.resume_seconds else "",
+                resume_seconds=settings.resume_seconds,
+                resumed=resumed,
+                frame_credits=settings.frame_credits,
+            )
+        )
 
-    def _server_info(self) -> pb.ServerInfo:
-        lego, limits = self._guide.manifest.lego, self._guide.config.limits
+    def _server_info(self, guide: guides.Guide) -> pb.ServerInfo:
+        lego, limits = guide.manifest.lego, self._models.config.limits
         return pb.ServerInfo(
             model_name=lego.name,
-            model_version=self._guide.manifest.model_version,
-            engine=self._guide.engine_name,
+            model_version=guide.manifest.model_version,
+            engine=guide.engine_name,
             resolution=lego.resolution,
-            max_steps=self._guide.max_steps,
+            max_steps=guide.max_steps,
             max_image_bytes=limits.max_image_bytes,
             max_image_pixels=limits.max_image_pixels,
             max_query_characters=limits.max_query_characters,
@@ -120,23 +147,32 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
                 jpeg_quality=JPEG_QUALITY["default"],
             ),
             notice=lego.notice,
+            models=self._models.names,
+            max_deadline_ms=int(1000 * limits.query_seconds),
+            fast_previews=bool(guide.manifest.latent.colour_map),
         )
 
-    def _response(self, message: Message) -> pb.GuideResponse:
-        query_id = message.query_id
-        if isinstance(message, QueryFailed):
-            self._guide.telemetry.metrics.rejected(message.reason)
-            code = f"CODE_{message.reason.name}"
-            return pb.GuideResponse(error=pb.QueryError(query_id=query_id, code=code, message=message.text))
-        match message.event:
-            case DescriptionPiece(text, done):
-                delta = pb.DescriptionDelta(query_id=query_id, text=text, done=done)
-                return pb.GuideResponse(description_delta=delta)
-            case StepDone(step, steps, preview):
+    def response(self, sequence: int, message: Message) -> pb.GuideResponse:
+        """Returns a message as it travels."""
+        response = pb.GuideResponse(sequence=sequence)
+        match message:
+            case FrameReceived(frame_id):
+                response.frame_received.frame_id = frame_id
+            case QueryFailed(query_id, reason, text, retry_after):
+                self._telemetry.metrics.rejected(reason)
+                error = pb.QueryError(
+                    query_id=query_id, code=f"CODE_{reason.name}", message=text,
+                    retry_after_ms=_milliseconds(retry_after),
+                )  # fmt: skip
+                response.error.CopyFrom(error)
+            case QueryEvent(query_id, _, DescriptionPiece(text, done)):
+                response.description_delta.CopyFrom(pb.DescriptionDelta(query_id=query_id, text=text, done=done))
+            case QueryEvent(query_id, _, StepDone(step, steps, preview)):
                 progress = pb.Progress(query_id=query_id, step=step, steps=steps, preview=preview)
-                return pb.GuideResponse(progress=progress)
-            case Answer() as answer:
-                return pb.GuideResponse(result=self._result(answer, query_id, message.frame_id))
+                response.progress.CopyFrom(progress)
+            case QueryEvent(query_id, frame_id, Answer() as answer):
+                response.result.CopyFrom(self._result(answer, query_id, frame_id))
+        return response
 
     def _result(self, answer: Answer, query_id: int = 0, frame_id: int = 0) -> pb.GuidanceResult:
         options, timings = answer.options, answer.timings
@@ -153,7 +189,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             image_scale=options.image_scale,
             sampler=_sampler_enum(options.sampler),
             fidelity=pb.FIDELITY_ORIGINAL if options.fidelity == "original" else pb.FIDELITY_UNSPECIFIED,
-            model_version=self._guide.manifest.model_version,
+            model_version=answer.model_version,
             timings=pb.Timings(
                 queue_ms=1000 * timings.queue,
                 encode_ms=1000 * timings.encode,
@@ -166,33 +202,126 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         )
 
 
-async def _read_requests(requests: AsyncIterator[pb.GuideRequest], session: Session) -> None:
-    """Feeds a session from its client until the client has said all it will say.
+class _Stream:
+    """One `Guide` call: carries its own new session, or goes on with one whose stream broke."""
 
-    Raises:
-        Exception: An error of the server's own; it is logged, and the session closed.
-    """
-    try:
-        async for request in requests:
-            # A client that asks but never reads is not read from either; gRPC's flow control then stops it.
-            await session.outbox.room()
-            match request.WhichOneof("message"):
-                case "frame":
-                    await session.add_frame(request.frame.frame_id, request.frame.image)
-                case "query":
-                    query = request.query
-                    frame_id = query.frame_id if query.HasField("frame_id") else None
-                    session.ask(query.query_id, query.text, frame_id, _wishes(query.options))
-                case "cancel":
-                    session.cancel(request.cancel.query_id)
-                case _:
-                    session.reject(Reason.INVALID, "the message holds no frame, query or cancel; send one of them")
-    except Exception:
-        _log.exception("session %s: reading its requests failed", session.session_id)
-        session.close()
-        raise
-    else:
-        session.finish()
+    def __init__(
+        self, opened: OpenSession, sessions: Sessions, service: GuidanceService, context: grpc.aio.ServicerContext
+    ) -> None:
+        self._opened = opened
+        self._number = opened.stream
+        self._sessions = sessions
+        self._service = service
+        self._context = context
+        self._heard = asyncio.get_running_loop().time()
+        self._silence: asyncio.TimerHandle | None = None
+        self._too_silent = False
+        self._announce: bool | None = False  # whether to tell that the session begins (False) or goes on (True)
+
+    async def carry(self, requests: AsyncIterator[pb.GuideRequest]) -> None:
+        reader = asyncio.create_task(self._read(requests))
+        self._watch_silence()
+        try:
+            while self._announce is not None:  # once, and once more where the client resumes a session
+                resumed, self._announce = self._announce, None
+                outbox = self._opened.session.outbox
+                await self._context.write(self._service.started(self._opened, resumed))
+                async for sequence, message in outbox.read():
+                    await self._context.write(self._service.response(sequence, message))
+            broken = reader.done() and not reader.cancelled() and reader.exception() is not None
+            reader.cancel()  # before any abort, which it would take for an error of its own
+            if not outbox.closed:
+                await self._context.abort(grpc.StatusCode.ABORTED, "the session goes on in another stream")
+            if self._too_silent:
+                limit = self._sessions.idle_seconds
+                await self._context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    f"nothing came from the client for {limit:g} s; open another session",
+                )
+            if broken:
+                await self._context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+            self._sessions.end(self._opened)
+        finally:
+            reader.cancel()
+            if self._silence is not None:
+                self._silence.cancel()
+            self._sessions.leave(self._opened, self._number)
+
+    async def _read(self, requests: AsyncIterator[pb.GuideRequest]) -> None:
+        """Feeds the session from its client until the client has said all it will say.
+
+        Raises:
+            Exception: An error of the server's own; it is logged, and the session closed.
+        """
+        try:
+            first = True
+            async for request in requests:
+                self._heard = asyncio.get_running_loop().time()
+                # A client that asks but never reads is not read from either; gRPC's flow control then stops it.
+                await self._opened.session.outbox.room()
+                if request.WhichOneof("message") == "resume" and first:
+                    self._resume(request.resume)
+                else:
+                    await _take(request, self._opened.session)
+                first = False
+        except Exception:
+            _log.exception("session %s: reading its requests failed", self._opened.session.session_id)
+            self._opened.session.close()
+            raise
+        else:
+            # A broken stream looks like one that was ended, until this call is cancelled a moment later.
+            await asyncio.sleep(_PARTING_SECONDS)
+            self._opened.session.finish()
+
+    def _watch_silence(self) -> None:
+        """Ends the session if its client has said nothing for too long and waits for nothing; else looks later."""
+        loop, limit = asyncio.get_running_loop(), self._sessions.idle_seconds
+        if self._opened.session.answering:
+            self._heard = loop.time()
+        left = self._heard + limit - loop.time()
+        self._too_silent = left <= 0
+        if self._too_silent:
+            self._opened.session.close()
+        else:
+            self._silence = loop.call_later(left, self._watch_silence)
+
+    def _resume(self, resume: pb.Resume) -> None:
+        found = self._sessions.resume(resume.token, self._opened.wearer, resume.received)
+        fresh = self._opened
+        if found is not None:
+            self._opened, self._number = found, found.stream
+            self._sessions.end(fresh)
+        self._announce = found is not None
+        fresh.session.outbox.release()
+
+
+async def _take(request: pb.GuideRequest, session: Session) -> None:
+    match request.WhichOneof("message"):
+        case "frame":
+            await session.add_frame(request.frame.frame_id, request.frame.image)
+        case "query":
+            query = request.query
+            session.ask(
+                query.query_id, query.text, query.frame_id if query.HasField("frame_id") else None,
+                _wishes(query.options), query.model,
+                query.deadline_ms / 1000 if query.HasField("deadline_ms") else None,
+            )  # fmt: skip
+        case "cancel":
+            session.cancel(request.cancel.query_id)
+        case "resume":
+            session.reject(Reason.INVALID, "resume must be the first message of a stream")
+        case _:
+            session.reject(Reason.INVALID, "the message holds no frame, query, cancel or resume; send one of them")
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
+    metadata = ((RETRY_AFTER, str(_milliseconds(error.retry_after))),) if error.retry_after else ()
+    await context.abort(_STATUS[error.reason], str(error), metadata)
+    raise AssertionError("abort raises")
+
+
+def _milliseconds(seconds: float) -> int:
+    return math.ceil(1000 * seconds)
 
 
 def _wishes(options: pb.GuidanceOptions) -> OptionWishes:
@@ -209,6 +338,7 @@ def _wishes(options: pb.GuidanceOptions) -> OptionWishes:
         description=get("description"),
         jpeg_quality=get("jpeg_quality"),
         fidelity=_fidelity_name(options.fidelity),
+        preview=_preview_name(options.preview),
     )
 
 
@@ -230,3 +360,9 @@ def _fidelity_name(value: int) -> str:
 def _sampler_enum(name: str) -> str:
     """Returns the protocol's name of a sampler; protobuf takes an enum by its name."""
     return f"SAMPLER_{name.upper()}"
+
+
+def _preview_name(value: int) -> str | None:
+    """Returns the preview's name, None if unspecified; a number this server does not know stays a number."""
+    names: dict[int, str] = {pb.PREVIEW_FAST: "fast", pb.PREVIEW_FULL: "full"}
+    return None if value == pb.PREVIEW_UNSPECIFIED else names.get(value, str(value))

@@ -1,20 +1,22 @@
-"""One wearer's session: the newest frames, and at most one query at a time."""
+"""One wearer's session: the newest frames, and at most one query at a time. It does not know of streams."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import logging
 import secrets
 import time
 from collections import OrderedDict
 
 from lego_server.assistant import Answer, Event, Failed
-from lego_server.failures import Reason, RequestError
+from lego_server.failures import Reason, RequestError, as_request_error, shutting_down
 from lego_server.frames import PreparedFrame, check_frame
-from lego_server.guide import INTERNAL_ERROR, CheckedQuery, Guide
+from lego_server.guide import Cancellable, CheckedQuery, Guide, too_late
 from lego_server.logs import bind
-from lego_server.loop import Job
-from lego_server.messages import QueryEvent, QueryFailed
+from lego_server.messages import FrameReceived, QueryEvent, QueryFailed
+from lego_server.models import Models
 from lego_server.options import OptionWishes
 from lego_server.outbox import Outbox
 
@@ -23,29 +25,38 @@ _log = logging.getLogger(__name__)
 
 
 class _StoredFrame:
-    """A frame that is decoded when first asked for, once."""
+    """A frame that is decoded when first asked for, once for each model that is asked."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, digest: bytes) -> None:
+        self.digest = digest
         self._data = data
         self._arrived = time.perf_counter()
-        self._prepared: asyncio.Task[PreparedFrame] | None = None
+        self._prepared: tuple[Guide, asyncio.Task[PreparedFrame]] | None = None
 
     async def prepared(self, guide: Guide) -> PreparedFrame:
-        if self._prepared is None:
-            self._prepared = asyncio.create_task(guide.prepare_frame(self._data, self._arrived))
-            self._data = b""
+        if self._prepared is None or self._prepared[0] is not guide:
+            task = asyncio.create_task(guide.prepare_frame(self._data, self._arrived))
+            self._prepared = guide, task
         # Shielded: a query superseded meanwhile must not cancel the decoding that the next one waits for.
-        return await asyncio.shield(self._prepared)
+        return await asyncio.shield(self._prepared[1])
+
+    def forget_description(self) -> None:
+        """Frees what the last query about it left in the engine's memory, beside its encoding."""
+        if self._prepared is not None and self._prepared[1].done() and not self._prepared[1].exception():
+            self._prepared[1].result().described = None
 
 
 class _CurrentQuery:
     def __init__(self, query_id: int, frame_id: int) -> None:
         self.query_id = query_id
         self.frame_id = frame_id
-        self.job: Job | None = None
+        self.job: Cancellable | None = None
         self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
         if self.job is not None:
             self.job.cancel()
         elif self.task is not None:
@@ -56,16 +67,31 @@ class Session:
     """Keeps a wearer's last frames, answers their newest query and tells `outbox` everything.
 
     Ids are the client's. Every error is told and leaves the session as it was.
+
+    Attributes:
+        session_id: Names it in logs and to the client.
+        wearer: Whose it is; the engine loop is fair between wearers.
+        outbox: What the client is told.
     """
 
-    def __init__(self, guide: Guide) -> None:
+    def __init__(self, models: Models, wearer: str = "") -> None:
         self.session_id = secrets.token_hex(8)
+        self.wearer = wearer or self.session_id
         self.outbox = Outbox()
-        self._guide = guide
+        self._models = models
         self._frames: OrderedDict[int, _StoredFrame] = OrderedDict()
+        self._asked_frame: _StoredFrame | None = None
+        self._asked_guide: Guide | None = None
+        self._encoded_ahead = 0.0
+        self._ahead: asyncio.Task[None] | None = None  # held, as the event loop holds tasks only weakly
         self._current: _CurrentQuery | None = None
         self._last_query_id = 0
         self._finishing = False
+
+    @property
+    def answering(self) -> bool:
+        """Whether a query is being answered."""
+        return self._current is not None
 
     async def add_frame(self, frame_id: int, data: bytes) -> None:
         """Takes in a frame; the oldest beyond the last 8 is forgotten."""
@@ -74,15 +100,22 @@ class Session:
                 newest = next(reversed(self._frames))
                 raise RequestError(Reason.INVALID, f"its id must be above {newest}, the newest frame's")
             # A header may hold thousands of entries to walk through, so even this leaves the event loop.
-            await asyncio.to_thread(check_frame, data, self._guide.config.limits)
+            digest = await asyncio.to_thread(self._check, data)
         except RequestError as error:
-            self._tell_failure(0, error.reason, f"frame {frame_id}: {error}")
+            self._tell_failure(0, RequestError(error.reason, f"frame {frame_id}: {error}", error.retry_after))
             return
-        self._frames[frame_id] = _StoredFrame(data)
+        finally:  # refused or not, it is no longer on its way
+            self.outbox.put(FrameReceived(frame_id))
+        known = next((frame for frame in self._frames.values() if frame.digest == digest), None)
+        frame = self._frames[frame_id] = known or _StoredFrame(data, digest)
         if len(self._frames) > FRAMES_KEPT:
             self._frames.popitem(last=False)
+        self._encode_ahead(frame)
 
-    def ask(self, query_id: int, text: str, frame_id: int | None, wishes: OptionWishes) -> None:
+    def ask(
+        self, query_id: int, text: str, frame_id: int | None, wishes: OptionWishes, model: str = "",
+        seconds: float | None = None,
+    ) -> None:  # fmt: skip
         """Starts answering a query; the one before it, if still unanswered, is superseded.
 
         Args:
@@ -90,6 +123,8 @@ class Session:
             text: What the wearer asked.
             frame_id: The frame asked about; None means the newest.
             wishes: How to sample.
+            model: Which model is asked; empty for the default.
+            seconds: From now, in which it must be answered; None for the server's limit.
         """
         try:
             if query_id <= self._last_query_id:
@@ -97,34 +132,46 @@ class Session:
                     Reason.INVALID, f"query_id is {query_id}; it must be above {self._last_query_id}, the last one's"
                 )
             if self._finishing:
-                raise RequestError(Reason.OVERLOADED, "the server is shutting down; ask again when it is back")
-            query = self._guide.check_query(text, wishes)
+                raise shutting_down()
+            guide = self._models.find(model)
+            query = guide.check_query(text, wishes, seconds)
             asked_frame_id, frame = self._find_frame(frame_id)
         except RequestError as error:
-            self._tell_failure(query_id, error.reason, str(error))
+            self._tell_failure(query_id, error)
             return
         self._last_query_id = query_id
-        self._stop_current(Reason.SUPERSEDED, f"query {query_id} took its place")
+        self._stop_current(RequestError(Reason.SUPERSEDED, f"query {query_id} took its place"))
+        self.outbox.forget()
+        if self._asked_frame is not None and self._asked_frame is not frame:
+            self._asked_frame.forget_description()
+        self._asked_frame, self._asked_guide = frame, guide
         current = self._current = _CurrentQuery(query_id, asked_frame_id)
-        current.task = asyncio.create_task(self._start(current, query, frame))
+        loop = asyncio.get_running_loop()
+        current.timer = loop.call_later(query.deadline - time.perf_counter(), self._expire, current, query)
+        current.task = asyncio.create_task(self._start(current, guide, query, frame))
 
     def cancel(self, query_id: int) -> None:
         """Stops a query; its failure as CANCELLED confirms it."""
         if self._current is None or self._current.query_id != query_id:
             text = f"query {query_id} is not being answered: it has ended or was never asked"
-            self._tell_failure(query_id, Reason.UNKNOWN_QUERY, text)
+            self._tell_failure(query_id, RequestError(Reason.UNKNOWN_QUERY, text))
             return
-        self._stop_current(Reason.CANCELLED, "cancelled as asked")
+        self._stop_current(RequestError(Reason.CANCELLED, "cancelled as asked"))
         self._end_if_finished()
 
     def reject(self, reason: Reason, text: str) -> None:
         """Tells the client that a message of theirs makes no sense."""
-        self._tell_failure(0, reason, text)
+        self._tell_failure(0, RequestError(reason, text))
 
     def finish(self) -> None:
         """Takes no new query; the outbox ends once the current one is answered."""
         self._finishing = True
         self._end_if_finished()
+
+    def hand_back(self) -> None:
+        """Ends the current query unanswered, as UNAVAILABLE, and the outbox with it."""
+        self._stop_current(shutting_down())
+        self.finish()
 
     def close(self) -> None:
         """Drops everything at once: the client is gone."""
@@ -132,7 +179,25 @@ class Session:
             self._current.stop()
             self._current = None
         self._frames.clear()
+        self._asked_frame = None
         self.outbox.close()
+
+    def _check(self, data: bytes) -> bytes:
+        check_frame(data, self._models.config.limits)
+        return hashlib.blake2b(data, digest_size=16).digest()
+
+    def _encode_ahead(self, frame: _StoredFrame) -> None:
+        """Has the newest frame encoded before a query asks about it, if the engine has nothing else to do."""
+        period, now = self._models.config.sessions.encode_ahead_seconds, time.perf_counter()
+        guide = self._asked_guide if self._asked_guide in self._models.guides else self._models.default
+        assert guide is not None
+        if period and now - self._encoded_ahead >= period and self._current is None and guide.idle:
+            self._encoded_ahead = now
+            self._ahead = asyncio.create_task(self._prepare_ahead(guide, frame))
+
+    async def _prepare_ahead(self, guide: Guide, frame: _StoredFrame) -> None:
+        with contextlib.suppress(RequestError):  # damaged beyond its header: told to whoever asks about it
+            guide.encode_ahead(await frame.prepared(guide))
 
     def _find_frame(self, frame_id: int | None) -> tuple[int, _StoredFrame]:
         if not self._frames:
@@ -146,22 +211,21 @@ class Session:
             )
         return frame_id, self._frames[frame_id]
 
-    async def _start(self, current: _CurrentQuery, query: CheckedQuery, frame: _StoredFrame) -> None:
+    async def _start(self, current: _CurrentQuery, guide: Guide, query: CheckedQuery, frame: _StoredFrame) -> None:
         """Decodes the frame and hands the query to the engine loop."""
         bind(query=current.query_id)
         try:
-            self._guide.engine_loop.refuse_if_full()
-            prepared = await frame.prepared(self._guide)
-            current.job = self._guide.submit(query, prepared, lambda event: self._hear(current, event))
-        except RequestError as error:
-            self._end_current(current, QueryFailed(current.query_id, error.reason, str(error)))
-        except Exception:
-            _log.exception("session %s: query %d failed before it began", self.session_id, current.query_id)
-            self._end_current(current, QueryFailed(current.query_id, Reason.INTERNAL, INTERNAL_ERROR))
+            guide.refuse_if_full(query)
+            prepared = await frame.prepared(guide)
+            current.job = guide.submit(query, prepared, lambda event: self._hear(current, event), self.wearer)
+        except Exception as error:
+            if not isinstance(error, RequestError):
+                _log.exception("session %s: query %d failed before it began", self.session_id, current.query_id)
+            self._end_current(current, _failed(current.query_id, as_request_error(error)))
 
     def _hear(self, current: _CurrentQuery, event: Event) -> None:
         if isinstance(event, Failed):
-            self._end_current(current, QueryFailed(current.query_id, Reason.INTERNAL, INTERNAL_ERROR))
+            self._end_current(current, _failed(current.query_id, as_request_error(event.error)))
             return
         message = QueryEvent(current.query_id, current.frame_id, event)
         if isinstance(event, Answer):
@@ -169,24 +233,35 @@ class Session:
         elif current is self._current:
             self.outbox.put(message)
 
+    def _expire(self, current: _CurrentQuery, query: CheckedQuery) -> None:
+        if current is self._current:
+            self._stop_current(too_late(query))
+            self._end_if_finished()
+
     def _end_current(self, current: _CurrentQuery, last_message: QueryEvent | QueryFailed) -> None:
         if current is not self._current:  # superseded or cancelled meanwhile: that has been told already
             return
         self._current = None
+        if current.timer is not None:
+            current.timer.cancel()
         self.outbox.put(last_message)
         self._end_if_finished()
 
-    def _stop_current(self, reason: Reason, text: str) -> None:
+    def _stop_current(self, failure: RequestError) -> None:
         if self._current is None:
             return
         stopped, self._current = self._current, None
         stopped.stop()
         self.outbox.discard(stopped.query_id)
-        self._tell_failure(stopped.query_id, reason, text)
+        self._tell_failure(stopped.query_id, failure)
 
-    def _tell_failure(self, query_id: int, reason: Reason, text: str) -> None:
-        self.outbox.put(QueryFailed(query_id, reason, text))
+    def _tell_failure(self, query_id: int, failure: RequestError) -> None:
+        self.outbox.put(_failed(query_id, failure))
 
     def _end_if_finished(self) -> None:
         if self._finishing and self._current is None:
             self.outbox.close()
+
+
+def _failed(query_id: int, error: RequestError) -> QueryFailed:
+    return QueryFailed(query_id, error.reason, str(error), error.retry_after)

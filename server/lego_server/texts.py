@@ -21,8 +21,8 @@ VLLM_TOKENIZER_FILE = "vllm_tokenizer.json"
 class PromptTokens:
     """A prompt as the VLLM reads it: token ids before and after the image tokens."""
 
-    before: list[int]
-    after: list[int]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
 
 
 class Texts:
@@ -63,7 +63,7 @@ class Texts:
         """
         prompt = build_prompt(self._manifest.lego, query, fidelity)
         before, after = encode_prompt(self._vllm_tokenizer, prompt, self._manifest.decoder.bos_token_id)
-        return PromptTokens(before, after)
+        return PromptTokens(tuple(before), tuple(after))
 
     def description_ids(self, description: str) -> list[int]:
         """Returns a given description's ids for the VLLM, no more than it would write itself before the end token."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from lego_core.errors import LegoError
-from lego_core.files import check_output
+from lego_core.files import check_output, folder_aside
 
 
 def test_the_folder_of_a_result_is_made_and_the_file_is_not(tmp_path: Path) -> None:
@@ -46,3 +48,16 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(LegoError, match="no permission"):
         check_output(tmp_path / "result.json")
+
+
+def test_a_folder_aside_is_gone_afterwards_and_so_is_what_killed_processes_have_left(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left, running, other = (
+        tmp_path / name for name in (f".making-{int(ended.stdout)}-x", f".making-{os.getpid()}-x", ".making-pies")
+    )
+    for folder in (left, running, other):
+        folder.mkdir()
+    with folder_aside(tmp_path, "making") as folder:
+        assert folder.parent == tmp_path and folder.is_dir()
+
+    assert set(tmp_path.iterdir()) == {running, other}

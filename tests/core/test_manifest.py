@@ -29,7 +29,7 @@ def manifest() -> Manifest:
         text_pad_token_id=2, text_bos_token_id=1, text_eos_token_id=2, precision="fp32", opset=23,
         checkpoint_fingerprint="abcdef0123456789", graphs=graph,
         files={"vllm_tokenizer.json": hashlib.sha256(b"words").hexdigest()}, tool_versions={"torch": "2"},
-        parity={"unet": {"max_abs_error": 1e-6}},
+        parity={"unet": {"max_abs_error": 1e-6, "mean_abs_error": 1e-7, "max_abs_value": 1.0}},
     )  # fmt: skip
 
 
@@ -88,6 +88,10 @@ def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:
         ({"checkpoint_fingerprint": None}, "checkpoint_fingerprint is None"),
         ({"lego": {"format_version": 1, "name": "x", "resolution": 1}}, "resolution is 1"),
         ({"schedule": {"prediction_type": "sample"}}, "prediction_type is 'sample'; choose one of epsilon"),
+        ({"files": ["unet.onnx"]}, r"files is \['unet.onnx'\]; it must give a text for each name"),
+        ({"tool_versions": {"torch": 2}}, "tool_versions is {'torch': 2}"),
+        ({"parity": {"unet": 3}}, "parity of unet is 3; it must give max_abs_error"),
+        ({"parity": [3]}, "not a valid manifest"),
         ({"graphs": {}}, "lists no graph text_encoder"),
         ({"graphs": {"unet": {"file": "unet.onnx"}}}, "lacks the key 'sha256'"),
     ],
@@ -148,3 +152,8 @@ def test_a_missing_file_is_named(directory: Path, manifest: Manifest) -> None:
 def test_a_manifest_cannot_have_files_outside_read(directory: Path, manifest: Manifest) -> None:
     with pytest.raises(LegoError, match="which lies outside: do not use it"):
         replace(manifest, files={"../secret": "0"}).check_content(directory)
+
+
+def test_a_dtype_that_no_graph_has_is_refused() -> None:
+    with pytest.raises(LegoError, match="tensor pixels is of dtype 'float31'; choose one of float32"):
+        TensorSpec("pixels", "float31", (1,))

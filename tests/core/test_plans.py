@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from lego_core.errors import LegoError
+from lego_core.files import file_sha256, write_whole
 from lego_core.manifest import GRAPHS, GraphSpec, Manifest, TensorSpec
-from lego_core.plans import Machine, Plan, Plans, Profile, Range, file_sha256, find_plans, write_whole
+from lego_core.plans import Machine, Plan, Plans, Profile, Range, find_plans
 
 from tests.server.fake_engine import make_manifest
 
@@ -135,7 +136,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_whole(path, b"old")
     # A limit on the size of files stands for a full disk.
     program = (
-        "import resource, sys; from pathlib import Path; from lego_core.plans import write_whole\n"
+        "import resource, sys; from pathlib import Path; from lego_core.files import write_whole\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "write_whole(Path(sys.argv[1]), bytes(5000))"
     )

@@ -15,8 +15,9 @@ import pytest
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.manifest import GRAPHS, STUDENT_GRAPHS, Manifest
-from lego_export.build import build_engines
+from lego_export.build import _move_into_place, build_engines
 from lego_model.checkpoint import checkpoint_files, fingerprint
+from safetensors import SafetensorError
 
 ALL_GRAPHS = (*GRAPHS, *STUDENT_GRAPHS)
 
@@ -138,6 +139,39 @@ def test_a_file_in_the_way_is_refused(built, tmp_path: Path) -> None:
     (tmp_path / "engines").write_text("")
     with pytest.raises(LegoError, match="is a file"):
         build_engines(built.checkpoint, tmp_path / "engines")
+
+
+def test_a_disk_without_room_is_known_before_anything_is_made(built, tmp_path: Path, monkeypatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(LegoError, match=r"take about 0\.00 GB and 0\.00 GB are free in .*: make room"):
+        build_engines(built.checkpoint, tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing(built, tmp_path: Path) -> None:
+    def fill(graph: str) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    with pytest.raises(LegoError, match=r"cannot be made \(I/O error: No space left.*\): make room there, or"):
+        build_engines(built.checkpoint, tmp_path / "engines", announce=fill)
+    assert not (tmp_path / "engines").exists()
+
+
+def test_what_only_the_engines_before_had_is_removed(built, tmp_path: Path) -> None:
+    engines = tmp_path / "engines"
+    shutil.copytree(built.engines, engines)
+    (engines / "int8").mkdir()
+    kept = engines / "notes.txt"
+    for file in (engines / "int8" / "decoder.safetensors", engines / "vllm" / "model-2.safetensors", kept):
+        file.write_bytes(b"of other engines")
+    made = tmp_path / "made"
+    shutil.copytree(built.engines, made)
+    _move_into_place(made, engines, built.manifest, in_place=False)
+
+    assert contents(engines) == {**contents(built.engines), "notes.txt": hashlib.sha256(kept.read_bytes()).hexdigest()}
+    assert not (engines / "int8").exists()
+    built.manifest.check_content(engines)
 
 
 def _interrupt(graph: str) -> None:

@@ -142,6 +142,12 @@ def test_tensorrt_on_the_cpu_is_refused(built: Built, tmp_path: Path) -> None:
     assert result.returncode == 2 and "--device is cpu, and TensorRT runs on NVIDIA GPUs only" in result.stderr
 
 
+def test_int8_for_tensorrt_is_refused(built: Built, tmp_path: Path) -> None:
+    result = command("build", built.checkpoint, tmp_path / "engines", "--target", "tensorrt", "--precision", "int8")
+
+    assert result.returncode == 2 and "TensorRT cannot read them: choose --precision fp16" in result.stderr
+
+
 @pytest.mark.parametrize("version", ["8.6.1", "10.12.0.36", "12.0.0.1", "unknown"])
 def test_an_unsupported_version_is_refused(version: str) -> None:
     with pytest.raises(LegoError, match=f"version.*{version}"):
@@ -344,7 +350,7 @@ def test_a_server_answers_from_plans_as_from_its_graphs(machine: Machine, engine
     results = []
     for engine in (found, expected):
         frame = engine.encode_frames([pixels], [vision])[0]
-        read = engine.prefill(frame, PromptTokens(before=[1, 4], after=[7, 9]))
+        read = engine.prefill(frame, PromptTokens(before=(1, 4), after=(7, 9)))
         for token in (3, 5, 6):  # steps of one token, each with a longer cache
             read = engine.extend([read.cache], [[token]])[0]
         condition = engine.condition(frame, engine.texts.clip_ids("left hand"), states)
@@ -357,4 +363,4 @@ def test_a_server_answers_from_plans_as_from_its_graphs(machine: Machine, engine
         assert np.abs(value - reference).max() <= PLAN_TOLERANCE * np.abs(reference).max()
     # What the server takes at most is what the plans take; one token more is refused in words.
     with pytest.raises(LegoError, match=r"graph token_embedding was asked for input_ids \[1, \d+\], its plan takes"):
-        found.prefill(found.encode_frames([pixels], [vision])[0], PromptTokens([1], [4] * 10_000))
+        found.prefill(found.encode_frames([pixels], [vision])[0], PromptTokens((1,), (4,) * 10_000))

@@ -19,14 +19,17 @@ from lego_core.manifest import GraphPrecision, Manifest, TensorSpec
 from lego_export.build import build_engines
 from lego_export.cli import main
 from lego_export.graphs import GraphDefinition
+from lego_export.inspect import inspect_engines
 from lego_export.islands import choose_islands, island_classes, measure_peaks
 from lego_export.parity import open_session
 from lego_export.precision import infer_types, lower, spell_out
 from lego_export.samples import synthetic_frame
 from lego_export.verify import verify_engines
+from lego_export.weights import read_header, reference
 from lego_model.checkpoint import fingerprint
 from lego_server.engines import load_engine
 from PIL import Image
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 HALF_MIN = float(np.finfo(np.float16).min)
@@ -248,6 +251,23 @@ def test_a_number_beyond_float16_on_real_inputs_is_found_and_cured(tmp_path: Pat
     assert choose_islands(chain(), "bf16", spec, feeds, tmp_path)[1].islands == ()
 
 
+def test_a_weight_beyond_float16_is_found_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    save_file({"million": np.array([1e6], np.float32)}, tmp_path / "unet" / "model.safetensors")
+    (stored,) = read_header(tmp_path, Path("unet/model.safetensors"))
+    graph = Graph(x=[3])
+    graph.initializers.append(reference(stored))
+    model = graph.model(graph.add("grow", "Mul", graph.inputs["x"], graph.initializers[0]))
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 1e6
+
+    feeds = [{"x": np.array([1e-6, 2e-6, 3e-6], np.float32)}]  # what is given and what comes out is small
+    spec = GraphDefinition(Module(), (TensorSpec("x", "float32", (3,)),), (TensorSpec("y", "float32", (3,)),), ())
+    assert choose_islands(model, "fp16", spec, feeds, tmp_path)[1].islands == ("near overflow",)
+
+
 def test_a_class_of_nodes_becomes_an_island_where_that_lowers_the_error(tmp_path: Path) -> None:
     graph = Graph(x=[64])
     x = graph.inputs["x"]
@@ -322,6 +342,23 @@ def test_int8_engines_store_each_weight_once_and_leave_the_checkpoint_they_link_
     assert not any("language_model" in each.key and "q_proj" in each.key for each in _tensors(int8 / "vllm"))
     assert any("language_model" in each.key and "q_proj" in each.key for each in _tensors(built.checkpoint / "vllm"))
     assert fingerprint(built.checkpoint) == built.manifest.checkpoint_fingerprint
+
+
+def test_int8_graphs_take_as_many_operations_and_fewer_bytes(built, int8: Path) -> None:
+    wide, narrow = (
+        {(each.graph, each.call): each for each in inspect_engines(engines, run=engines == int8, threads=1)}
+        for engines in (built.engines, int8)
+    )
+    assert {call: each.flops for call, each in narrow.items()} == {call: each.flops for call, each in wide.items()}
+    assert narrow["decoder", "step"].weight_bytes < wide["decoder", "step"].weight_bytes
+    assert all(each.seconds is not None and each.seconds > 0 for each in narrow.values())
+
+
+def test_int8_of_a_large_language_model_is_refused_at_once(built, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lego_export.build.INT8_NUMBERS", 1000)
+    with pytest.raises(LegoError, match=r"vllm holds .* million numbers; int8 is for small models.*fp16 or bf16"):
+        build_engines(built.checkpoint, tmp_path / "engines", precision="int8")
+    assert not (tmp_path / "engines").exists()
 
 
 def test_int8_in_place_is_refused(built) -> None:

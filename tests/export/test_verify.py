@@ -15,7 +15,8 @@ from lego_core.config import GUIDED_SAMPLERS, GuidanceDefaults, Sampler
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_export.cli import main
-from lego_export.inspect import count_flops, peak_activation_bytes
+from lego_export.compare import column_names
+from lego_export.inspect import count_flops, inspect_engines, peak_activation_bytes
 from lego_export.parity import Parity
 from lego_export.precision import typed
 from lego_export.samples import QUERIES, synthetic_frame
@@ -127,6 +128,37 @@ def test_a_directory_without_engines_is_one_line_and_exit_code_2(
 def test_build_of_no_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path, monkeypatch, capsys) -> None:
     assert run(monkeypatch, "build", tmp_path / "nothing", tmp_path / "engines") == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--checkpoint", "{engines}"), "is not a LEGO checkpoint directory"),
+        (("--checkpoint", "{checkpoint}", "--out", "grid.xyz"), "grid.xyz is to be a picture; give it a name that"),
+        (("--checkpoint", "{checkpoint}", "--query", "how?"), "there are 2 frames and 1 queries"),
+    ],
+)
+def test_compare_says_at_once_what_it_cannot_do(
+    built, tmp_path: Path, monkeypatch, capsys, words: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [word.format(engines=built.engines, checkpoint=built.checkpoint) for word in words]
+    assert run(monkeypatch, "compare", built.engines, *filled) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_engine_directories_of_one_name_are_compared_under_their_paths() -> None:
+    places = [Path("a/fp16"), Path("b/fp16"), Path("b/int8")]
+    assert column_names(places) == ["a/fp16", "b/fp16", "int8"]
+
+
+def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(built, tmp_path: Path) -> None:
+    engines = Path(shutil.copytree(built.engines, tmp_path / "engines"))
+    unet = built.manifest.graphs["unet"]
+    renamed = replace(unet, inputs=(replace(unet.inputs[0], name="noise"), *unet.inputs[1:]))
+    replace(built.manifest, graphs={**built.manifest.graphs, "unet": renamed}).save(engines)
+    with pytest.raises(LegoError, match=r"unet\.onnx has other inputs than its manifest says: rebuild"):
+        inspect_engines(engines, run=False)
 
 
 def test_inspect_shows_the_model_and_every_graph(built, monkeypatch, capsys) -> None:

@@ -64,6 +64,9 @@ def test_linked_weights_take_no_room(built, tmp_path: Path) -> None:
 def test_weights_are_stored_in_the_precision_asked_for(built, tmp_path: Path, precision: str) -> None:
     stage_weights(built.checkpoint, tmp_path, precision, link=False)
     assert stored_precision(tmp_path) == precision
+    (tmp_path / "plain").touch()
+    plain = (tmp_path / "plain").stat().st_mode
+    assert all((tmp_path / file).stat().st_mode == plain for file in weight_files(tmp_path)), "a server may not read it"
 
 
 def test_bfloat16_weights_are_found_too(tmp_path: Path) -> None:

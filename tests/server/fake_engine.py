@@ -66,6 +66,7 @@ class FakeEngine:
         delay: Seconds each call takes.
         gate: Denoising waits until it is set.
         branches: The branches of every denoising call.
+        most_at_once: Calls that ever ran at the same time.
         broken_words: A prompt with one of these words makes `prefill` raise.
     """
 
@@ -80,6 +81,9 @@ class FakeEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.broken_words: set[str] = set()
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
 
     @property
@@ -155,6 +159,11 @@ class FakeEngine:
         return handle
 
     def _log(self, method: str, size: int) -> None:
-        self.calls[method] += 1
-        self.batches.append((method, size))
+        with self._lock:
+            self.calls[method] += 1
+            self.batches.append((method, size))
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
         time.sleep(self.delay)
+        with self._lock:
+            self._at_once -= 1

@@ -89,7 +89,7 @@ async def running(
     engine: Engine, warm: bool = True, telemetry: Telemetry | None = None, **config: Any
 ) -> AsyncIterator[RunningServer]:
     settings = config_of(**{"port": 0, "shutdown_seconds": 0.2, **config})
-    server = GuidanceServer(engine, settings, telemetry)
+    server = GuidanceServer({engine.manifest.lego.name: engine}, settings, telemetry)
     await server.start()
     try:
         if warm:

@@ -176,7 +176,7 @@ async def test_an_empty_message_is_told_what_to_send() -> None:
         await client.call.write(pb.GuideRequest())
         error = await client.error()
         assert (error.query_id, error.code) == (0, Code.CODE_INVALID)
-        assert "no frame, query or cancel" in error.message
+        assert "no frame, query, cancel or resume" in error.message
         await assert_still_answers(client)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from lego_server.assistant import Event, Failed, StepDone
 from lego_server.failures import Reason, RequestError
 from lego_server.loop import EngineLoop
-from lego_server.work import DecodeLatent, Work
+from lego_server.work import DecodeLatent, EncodeFrame, Work
 
 from tests.server.fake_engine import FakeEngine
 from tests.server.harness import eventually
@@ -36,16 +38,132 @@ async def run(loop: EngineLoop, *queries: Generator[Work | Event, Any, None]) ->
     return heard
 
 
-async def test_queries_take_turns() -> None:
+async def test_who_came_first_is_painted_first() -> None:
     order: list[int] = []
-    engine = FakeEngine(delay=0.005)
-    loop = EngineLoop(engine, max_active=3, max_waiting=0)
+    loop = EngineLoop(FakeEngine(delay=0.002), max_active=3, max_waiting=0)
     await run(loop, *(count_to(name, 4, order) for name in (1, 2, 3)))
     loop.close()
 
-    third_round = order.index(1, order.index(1, order.index(1) + 1) + 1)
-    assert set(order[:third_round]) == {1, 2, 3}
-    assert all(abs(order[:end].count(1) - order[:end].count(2)) <= 2 for end in range(len(order)))
+    assert order == [1] * 4 + [2] * 4 + [3] * 4
+
+
+async def test_an_earlier_deadline_goes_first() -> None:
+    order: list[int] = []
+    loop = EngineLoop(FakeEngine(delay=0.005), max_active=3, max_waiting=0)
+    now = time.perf_counter()
+    for name, seconds in ((1, 60.0), (2, 40.0), (3, 20.0)):
+        loop.submit(count_to(name, 4, order), lambda event: None, deadline=now + seconds)
+    await eventually(lambda: loop.live == 0)
+    loop.close()
+
+    after_the_first_turns = order[order.index(3) :]
+    assert [name for name in after_the_first_turns if name != 1] == [3] * 4 + [2] * 4
+
+
+async def test_words_come_before_paint() -> None:
+    order: list[str] = []
+
+    def describe() -> Generator[Work | Event, Any, None]:
+        for _ in range(3):
+            yield EncodeFrame(np.zeros((3, 64, 64), np.float32), np.zeros((3, 32, 32), np.float32))
+            order.append("words")
+
+    def paint() -> Generator[Work | Event, Any, None]:
+        for _ in range(40):
+            yield DecodeLatent(np.zeros((4, 8, 8), np.float32))
+            order.append("paint")
+
+    loop = EngineLoop(FakeEngine(delay=0.005), max_active=2, max_waiting=0)
+    loop.submit(paint(), lambda event: None)
+    await eventually(lambda: len(order) >= 2)
+    loop.submit(describe(), lambda event: None)
+    await eventually(lambda: loop.live == 0)
+    loop.close()
+
+    first = order.index("words")
+    assert order[first : first + 3] == ["words"] * 3
+
+
+async def test_a_wearer_with_many_queries_does_not_crowd_out_the_others() -> None:
+    order: list[int] = []
+    let_go = threading.Event()
+
+    def hold_the_engine() -> Generator[Work | Event, Any, None]:
+        yield DecodeLatent(np.zeros((4, 8, 8), np.float32))
+        order.append(0)
+        assert let_go.wait(5)
+        yield from count_to(0, 50)
+
+    loop = EngineLoop(FakeEngine(delay=0.001), max_active=2, max_waiting=10)
+    now = time.perf_counter()
+    loop.submit(hold_the_engine(), lambda event: None, wearer="greedy", deadline=now + 90)
+    await eventually(lambda: order == [0])
+    for name in (1, 2, 3):
+        loop.submit(count_to(name, 1, order), lambda event: None, wearer="greedy", deadline=now + 50)
+    loop.submit(count_to(9, 1, order), lambda event: None, wearer="modest", deadline=now + 80)
+    let_go.set()
+    await eventually(lambda: loop.live == 0)
+    loop.close()
+
+    assert order == [0, 9, 1, 2, 3]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_calls_run_side_by_side_in_as_many_lanes_as_there_are(lanes: int) -> None:
+    engine = FakeEngine(delay=0.02)
+    loop = EngineLoop(engine, max_active=6, max_waiting=0, lanes=lanes)
+    began = time.perf_counter()
+    heard = await run(loop, *(count_to(name, 2) for name in range(6)))
+    seconds = time.perf_counter() - began
+    loop.close()
+
+    assert [len(events) for events in heard] == [2] * 6
+    assert engine.most_at_once == lanes
+    assert seconds > 12 * 0.02 / lanes * 0.9
+
+
+async def test_idle_work_is_done_when_there_is_nothing_else_and_refused_when_there_is() -> None:
+    order: list[int] = []
+    loop = EngineLoop(FakeEngine(delay=0.005), max_active=1, max_waiting=1)
+    assert loop.submit_idle(count_to(1, 1, order)) is not None
+    await eventually(lambda: order == [1])
+    loop.submit(count_to(2, 5, order), lambda event: None)
+    assert loop.submit_idle(count_to(3, 1, order)) is None
+    await eventually(lambda: loop.live == 0)
+    loop.close()
+
+    assert order == [1] + [2] * 5
+
+
+async def test_a_query_that_could_not_be_in_time_is_refused_with_word_of_when_to_ask_again() -> None:
+    engine = FakeEngine(delay=0.02)
+    loop = EngineLoop(engine, max_active=1, max_waiting=10)
+    await run(loop, count_to(1, 50))
+    for name in range(5):
+        loop.submit(count_to(name, 50), lambda event: None)
+    with pytest.raises(RequestError, match=r"busy with 5 queries.*has 0\.5 s") as refused:
+        loop.submit(count_to(9, 1), lambda event: None, deadline=time.perf_counter() + 0.5)
+    loop.close()
+
+    assert refused.value.reason is Reason.OVERLOADED
+    assert refused.value.retry_after > 1
+
+
+async def test_those_who_wait_are_handed_back_and_those_who_are_served_go_on() -> None:
+    heard: list[list[Event]] = [[], []]
+    loop = EngineLoop(FakeEngine(delay=0.005), max_active=1, max_waiting=1)
+    loop.submit(count_to(1, 10), heard[0].append)
+    await eventually(lambda: len(heard[0]) > 0)
+    loop.submit(count_to(2, 10), heard[1].append)
+    loop.hand_back_waiting()
+    await eventually(lambda: loop.live == 0)
+    await asyncio.sleep(0)
+    loop.close()
+
+    assert len(heard[0]) == 10
+    (failed,) = heard[1]
+    assert isinstance(failed, Failed) and isinstance(failed.error, RequestError)
+    assert failed.error.reason is Reason.UNAVAILABLE and failed.error.retry_after > 0
 
 
 async def test_like_calls_run_as_one_batch_and_each_query_gets_its_own_result() -> None:

@@ -98,7 +98,7 @@ async def test_failed_and_dropped_queries_are_told_apart() -> None:
 async def test_the_port_serves_what_prometheus_reads_and_is_told() -> None:
     told: list[str] = []
     config = config_of(port=0, shutdown_seconds=0.1).with_values({"metrics": {"port": 0}})
-    serving = asyncio.create_task(serve(FakeEngine(), config, told.append))
+    serving = asyncio.create_task(serve(lambda _: FakeEngine(), {"fake": Path()}, config, told.append))
     await eventually(lambda: len(told) == 2)
     address = told[0].removeprefix("metrics at ")
     text = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=5).read().decode())

@@ -21,7 +21,7 @@ pytest.importorskip("onnx")
 from tests.server.harness import picture, running
 from tests.server.tiny_engine import write_tiny_engine
 
-PROMPT = PromptTokens(before=[1, 4], after=[7, 9, 10])
+PROMPT = PromptTokens(before=(1, 4), after=(7, 9, 10))
 ALL_BRANCHES: tuple[Branch, ...] = ("conditional", "image_only", "null")
 GENERATOR = np.random.default_rng(0)
 
@@ -61,7 +61,7 @@ def test_reading_tokens_one_by_one_or_at_once_is_the_same(engine: Engine, frame:
 
 def test_a_prompt_and_a_longer_prompt_agree_on_what_they_share(engine: Engine, frame: FrameFeatures) -> None:
     extended = engine.extend([engine.prefill(frame, PROMPT).cache], [[5]])[0]
-    longer = engine.prefill(frame, PromptTokens(PROMPT.before, [*PROMPT.after, 5]))
+    longer = engine.prefill(frame, PromptTokens(PROMPT.before, (*PROMPT.after, 5)))
 
     np.testing.assert_allclose(longer.hidden_states, extended.hidden_states, atol=1e-5)
     assert longer.hidden_states.shape == (1, 16)

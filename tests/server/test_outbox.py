@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from lego_server.assistant import DescriptionPiece, StepDone
 from lego_server.failures import Reason
-from lego_server.messages import Message, QueryEvent, QueryFailed
+from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
 from lego_server.outbox import Outbox
 
 
@@ -19,7 +19,7 @@ def piece(query_id: int, text: str) -> QueryEvent:
 
 async def contents(outbox: Outbox) -> list[Message]:
     outbox.close()
-    return [message async for message in outbox]
+    return [message async for _, message in outbox.read()]
 
 
 async def test_only_the_newest_progress_waits_and_it_keeps_the_newest_preview() -> None:
@@ -57,6 +57,68 @@ async def test_a_full_outbox_has_room_again_once_the_client_reads() -> None:
         await asyncio.wait_for(outbox.room(), 0.02)
 
     waiting = asyncio.create_task(outbox.room())
-    async for _ in outbox:
+    async for _ in outbox.read():
         break
     await asyncio.wait_for(waiting, 1)
+
+
+async def take(outbox: Outbox, count: int) -> list[tuple[int, Message]]:
+    taken = []
+    async for item in outbox.read():
+        taken.append(item)
+        if len(taken) == count:
+            break
+    return taken
+
+
+async def test_what_a_broken_stream_did_not_bring_is_taken_again_by_its_number() -> None:
+    outbox = Outbox()
+    for message in (piece(1, "the"), piece(1, " left"), progress(1, 1)):
+        outbox.put(message)
+    first = await take(outbox, 3)
+    outbox.put(progress(1, 2))
+    outbox.rewind(received=1)
+
+    assert first == [(1, piece(1, "the")), (2, piece(1, " left")), (3, progress(1, 1))]
+    assert await take(outbox, 3) == [*first[1:], (4, progress(1, 2))]
+
+
+async def test_of_progress_only_the_newest_is_taken_again() -> None:
+    outbox = Outbox()
+    for step in range(1, 5):
+        outbox.put(progress(1, step))
+        await take(outbox, 1)
+    outbox.rewind(received=0)
+
+    assert await take(outbox, 1) == [(4, progress(1, 4))]
+
+
+async def test_nothing_of_an_earlier_query_is_taken_again() -> None:
+    outbox = Outbox()
+    outbox.put(piece(1, "the"))
+    await take(outbox, 1)
+    outbox.discard(1)
+    outbox.put(piece(2, "a"))
+    outbox.rewind(received=0)
+
+    assert await take(outbox, 1) == [(2, piece(2, "a"))]
+
+
+async def test_a_new_reader_takes_over_from_the_old_one() -> None:
+    outbox = Outbox()
+    old = asyncio.create_task(take(outbox, 5))
+    await asyncio.sleep(0)
+    new = asyncio.create_task(take(outbox, 1))
+    await asyncio.sleep(0)
+    outbox.put(piece(1, "the"))
+
+    assert await new == [(1, piece(1, "the"))]
+    assert await old == []
+
+
+async def test_a_frame_received_speaks_for_those_before_it() -> None:
+    outbox = Outbox()
+    for message in (FrameReceived(1), piece(1, "the"), FrameReceived(2)):
+        outbox.put(message)
+
+    assert await contents(outbox) == [piece(1, "the"), FrameReceived(2)]

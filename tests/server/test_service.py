@@ -235,7 +235,7 @@ async def test_a_newer_query_supersedes_and_nothing_of_the_older_follows() -> No
 
 async def test_a_client_that_disconnects_frees_its_work_and_memory() -> None:
     engine = FakeEngine(delay=0.01)
-    async with running(engine) as server:
+    async with running(engine, resume_seconds=0.0) as server:
         await eventually(lambda: engine.live_handles == 0)
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.server.port}")
         client = await type(server)(server.server, channel, type(server.stub)(channel)).open_session()

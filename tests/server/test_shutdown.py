@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -55,11 +56,12 @@ async def test_no_new_query_is_taken_while_stopping() -> None:
         await asyncio.sleep(0.02)
         await client.query(2)
         error = await client.error()
-        assert (error.query_id, error.code) == (2, pb.QueryError.CODE_OVERLOADED)
+        assert (error.query_id, error.code) == (2, pb.QueryError.CODE_UNAVAILABLE)
         assert "shutting down" in error.message
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await server.stub.Generate(pb.GenerateRequest(image=picture(), text="open the drawer"))
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert error.retry_after_ms == 1000
         assert (await client.result()).query_id == 1
         await stopping
 
@@ -68,7 +70,9 @@ async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_firs
     engine = FakeEngine()
     engine.gate.clear()
     told: list[str] = []
-    serving = asyncio.create_task(serve(engine, config_of(port=0, shutdown_seconds=0.1), told.append))
+    serving = asyncio.create_task(
+        serve(lambda _: engine, {"fake": Path()}, config_of(port=0, shutdown_seconds=0.1), told.append)
+    )
     await eventually(lambda: engine.calls["denoise"] == 1)
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(0.05)
@@ -79,14 +83,14 @@ async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_firs
 
 async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
     async with running(FakeEngine()) as server:
-        second = GuidanceServer(FakeEngine(), config_of(port=server.server.port))
+        second = GuidanceServer({"fake": FakeEngine()}, config_of(port=server.server.port))
         with pytest.raises(LegoError, match=f"cannot listen on 127.0.0.1:{server.server.port}.*--port"):
             await second.start()
 
 
 async def test_a_model_whose_defaults_exceed_the_limits_is_refused() -> None:
     with pytest.raises(LegoError, match="max_steps is 10, but this model's default is 50"):
-        GuidanceServer(FakeEngine(steps=50), config_of(max_steps=10))
+        GuidanceServer({"fake": FakeEngine(steps=50)}, config_of(max_steps=10))
 
 
 @pytest.mark.parametrize(

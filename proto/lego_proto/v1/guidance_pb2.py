@@ -24,49 +24,55 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clego_proto/v1/guidance.proto\x12\x07lego.v1\"~\n\x0cGuideRequest\x12\x1f\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0e.lego.v1.FrameH\x00\x12\x1f\n\x05query\x18\x02 \x01(\x0b\x32\x0e.lego.v1.QueryH\x00\x12!\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x0f.lego.v1.CancelH\x00\x42\t\n\x07message\"\xfe\x01\n\rGuideResponse\x12\x32\n\x0fsession_started\x18\x01 \x01(\x0b\x32\x17.lego.v1.SessionStartedH\x00\x12\x36\n\x11\x64\x65scription_delta\x18\x02 \x01(\x0b\x32\x19.lego.v1.DescriptionDeltaH\x00\x12%\n\x08progress\x18\x03 \x01(\x0b\x32\x11.lego.v1.ProgressH\x00\x12)\n\x06result\x18\x04 \x01(\x0b\x32\x17.lego.v1.GuidanceResultH\x00\x12$\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.lego.v1.QueryErrorH\x00\x42\t\n\x07message\"(\n\x05\x46rame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\r\n\x05image\x18\x02 \x01(\x0c\"v\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\x08\x66rame_id\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x07options\x18\x04 \x01(\x0b\x32\x18.lego.v1.GuidanceOptionsB\x0b\n\t_frame_id\"\xfa\x02\n\x0fGuidanceOptions\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x17\n\ntext_scale\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x18\n\x0bimage_scale\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12&\n\x07sampler\x18\x05 \x01(\x0e\x32\x10.lego.v1.SamplerH\x04\x88\x01\x01\x12\x1a\n\rpreview_every\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x19\n\x0cjpeg_quality\x18\x08 \x01(\rH\x07\x88\x01\x01\x12#\n\x08\x66idelity\x18\t \x01(\x0e\x32\x11.lego.v1.FidelityB\x07\n\x05_seedB\x08\n\x06_stepsB\r\n\x0b_text_scaleB\x0e\n\x0c_image_scaleB\n\n\x08_samplerB\x10\n\x0e_preview_everyB\x0e\n\x0c_descriptionB\x0f\n\r_jpeg_quality\"\x1a\n\x06\x43\x61ncel\x12\x10\n\x08query_id\x18\x01 \x01(\x04\"I\n\x0eSessionStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x06server\x18\x02 \x01(\x0b\x32\x13.lego.v1.ServerInfo\"@\n\x10\x44\x65scriptionDelta\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\"J\n\x08Progress\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x0f\n\x07preview\x18\x04 \x01(\x0c\"\xbf\x02\n\x0eGuidanceResult\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x10\n\x08\x66rame_id\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05image\x18\x04 \x01(\x0c\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\r\n\x05steps\x18\x08 \x01(\r\x12\x12\n\ntext_scale\x18\t \x01(\x02\x12\x13\n\x0bimage_scale\x18\n \x01(\x02\x12!\n\x07sampler\x18\x0b \x01(\x0e\x32\x10.lego.v1.Sampler\x12\x15\n\rmodel_version\x18\x0c \x01(\t\x12!\n\x07timings\x18\r \x01(\x0b\x32\x10.lego.v1.Timings\x12#\n\x08\x66idelity\x18\x0e \x01(\x0e\x32\x11.lego.v1.Fidelity\"\x92\x01\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tencode_ms\x18\x02 \x01(\x02\x12\x13\n\x0b\x64\x65scribe_ms\x18\x03 \x01(\x02\x12\x14\n\x0c\x63ondition_ms\x18\x04 \x01(\x02\x12\x12\n\ndenoise_ms\x18\x05 \x01(\x02\x12\x11\n\tdecode_ms\x18\x06 \x01(\x02\x12\x10\n\x08total_ms\x18\x07 \x01(\x02\"\x84\x02\n\nQueryError\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12&\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x18.lego.v1.QueryError.Code\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xaa\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43ODE_INVALID\x10\x01\x12\x11\n\rCODE_NO_FRAME\x10\x02\x12\x16\n\x12\x43ODE_UNKNOWN_QUERY\x10\x03\x12\x12\n\x0e\x43ODE_CANCELLED\x10\x04\x12\x13\n\x0f\x43ODE_SUPERSEDED\x10\x05\x12\x13\n\x0f\x43ODE_OVERLOADED\x10\x06\x12\x11\n\rCODE_INTERNAL\x10\x07\"Y\n\x0fGenerateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12)\n\x07options\x18\x03 \x01(\x0b\x32\x18.lego.v1.GuidanceOptions\"\x16\n\x14GetServerInfoRequest\"\xfb\x01\n\nServerInfo\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x12\n\nresolution\x18\x04 \x01(\r\x12\x11\n\tmax_steps\x18\x05 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x06 \x01(\r\x12\x18\n\x10max_image_pixels\x18\x07 \x01(\x04\x12\x1c\n\x14max_query_characters\x18\x08 \x01(\r\x12*\n\x08\x64\x65\x66\x61ults\x18\t \x01(\x0b\x32\x18.lego.v1.GuidanceOptions\x12\x0e\n\x06notice\x18\n \x01(\t*;\n\x08\x46idelity\x12\x18\n\x14\x46IDELITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46IDELITY_ORIGINAL\x10\x01*\x84\x01\n\x07Sampler\x12\x17\n\x13SAMPLER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAMPLER_EULER_ANCESTRAL\x10\x01\x12\x11\n\rSAMPLER_EULER\x10\x02\x12\x19\n\x15SAMPLER_DPM_SOLVER_PP\x10\x03\x12\x15\n\x11SAMPLER_DISTILLED\x10\x04\x32\xca\x01\n\x08Guidance\x12:\n\x05Guide\x12\x15.lego.v1.GuideRequest\x1a\x16.lego.v1.GuideResponse(\x01\x30\x01\x12=\n\x08Generate\x12\x18.lego.v1.GenerateRequest\x1a\x17.lego.v1.GuidanceResult\x12\x43\n\rGetServerInfo\x12\x1d.lego.v1.GetServerInfoRequest\x1a\x13.lego.v1.ServerInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clego_proto/v1/guidance.proto\x12\x07lego.v1\"\xa1\x01\n\x0cGuideRequest\x12\x1f\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0e.lego.v1.FrameH\x00\x12\x1f\n\x05query\x18\x02 \x01(\x0b\x32\x0e.lego.v1.QueryH\x00\x12!\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x0f.lego.v1.CancelH\x00\x12!\n\x06resume\x18\x04 \x01(\x0b\x32\x0f.lego.v1.ResumeH\x00\x42\t\n\x07message\"\xc2\x02\n\rGuideResponse\x12\x32\n\x0fsession_started\x18\x01 \x01(\x0b\x32\x17.lego.v1.SessionStartedH\x00\x12\x36\n\x11\x64\x65scription_delta\x18\x02 \x01(\x0b\x32\x19.lego.v1.DescriptionDeltaH\x00\x12%\n\x08progress\x18\x03 \x01(\x0b\x32\x11.lego.v1.ProgressH\x00\x12)\n\x06result\x18\x04 \x01(\x0b\x32\x17.lego.v1.GuidanceResultH\x00\x12$\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.lego.v1.QueryErrorH\x00\x12\x30\n\x0e\x66rame_received\x18\x06 \x01(\x0b\x32\x16.lego.v1.FrameReceivedH\x00\x12\x10\n\x08sequence\x18\x0f \x01(\x04\x42\t\n\x07message\")\n\x06Resume\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08received\x18\x02 \x01(\x04\"(\n\x05\x46rame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\r\n\x05image\x18\x02 \x01(\x0c\"\xaf\x01\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\x08\x66rame_id\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x07options\x18\x04 \x01(\x0b\x32\x18.lego.v1.GuidanceOptions\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\r\n\x05model\x18\x06 \x01(\tB\x0b\n\t_frame_idB\x0e\n\x0c_deadline_ms\"\x9d\x03\n\x0fGuidanceOptions\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x17\n\ntext_scale\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x18\n\x0bimage_scale\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12&\n\x07sampler\x18\x05 \x01(\x0e\x32\x10.lego.v1.SamplerH\x04\x88\x01\x01\x12\x1a\n\rpreview_every\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x19\n\x0cjpeg_quality\x18\x08 \x01(\rH\x07\x88\x01\x01\x12#\n\x08\x66idelity\x18\t \x01(\x0e\x32\x11.lego.v1.Fidelity\x12!\n\x07preview\x18\n \x01(\x0e\x32\x10.lego.v1.PreviewB\x07\n\x05_seedB\x08\n\x06_stepsB\r\n\x0b_text_scaleB\x0e\n\x0c_image_scaleB\n\n\x08_samplerB\x10\n\x0e_preview_everyB\x0e\n\x0c_descriptionB\x0f\n\r_jpeg_quality\"\x1a\n\x06\x43\x61ncel\x12\x10\n\x08query_id\x18\x01 \x01(\x04\"\x9f\x01\n\x0eSessionStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x06server\x18\x02 \x01(\x0b\x32\x13.lego.v1.ServerInfo\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x16\n\x0eresume_seconds\x18\x04 \x01(\x02\x12\x0f\n\x07resumed\x18\x05 \x01(\x08\x12\x15\n\rframe_credits\x18\x06 \x01(\r\"!\n\rFrameReceived\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\"@\n\x10\x44\x65scriptionDelta\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\"J\n\x08Progress\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x0f\n\x07preview\x18\x04 \x01(\x0c\"\xbf\x02\n\x0eGuidanceResult\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12\x10\n\x08\x66rame_id\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05image\x18\x04 \x01(\x0c\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\r\n\x05steps\x18\x08 \x01(\r\x12\x12\n\ntext_scale\x18\t \x01(\x02\x12\x13\n\x0bimage_scale\x18\n \x01(\x02\x12!\n\x07sampler\x18\x0b \x01(\x0e\x32\x10.lego.v1.Sampler\x12\x15\n\rmodel_version\x18\x0c \x01(\t\x12!\n\x07timings\x18\r \x01(\x0b\x32\x10.lego.v1.Timings\x12#\n\x08\x66idelity\x18\x0e \x01(\x0e\x32\x11.lego.v1.Fidelity\"\x92\x01\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tencode_ms\x18\x02 \x01(\x02\x12\x13\n\x0b\x64\x65scribe_ms\x18\x03 \x01(\x02\x12\x14\n\x0c\x63ondition_ms\x18\x04 \x01(\x02\x12\x12\n\ndenoise_ms\x18\x05 \x01(\x02\x12\x11\n\tdecode_ms\x18\x06 \x01(\x02\x12\x10\n\x08total_ms\x18\x07 \x01(\x02\"\xce\x02\n\nQueryError\x12\x10\n\x08query_id\x18\x01 \x01(\x04\x12&\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x18.lego.v1.QueryError.Code\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"\xdc\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43ODE_INVALID\x10\x01\x12\x11\n\rCODE_NO_FRAME\x10\x02\x12\x16\n\x12\x43ODE_UNKNOWN_QUERY\x10\x03\x12\x12\n\x0e\x43ODE_CANCELLED\x10\x04\x12\x13\n\x0f\x43ODE_SUPERSEDED\x10\x05\x12\x13\n\x0f\x43ODE_OVERLOADED\x10\x06\x12\x11\n\rCODE_INTERNAL\x10\x07\x12\x1a\n\x16\x43ODE_DEADLINE_EXCEEDED\x10\x08\x12\x14\n\x10\x43ODE_UNAVAILABLE\x10\t\"h\n\x0fGenerateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12)\n\x07options\x18\x03 \x01(\x0b\x32\x18.lego.v1.GuidanceOptions\x12\r\n\x05model\x18\x04 \x01(\t\"%\n\x14GetServerInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xbb\x02\n\nServerInfo\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x12\n\nresolution\x18\x04 \x01(\r\x12\x11\n\tmax_steps\x18\x05 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x06 \x01(\r\x12\x18\n\x10max_image_pixels\x18\x07 \x01(\x04\x12\x1c\n\x14max_query_characters\x18\x08 \x01(\r\x12*\n\x08\x64\x65\x66\x61ults\x18\t \x01(\x0b\x32\x18.lego.v1.GuidanceOptions\x12\x0e\n\x06notice\x18\n \x01(\t\x12\x0e\n\x06models\x18\x0b \x03(\t\x12\x17\n\x0fmax_deadline_ms\x18\x0c \x01(\r\x12\x15\n\rfast_previews\x18\r \x01(\x08*F\n\x07Preview\x12\x17\n\x13PREVIEW_UNSPECIFIED\x10\x00\x12\x10\n\x0cPREVIEW_FAST\x10\x01\x12\x10\n\x0cPREVIEW_FULL\x10\x02*;\n\x08\x46idelity\x12\x18\n\x14\x46IDELITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46IDELITY_ORIGINAL\x10\x01*\x84\x01\n\x07Sampler\x12\x17\n\x13SAMPLER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAMPLER_EULER_ANCESTRAL\x10\x01\x12\x11\n\rSAMPLER_EULER\x10\x02\x12\x19\n\x15SAMPLER_DPM_SOLVER_PP\x10\x03\x12\x15\n\x11SAMPLER_DISTILLED\x10\x04\x32\xca\x01\n\x08Guidance\x12:\n\x05Guide\x12\x15.lego.v1.GuideRequest\x1a\x16.lego.v1.GuideResponse(\x01\x30\x01\x12=\n\x08Generate\x12\x18.lego.v1.GenerateRequest\x1a\x17.lego.v1.GuidanceResult\x12\x43\n\rGetServerInfo\x12\x1d.lego.v1.GetServerInfoRequest\x1a\x13.lego.v1.ServerInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lego_proto.v1.guidance_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FIDELITY']._serialized_start=2317
-  _globals['_FIDELITY']._serialized_end=2376
-  _globals['_SAMPLER']._serialized_start=2379
-  _globals['_SAMPLER']._serialized_end=2511
-  _globals['_GUIDEREQUEST']._serialized_start=41
-  _globals['_GUIDEREQUEST']._serialized_end=167
-  _globals['_GUIDERESPONSE']._serialized_start=170
-  _globals['_GUIDERESPONSE']._serialized_end=424
-  _globals['_FRAME']._serialized_start=426
-  _globals['_FRAME']._serialized_end=466
-  _globals['_QUERY']._serialized_start=468
-  _globals['_QUERY']._serialized_end=586
-  _globals['_GUIDANCEOPTIONS']._serialized_start=589
-  _globals['_GUIDANCEOPTIONS']._serialized_end=967
-  _globals['_CANCEL']._serialized_start=969
-  _globals['_CANCEL']._serialized_end=995
-  _globals['_SESSIONSTARTED']._serialized_start=997
-  _globals['_SESSIONSTARTED']._serialized_end=1070
-  _globals['_DESCRIPTIONDELTA']._serialized_start=1072
-  _globals['_DESCRIPTIONDELTA']._serialized_end=1136
-  _globals['_PROGRESS']._serialized_start=1138
-  _globals['_PROGRESS']._serialized_end=1212
-  _globals['_GUIDANCERESULT']._serialized_start=1215
-  _globals['_GUIDANCERESULT']._serialized_end=1534
-  _globals['_TIMINGS']._serialized_start=1537
-  _globals['_TIMINGS']._serialized_end=1683
-  _globals['_QUERYERROR']._serialized_start=1686
-  _globals['_QUERYERROR']._serialized_end=1946
-  _globals['_QUERYERROR_CODE']._serialized_start=1776
-  _globals['_QUERYERROR_CODE']._serialized_end=1946
-  _globals['_GENERATEREQUEST']._serialized_start=1948
-  _globals['_GENERATEREQUEST']._serialized_end=2037
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2039
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2061
-  _globals['_SERVERINFO']._serialized_start=2064
-  _globals['_SERVERINFO']._serialized_end=2315
-  _globals['_GUIDANCE']._serialized_start=2514
-  _globals['_GUIDANCE']._serialized_end=2716
+  _globals['_PREVIEW']._serialized_start=2847
+  _globals['_PREVIEW']._serialized_end=2917
+  _globals['_FIDELITY']._serialized_start=2919
+  _globals['_FIDELITY']._serialized_end=2978
+  _globals['_SAMPLER']._serialized_start=2981
+  _globals['_SAMPLER']._serialized_end=3113
+  _globals['_GUIDEREQUEST']._serialized_start=42
+  _globals['_GUIDEREQUEST']._serialized_end=203
+  _globals['_GUIDERESPONSE']._serialized_start=206
+  _globals['_GUIDERESPONSE']._serialized_end=528
+  _globals['_RESUME']._serialized_start=530
+  _globals['_RESUME']._serialized_end=571
+  _globals['_FRAME']._serialized_start=573
+  _globals['_FRAME']._serialized_end=613
+  _globals['_QUERY']._serialized_start=616
+  _globals['_QUERY']._serialized_end=791
+  _globals['_GUIDANCEOPTIONS']._serialized_start=794
+  _globals['_GUIDANCEOPTIONS']._serialized_end=1207
+  _globals['_CANCEL']._serialized_start=1209
+  _globals['_CANCEL']._serialized_end=1235
+  _globals['_SESSIONSTARTED']._serialized_start=1238
+  _globals['_SESSIONSTARTED']._serialized_end=1397
+  _globals['_FRAMERECEIVED']._serialized_start=1399
+  _globals['_FRAMERECEIVED']._serialized_end=1432
+  _globals['_DESCRIPTIONDELTA']._serialized_start=1434
+  _globals['_DESCRIPTIONDELTA']._serialized_end=1498
+  _globals['_PROGRESS']._serialized_start=1500
+  _globals['_PROGRESS']._serialized_end=1574
+  _globals['_GUIDANCERESULT']._serialized_start=1577
+  _globals['_GUIDANCERESULT']._serialized_end=1896
+  _globals['_TIMINGS']._serialized_start=1899
+  _globals['_TIMINGS']._serialized_end=2045
+  _globals['_QUERYERROR']._serialized_start=2048
+  _globals['_QUERYERROR']._serialized_end=2382
+  _globals['_QUERYERROR_CODE']._serialized_start=2162
+  _globals['_QUERYERROR_CODE']._serialized_end=2382
+  _globals['_GENERATEREQUEST']._serialized_start=2384
+  _globals['_GENERATEREQUEST']._serialized_end=2488
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2490
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2527
+  _globals['_SERVERINFO']._serialized_start=2530
+  _globals['_SERVERINFO']._serialized_end=2845
+  _globals['_GUIDANCE']._serialized_start=3116
+  _globals['_GUIDANCE']._serialized_end=3318
 # @@protoc_insertion_point(module_scope)

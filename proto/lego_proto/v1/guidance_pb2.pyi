@@ -1,10 +1,17 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Preview(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PREVIEW_UNSPECIFIED: _ClassVar[Preview]
+    PREVIEW_FAST: _ClassVar[Preview]
+    PREVIEW_FULL: _ClassVar[Preview]
 
 class Fidelity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -18,6 +25,9 @@ class Sampler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SAMPLER_EULER: _ClassVar[Sampler]
     SAMPLER_DPM_SOLVER_PP: _ClassVar[Sampler]
     SAMPLER_DISTILLED: _ClassVar[Sampler]
+PREVIEW_UNSPECIFIED: Preview
+PREVIEW_FAST: Preview
+PREVIEW_FULL: Preview
 FIDELITY_UNSPECIFIED: Fidelity
 FIDELITY_ORIGINAL: Fidelity
 SAMPLER_UNSPECIFIED: Sampler
@@ -27,28 +37,42 @@ SAMPLER_DPM_SOLVER_PP: Sampler
 SAMPLER_DISTILLED: Sampler
 
 class GuideRequest(_message.Message):
-    __slots__ = ("frame", "query", "cancel")
+    __slots__ = ("frame", "query", "cancel", "resume")
     FRAME_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     frame: Frame
     query: Query
     cancel: Cancel
-    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ..., query: _Optional[_Union[Query, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    resume: Resume
+    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ..., query: _Optional[_Union[Query, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
 
 class GuideResponse(_message.Message):
-    __slots__ = ("session_started", "description_delta", "progress", "result", "error")
+    __slots__ = ("session_started", "description_delta", "progress", "result", "error", "frame_received", "sequence")
     SESSION_STARTED_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_DELTA_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    FRAME_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     session_started: SessionStarted
     description_delta: DescriptionDelta
     progress: Progress
     result: GuidanceResult
     error: QueryError
-    def __init__(self, session_started: _Optional[_Union[SessionStarted, _Mapping]] = ..., description_delta: _Optional[_Union[DescriptionDelta, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[GuidanceResult, _Mapping]] = ..., error: _Optional[_Union[QueryError, _Mapping]] = ...) -> None: ...
+    frame_received: FrameReceived
+    sequence: int
+    def __init__(self, session_started: _Optional[_Union[SessionStarted, _Mapping]] = ..., description_delta: _Optional[_Union[DescriptionDelta, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[GuidanceResult, _Mapping]] = ..., error: _Optional[_Union[QueryError, _Mapping]] = ..., frame_received: _Optional[_Union[FrameReceived, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ("token", "received")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    received: int
+    def __init__(self, token: _Optional[str] = ..., received: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("frame_id", "image")
@@ -59,19 +83,23 @@ class Frame(_message.Message):
     def __init__(self, frame_id: _Optional[int] = ..., image: _Optional[bytes] = ...) -> None: ...
 
 class Query(_message.Message):
-    __slots__ = ("query_id", "text", "frame_id", "options")
+    __slots__ = ("query_id", "text", "frame_id", "options", "deadline_ms", "model")
     QUERY_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     query_id: int
     text: str
     frame_id: int
     options: GuidanceOptions
-    def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., frame_id: _Optional[int] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ...) -> None: ...
+    deadline_ms: int
+    model: str
+    def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., frame_id: _Optional[int] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GuidanceOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity")
+    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity", "preview")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +109,7 @@ class GuidanceOptions(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
     FIDELITY_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_scale: float
@@ -90,7 +119,8 @@ class GuidanceOptions(_message.Message):
     description: str
     jpeg_quality: int
     fidelity: Fidelity
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ...) -> None: ...
+    preview: Preview
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ..., preview: _Optional[_Union[Preview, str]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("query_id",)
@@ -99,12 +129,26 @@ class Cancel(_message.Message):
     def __init__(self, query_id: _Optional[int] = ...) -> None: ...
 
 class SessionStarted(_message.Message):
-    __slots__ = ("session_id", "server")
+    __slots__ = ("session_id", "server", "resume_token", "resume_seconds", "resumed", "frame_credits")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RESUME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    FRAME_CREDITS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     server: ServerInfo
-    def __init__(self, session_id: _Optional[str] = ..., server: _Optional[_Union[ServerInfo, _Mapping]] = ...) -> None: ...
+    resume_token: str
+    resume_seconds: float
+    resumed: bool
+    frame_credits: int
+    def __init__(self, session_id: _Optional[str] = ..., server: _Optional[_Union[ServerInfo, _Mapping]] = ..., resume_token: _Optional[str] = ..., resume_seconds: _Optional[float] = ..., resumed: _Optional[bool] = ..., frame_credits: _Optional[int] = ...) -> None: ...
+
+class FrameReceived(_message.Message):
+    __slots__ = ("frame_id",)
+    FRAME_ID_FIELD_NUMBER: _ClassVar[int]
+    frame_id: int
+    def __init__(self, frame_id: _Optional[int] = ...) -> None: ...
 
 class DescriptionDelta(_message.Message):
     __slots__ = ("query_id", "text", "done")
@@ -179,7 +223,7 @@ class Timings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., describe_ms: _Optional[float] = ..., condition_ms: _Optional[float] = ..., denoise_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
 
 class QueryError(_message.Message):
-    __slots__ = ("query_id", "code", "message")
+    __slots__ = ("query_id", "code", "message", "retry_after_ms")
     class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         CODE_UNSPECIFIED: _ClassVar[QueryError.Code]
@@ -190,6 +234,8 @@ class QueryError(_message.Message):
         CODE_SUPERSEDED: _ClassVar[QueryError.Code]
         CODE_OVERLOADED: _ClassVar[QueryError.Code]
         CODE_INTERNAL: _ClassVar[QueryError.Code]
+        CODE_DEADLINE_EXCEEDED: _ClassVar[QueryError.Code]
+        CODE_UNAVAILABLE: _ClassVar[QueryError.Code]
     CODE_UNSPECIFIED: QueryError.Code
     CODE_INVALID: QueryError.Code
     CODE_NO_FRAME: QueryError.Code
@@ -198,30 +244,38 @@ class QueryError(_message.Message):
     CODE_SUPERSEDED: QueryError.Code
     CODE_OVERLOADED: QueryError.Code
     CODE_INTERNAL: QueryError.Code
+    CODE_DEADLINE_EXCEEDED: QueryError.Code
+    CODE_UNAVAILABLE: QueryError.Code
     QUERY_ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     query_id: int
     code: QueryError.Code
     message: str
-    def __init__(self, query_id: _Optional[int] = ..., code: _Optional[_Union[QueryError.Code, str]] = ..., message: _Optional[str] = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, query_id: _Optional[int] = ..., code: _Optional[_Union[QueryError.Code, str]] = ..., message: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("image", "text", "options")
+    __slots__ = ("image", "text", "options", "model")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     text: str
     options: GuidanceOptions
-    def __init__(self, image: _Optional[bytes] = ..., text: _Optional[str] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ...) -> None: ...
+    model: str
+    def __init__(self, image: _Optional[bytes] = ..., text: _Optional[str] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice")
+    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice", "models", "max_deadline_ms", "fast_previews")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +286,9 @@ class ServerInfo(_message.Message):
     MAX_QUERY_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
     DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    FAST_PREVIEWS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: str
     engine: str
@@ -242,4 +299,7 @@ class ServerInfo(_message.Message):
     max_query_characters: int
     defaults: GuidanceOptions
     notice: str
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ...) -> None: ...
+    models: _containers.RepeatedScalarFieldContainer[str]
+    max_deadline_ms: int
+    fast_previews: bool
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., max_deadline_ms: _Optional[int] = ..., fast_previews: _Optional[bool] = ...) -> None: ...

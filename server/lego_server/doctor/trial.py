@@ -22,7 +22,9 @@ def run_trial(config: ServerConfig) -> Finding:
     assert settings.directory is not None
 
     async def answer() -> float:
-        server = GuidanceServer(engine, config.with_values({"server": {"host": "127.0.0.1", "port": 0}}))
+        server = GuidanceServer(
+            {engine.manifest.lego.name: engine}, config.with_values({"server": {"host": "127.0.0.1", "port": 0}})
+        )
         await server.start()
         try:
             began = time.monotonic()
@@ -33,7 +35,9 @@ def run_trial(config: ServerConfig) -> Finding:
 
     try:
         began = time.monotonic()
-        engine = load_engine(Path(settings.directory), settings.device, settings.threads, settings.max_batch)
+        engine = load_engine(
+            Path(settings.directory), settings.device, settings.threads, settings.max_batch, settings.lanes
+        )
         loaded = time.monotonic() - began
         answered = asyncio.run(answer())
     except LegoError as error:

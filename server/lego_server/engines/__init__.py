@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from lego_core.errors import LegoError
 
 from lego_server.engines.base import Engine
 
 
-def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1) -> Engine:
+def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1, lanes: int = 1) -> Engine:
     """Loads an engine directory and checks all of it but the values of its weights (`lego-export verify` does that).
 
     Args:
@@ -15,13 +18,17 @@ def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batc
         device: One of `lego_server.engines.devices.DEVICES`.
         threads: CPU threads within one graph; 0 lets the runtime choose.
         max_batch: Most requests that will be given to one call; TensorRT wants to know before.
+        lanes: Calls that will be made at the same time, between which the threads are divided; CPU only.
 
     Raises:
         LegoError: The directory is incomplete, a graph of it is altered, its format is not this software's, or the
             device is not there.
     """
-    from lego_server.engines.graph_engine import (
-        GraphEngine,
-    )  # onnxruntime takes a second to import; `--help` need not wait
+    # Imported here: onnxruntime takes a second to import, and `--help` need not wait for it.
+    from lego_server.engines.graph_engine import GraphEngine
 
+    if lanes > 1:
+        if device != "cpu":
+            raise LegoError(f"lanes is {lanes}; device {device} makes one call at a time: leave it at 1")
+        threads = max(1, (threads or len(os.sched_getaffinity(0))) // lanes)
     return GraphEngine.load(directory, device, threads, max_batch)

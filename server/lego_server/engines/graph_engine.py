@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import is_
@@ -73,7 +74,7 @@ class GraphEngine:
         layers, kinds = range(manifest.decoder.layers), ("key", "value")
         self._cache_names = [f"{kind}.{layer}" for layer in layers for kind in kinds]
         self._null = _Condition(self._build_null_context(), np.zeros(0, np.float32))
-        self._rows: _Rows | None = None
+        self._kept = threading.local()  # the rows of each thread's last U-Net call
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1) -> Self:
@@ -169,7 +170,8 @@ class GraphEngine:
         self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]
     ) -> dict[str, KeptTensor]:
         """Returns the keys and values of a batch, one row for each condition's every branch."""
-        if self._rows is None or not self._rows.are_of(network, conditions, branches):
+        kept: _Rows | None = getattr(self._kept, "rows", None)
+        if kept is None or not kept.are_of(network, conditions, branches):
             rows = [
                 self._keys_values(network, each if branch in ("conditional", "student") else self._null)
                 for each in conditions
@@ -177,8 +179,8 @@ class GraphEngine:
             ]
             unet = self._denoisers[network][1]
             tensors = {name: unet.place(name, np.concatenate([row[name] for row in rows])) for name in rows[0]}
-            self._rows = _Rows(network, conditions, branches, tensors)
-        return self._rows.tensors
+            kept = self._kept.rows = _Rows(network, conditions, branches, tensors)
+        return kept.tensors
 
     def _keys_values(self, network: str, condition: _Condition) -> dict[str, Array]:
         if network not in condition.keys_values:

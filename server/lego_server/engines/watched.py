@@ -55,15 +55,14 @@ class WatchedEngine:
         self._metrics = metrics
         self._call_seconds = call_seconds
         self._lock = threading.Lock()
-        self._call: EngineCall | None = None
+        self._calls: dict[int, EngineCall] = {}  # under way, by thread
         self._failed = False
-        metrics.watch_engine(lambda: self.hung is not None)
 
     @property
     def hung(self) -> EngineCall | None:
-        """The call under way, if it is over its deadline. Safe from any thread, as is `failed`."""
+        """A call under way that is over its deadline. Safe from any thread, as is `failed`."""
         with self._lock:
-            return self._call if self._call is not None and self._call.seconds > self._call_seconds else None
+            return next((call for call in self._calls.values() if call.seconds > self._call_seconds), None)
 
     @property
     def failed(self) -> bool:
@@ -103,14 +102,15 @@ class WatchedEngine:
     def _watch(self, name: str, queries: int, call: Callable[[], _T], rows: int = 0) -> _T:
         under_way = EngineCall(name, rows or queries, time.monotonic())
         with self._lock:
-            self._call = under_way
+            self._calls[threading.get_ident()] = under_way
         failed = True
         try:
             result = call()
             failed = False
         finally:
             with self._lock:
-                self._call, self._failed = None, failed
+                del self._calls[threading.get_ident()]
+                self._failed = failed
             if failed:
                 self._metrics.engine_call_failed(name)
             else:

@@ -1,0 +1,183 @@
+"""Sessions that outlive their stream, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from lego_proto.v1 import guidance_pb2 as pb
+
+from tests.server.fake_engine import FakeEngine
+from tests.server.harness import GuideClient, RunningServer, eventually, running
+
+
+@asynccontextmanager
+async def own_connection(server: RunningServer) -> AsyncIterator[RunningServer]:
+    """A connection that can be cut without touching the others."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.server.port}", options=options) as channel:
+        yield RunningServer(server.server, channel, type(server.stub)(channel))
+
+
+async def begin(server: RunningServer, steps: int = 60) -> tuple[pb.SessionStarted, list[pb.GuideResponse]]:
+    """Asks on a connection of its own and cuts it in the middle of painting; returns what had come."""
+    async with own_connection(server) as connection:
+        client = GuideClient(connection.stub)
+        started = (await client.read()).session_started
+        await client.frame(3)
+        await client.query(1, steps=steps)
+        heard = await client.read_until("progress")
+    return started, heard
+
+
+async def come_back(server: RunningServer, token: str, received: int) -> tuple[GuideClient, pb.SessionStarted]:
+    client = await server.open_session()
+    await client.call.write(pb.GuideRequest(resume=pb.Resume(token=token, received=received)))
+    return client, (await client.read()).session_started
+
+
+async def test_a_query_whose_stream_broke_is_answered_after_coming_back_and_nothing_twice() -> None:
+    async with running(FakeEngine(delay=0.005)) as server:
+        started, heard = await begin(server)
+        received = heard[-1].sequence
+        client, again = await come_back(server, started.resume_token, received)
+        rest = await client.read_until("result")
+
+    assert (again.resumed, again.session_id) == (True, started.session_id)
+    numbers = [response.sequence for response in (*heard, *rest)]
+    assert numbers == sorted(set(numbers)), "each message once, in order"
+    pieces = [r.description_delta.text for r in (*heard, *rest) if r.HasField("description_delta")]
+    assert "".join(pieces) == rest[-1].result.description
+    assert (rest[-1].result.query_id, rest[-1].result.frame_id) == (1, 3)
+
+
+async def test_an_answer_that_came_while_nobody_was_there_waits() -> None:
+    engine = FakeEngine(delay=0.001)
+    async with running(engine) as server:
+        started, _ = await begin(server, steps=30)
+        await eventually(lambda: server.server.live_queries == 0)
+        client, _ = await come_back(server, started.resume_token, 0)
+        everything = await client.read_until("result")
+        await client.query(2)
+        following = await client.result()
+
+    description = "".join(r.description_delta.text for r in everything if r.HasField("description_delta"))
+    assert description == everything[-1].result.description
+    assert following.query_id == 2 and following.frame_id == 3, "the frames are still there"
+
+
+async def test_what_was_lost_on_the_way_is_sent_again() -> None:
+    async with running(FakeEngine()) as server:
+        started, _ = await begin(server, steps=2)
+        await eventually(lambda: server.server.live_queries == 0)
+        first, _ = await come_back(server, started.resume_token, 0)
+        one = await first.read_until("result")
+        second, _ = await come_back(server, started.resume_token, one[-1].sequence - 1)
+        (two,) = await second.read_until("result")
+
+    assert two == one[-1]
+
+
+async def test_a_session_nobody_comes_back_to_ends_and_frees_everything() -> None:
+    engine = FakeEngine(delay=0.01)
+    async with running(engine, resume_seconds=0.3) as server:
+        started, _ = await begin(server, steps=1000)
+        await asyncio.sleep(0.1)
+        assert server.server.live_queries == 1, "it goes on for a while"
+        await eventually(lambda: server.server.sessions == 0 and server.server.live_queries == 0)
+        await eventually(lambda: engine.live_handles == 0)
+        client, again = await come_back(server, started.resume_token, 0)
+        await client.query(1)
+        refused = await client.error()
+
+    assert not again.resumed and again.session_id != started.session_id
+    assert refused.code == pb.QueryError.CODE_NO_FRAME, "a session like a new one"
+
+
+async def test_a_stream_that_was_not_known_to_be_broken_gives_way() -> None:
+    async with running(FakeEngine(delay=0.005)) as server:
+        old = GuideClient(server.stub)
+        started = (await old.read()).session_started
+        await old.frame()
+        await old.query(1, steps=60)
+        await old.read_until("progress")
+        new, again = await come_back(server, started.resume_token, 0)
+        result = await new.result()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await old.result()
+
+    assert again.resumed and result.query_id == 1
+    assert ended.value.code() == grpc.StatusCode.ABORTED and "another stream" in str(ended.value.details())
+
+
+@pytest.mark.parametrize("token", ["", "no such token", "x" * 10_000])
+async def test_a_wrong_token_gets_a_new_session(token: str) -> None:
+    async with running(FakeEngine()) as server:
+        client, again = await come_back(server, token, 0)
+        await client.frame()
+        await client.query(1)
+        result = await client.result()
+        assert not again.resumed and again.resume_token and result.query_id == 1
+        assert server.server.sessions == 1
+
+
+async def test_resuming_in_the_middle_of_a_stream_is_refused() -> None:
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.call.write(pb.GuideRequest(resume=pb.Resume(token="x")))
+        error = await client.error()
+
+    assert error.code == pb.QueryError.CODE_INVALID and "first message" in error.message
+
+
+async def test_a_client_that_parts_leaves_no_session_behind() -> None:
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        assert server.server.sessions == 1
+        await client.call.done_writing()
+        assert await client.call.read() is grpc.aio.EOF
+        assert server.server.sessions == 0
+
+
+async def test_those_who_wait_for_their_client_make_room_for_those_who_are_there() -> None:
+    async with running(FakeEngine(), max_sessions=2) as server:
+        started, _ = await begin(server, steps=1)
+        await server.open_session()
+        await server.open_session()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await GuideClient(server.stub).read()
+        retry = dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]
+
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert int(retry) > 0
+    assert started.resume_token
+
+
+async def test_a_client_that_says_nothing_for_too_long_is_shown_out() -> None:
+    async with running(FakeEngine(delay=0.005), idle_seconds=1.0) as server:
+        client = await server.open_session()
+        await client.frame()
+        await client.query(1, steps=100)
+        await asyncio.sleep(0.9)
+        assert (await client.result()).query_id == 1, "who waits for an answer is not silent"
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await client.read()
+        assert server.server.sessions == 0
+
+    assert ended.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED and "for 1 s" in str(ended.value.details())
+
+
+async def test_every_frame_gives_back_its_credit_refused_ones_too() -> None:
+    async with running(FakeEngine(), frame_credits=2) as server:
+        client = GuideClient(server.stub)
+        assert (await client.read()).session_started.frame_credits == 2
+        await client.frame(1)
+        first = (await client.read_until("frame_received"))[-1].frame_received
+        await client.frame(2, b"no picture")
+        second = (await client.read_until("frame_received"))[-1].frame_received
+
+    assert (first.frame_id, second.frame_id) == (1, 2)
