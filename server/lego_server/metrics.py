@@ -14,7 +14,7 @@ from lego_server.failures import Reason
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 # Failures of queries that had been taken in; those count as how a query ended.
-_NO_REJECTIONS = {Reason.SUPERSEDED, Reason.CANCELLED, Reason.INTERNAL}
+_NO_REJECTIONS = {Reason.SUPERSEDED, Reason.CANCELLED, Reason.INTERNAL, Reason.DEADLINE_EXCEEDED}
 
 
 class Metrics:
@@ -144,7 +144,7 @@ class Metrics:
         self._queries.labels("failed").inc()
 
     def dropped(self) -> None:
-        """A query ended without an answer: superseded, cancelled, or its client is gone."""
+        """A query ended without an answer: superseded, cancelled, too late, or its client is gone."""
         self._queries.labels("dropped").inc()
 
 

@@ -84,6 +84,14 @@ def test_a_problem_is_named_with_its_cure(
     assert told in findings[name]["told"] and cure in findings[name]["cure"]
 
 
+def test_every_model_is_looked_at(engines: Path, tmp_path: Path) -> None:
+    write_tiny_engine(tmp_path / "other")
+    _damage(tmp_path / "other")
+    code, findings = doctor(str(engines), "--model", f"other={tmp_path / 'other'}")
+    assert code == 1
+    assert str(tmp_path / "other") in findings["engines"]["told"]
+
+
 def test_a_taken_port_is_a_problem(engines: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from types import TracebackType
@@ -17,6 +18,7 @@ from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.bench.sample import Load, Sample
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds: what a polite client waits after a refusal, doubled each time
+_PARTING_SECONDS = 1.0
 
 
 class Wearer:
@@ -37,6 +39,7 @@ class Wearer:
         self._began = began
         self._random = random.Random(f"{load.seed} {number}")
         self._next_id = 1
+        self._asking = False
         self._call: grpc.aio.StreamStreamCall[pb.GuideRequest, pb.GuideResponse] | None = None
 
     async def __aenter__(self) -> Self:
@@ -50,8 +53,15 @@ class Wearer:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._call is not None:
-            self._call.cancel()
+        if self._call is None:
+            return
+        if not self._asking:  # part as friends: a server keeps the session of a stream that breaks, for a while
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                async with asyncio.timeout(_PARTING_SECONDS):
+                    await self._call.done_writing()
+                    while await self._call.read() is not grpc.aio.EOF:
+                        pass
+        self._call.cancel()
 
     async def ask(self, sample: Sample, frame: bytes, query: str, retry: bool) -> None:
         """Asks, and fills in the sample as the answer comes.
@@ -63,21 +73,25 @@ class Wearer:
             retry: Ask again, later, when the server is overloaded.
         """
         assert self._call is not None
+        self._asking = True
         try:
             async with asyncio.timeout(self._load.time_limit):
-                while not await self._answered(sample, frame, query, retry):
+                while (after := await self._answered(sample, frame, query)) is not None and retry:
                     delay = min(_FIRST_DELAY * 2 ** len(sample.retry_delays), _LONGEST_DELAY)
-                    delay *= self._random.uniform(0.5, 1.0)  # or all who were refused together come back together
+                    # At random, or all who were refused together would come back together.
+                    delay = after + delay * self._random.uniform(0.5, 1.0)
                     sample.retry_delays.append(delay)
                     await asyncio.sleep(delay)
         except TimeoutError:
             sample.outcome = "timeout"
         except grpc.aio.AioRpcError as error:
             sample.outcome = error.code().name.lower()
+        else:
+            self._asking = False
         sample.done = self._now()
 
-    async def _answered(self, sample: Sample, frame: bytes, query: str, retry: bool) -> bool:
-        """Asks once; returns whether that is the end of it."""
+    async def _answered(self, sample: Sample, frame: bytes, query: str) -> float | None:
+        """Asks once; returns in how many seconds it may be worth asking again, None if that is the end of it."""
         assert self._call is not None
         number, self._next_id = self._next_id, self._next_id + 1
         options = pb.GuidanceOptions(
@@ -92,7 +106,7 @@ class Wearer:
             response = await self._call.read()
             if not isinstance(response, pb.GuideResponse):
                 sample.outcome = "stream_ended"
-                return True
+                return None
             match response.WhichOneof("message"):
                 case "description_delta" if response.description_delta.text and sample.first_token is None:
                     sample.first_token = self._now()
@@ -100,11 +114,10 @@ class Wearer:
                     sample.first_preview = self._now()
                 case "result" if response.result.query_id == number:
                     sample.outcome = "answered"
-                    return True
+                    return None
                 case "error" if response.error.query_id in (0, number):
-                    code = response.error.code
-                    sample.outcome = pb.QueryError.Code.Name(code).removeprefix("CODE_").lower()
-                    return not (retry and code == pb.QueryError.CODE_OVERLOADED)
+                    sample.outcome = pb.QueryError.Code.Name(response.error.code).removeprefix("CODE_").lower()
+                    return response.error.retry_after_ms / 1000 or None
 
     def _now(self) -> float:
         return time.perf_counter() - self._began

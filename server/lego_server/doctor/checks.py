@@ -16,6 +16,7 @@ from lego_core.manifest import Manifest
 
 from lego_server.config import ServerConfig
 from lego_server.doctor.machine import available_memory, open_files_limit
+from lego_server.models import named_directories
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt", "grpcio", "protobuf", "numpy")
 _SPARE_FILES = 64  # libraries, weights, logs
@@ -60,51 +61,33 @@ def check_device(config: ServerConfig) -> Iterator[Finding]:
 
 
 def check_engines(config: ServerConfig) -> Iterator[Finding]:
-    """Whether the engine directory is whole, every file's checksum included, and fits the device."""
-    from lego_server.engines.graph_engine import check_precision
-
+    """Whether every engine directory is whole, each file's checksum included, and fits the device."""
     if config.engine.directory is None:
         yield Finding("engines", "problem", "no engine directory is named", "name it: lego-server doctor DIR")
         return
-    directory = Path(config.engine.directory)
     try:
-        manifest = Manifest.load(directory)
-        began = time.monotonic()
-        manifest.check_content(directory)
+        directories = named_directories(config.engine)
     except (LegoError, OSError) as error:
         yield Finding("engines", "problem", *_fact_and_cure(str(error)))
         return
-    files = len(manifest.graphs) + len(manifest.files)
-    yield Finding(
-        "engines", "ok",
-        f"{manifest.model_version}: {files} files, {_size(_total_bytes(directory, manifest))}, all as their checksums "
-        f"say (read in {time.monotonic() - began:.1f} s)",
-    )  # fmt: skip
-    yield _told(
-        "precision", lambda: check_precision(directory, manifest, config.engine.device),
-        f"{manifest.precision}, fit for {config.engine.device}",
-    )  # fmt: skip
-    if manifest.lego.guidance.steps > config.limits.max_steps:
-        yield Finding(
-            "limits", "problem",
-            f"max_steps is {config.limits.max_steps}, the model's default is {manifest.lego.guidance.steps} steps",
-            "raise --max-steps",
-        )  # fmt: skip
+    for directory in directories.values():
+        yield from _check_directory(directory, config)
 
 
 def check_memory(config: ServerConfig) -> Iterator[Finding]:
-    """Whether the model fits; estimated from the size of its weights (`--run` measures)."""
+    """Whether the models fit; estimated from the size of its weights (`--run` measures)."""
     available = available_memory()
-    if config.engine.directory is None or available is None:
-        return
-    directory = Path(config.engine.directory)
-    try:
-        manifest = Manifest.load(directory)
-        weights = _total_bytes(directory, manifest)
-    except (LegoError, OSError):  # told already
+    if available is None:
         return
     on_cpu = config.engine.device in ("cpu", "openvino")
-    widened = weights * (2 if on_cpu and manifest.precision.startswith(("fp16", "bf16")) else 1)
+    try:
+        manifests = {path: Manifest.load(path) for path in named_directories(config.engine).values()}
+        widened = sum(
+            _total_bytes(path, each) * (2 if on_cpu and each.precision.startswith(("fp16", "bf16")) else 1)
+            for path, each in manifests.items()
+        )
+    except (LegoError, OSError):  # told already
+        return
     needed = _BASE_BYTES + widened * (_COPIES if on_cpu else 1)
     where = "memory" if on_cpu else "host memory while loading; the device's own is not looked at"
     told = f"{_size(needed)} of {where} needed by estimate, {_size(available)} free"
@@ -150,6 +133,34 @@ def check_clock(config: ServerConfig) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     check_software, check_device, check_engines, check_memory, check_ports, check_open_files, check_clock,
 )  # fmt: skip
+
+
+def _check_directory(directory: Path, config: ServerConfig) -> Iterator[Finding]:
+    from lego_server.engines.graph_engine import check_precision  # with onnxruntime, as above
+
+    try:
+        manifest = Manifest.load(directory)
+        began = time.monotonic()
+        manifest.check_content(directory)
+    except (LegoError, OSError) as error:
+        yield Finding("engines", "problem", *_fact_and_cure(str(error)))
+        return
+    files = len(manifest.graphs) + len(manifest.files)
+    yield Finding(
+        "engines", "ok",
+        f"{manifest.model_version}: {files} files, {_size(_total_bytes(directory, manifest))}, all as their checksums "
+        f"say (read in {time.monotonic() - began:.1f} s)",
+    )  # fmt: skip
+    yield _told(
+        "precision", lambda: check_precision(directory, manifest, config.engine.device),
+        f"{manifest.precision}, fit for {config.engine.device}",
+    )  # fmt: skip
+    if manifest.lego.guidance.steps > config.limits.max_steps:
+        yield Finding(
+            "limits", "problem",
+            f"max_steps is {config.limits.max_steps}, the model's default is {manifest.lego.guidance.steps} steps",
+            "raise --max-steps",
+        )  # fmt: skip
 
 
 def _told(name: str, check: Callable[[], None], good: str) -> Finding:
