@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lego_server.config import ServerConfig
+from lego_server.security import commands
+from lego_server.security.config import SecurityConfig
 
 app = typer.Typer(
     help="Serves egocentric action guidance over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False,
     add_completion=False,
 )  # fmt: skip
+app.add_typer(commands.token_app, name="token")
 _DEFAULTS = ServerConfig()
 
 
@@ -50,10 +53,16 @@ def serve(
     max_steps: Annotated[int, typer.Option(help="Most denoising steps of one query.")] = _DEFAULTS.max_steps,
     max_image_bytes: Annotated[int, typer.Option(help="Largest frame, encoded.")] = _DEFAULTS.max_image_bytes,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query.")] = False,
+    tls_cert: commands.TlsCert = None,
+    tls_key: commands.TlsKey = None,
+    client_ca: commands.ClientCa = None,
+    token_file: commands.TokenFile = None,
+    allow_insecure: commands.AllowInsecure = False,
+    log_content: commands.LogContent = False,
 ) -> None:
     """Serve guidance until stopped with Ctrl-C or SIGTERM."""
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr,
+        level=logging.INFO if verbose or log_content else logging.WARNING, stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )  # fmt: skip
     config = ServerConfig(
@@ -61,14 +70,17 @@ def serve(
         max_steps=max_steps, max_image_bytes=max_image_bytes,
         max_message_bytes=max(_DEFAULTS.max_message_bytes, max_image_bytes + 2**20),
     )  # fmt: skip
+    protection = SecurityConfig(tls_cert, tls_key, client_ca, token_file, allow_insecure, log_content)
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import load_engine
+    from lego_server.security.guard import Security
     from lego_server.server import serve as run_server
 
+    security = Security(protection, host)  # before the engine, which may take minutes to load
     engine = load_engine(engines, device.value, threads, max_batch)
     if engine.manifest.lego.notice:
         print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
-    asyncio.run(run_server(engine, config, _announce))
+    asyncio.run(run_server(engine, config, _announce, security))
 
 
 @app.command()

@@ -12,7 +12,7 @@ class ServerConfig:
     """Every limit of a server; each has a default that suits one machine.
 
     Attributes:
-        host: Address to listen on. The default answers this machine only: there is no authentication.
+        host: Address to listen on. The default answers this machine only; others need `lego_server.security`.
         port: TCP port; 0 takes any free one.
         max_image_bytes: Largest encoded frame.
         max_image_pixels: Largest decoded frame; Pillow itself opens none above 178 million.

@@ -20,8 +20,14 @@ class Reason(Enum):
 
 
 class RequestError(LegoError):
-    """A client's request cannot be served; the message is sent to the client."""
+    """A client's request cannot be served; the message is sent to the client.
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    Attributes:
+        reason: What kind of failure it is.
+        retry_seconds: When it may be worth asking again; None where nothing is known of that.
+    """
+
+    def __init__(self, reason: Reason, message: str, retry_seconds: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_seconds = retry_seconds

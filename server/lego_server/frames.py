@@ -32,8 +32,11 @@ class PreparedFrame:
     features: FrameFeatures | None = None
 
 
-def check_frame(data: bytes, config: ServerConfig) -> None:
+def check_frame(data: bytes, config: ServerConfig) -> int:
     """Reads a frame's header only: refuses what is no picture or of a wrong size before anything is decoded.
+
+    Returns:
+        Its pixels, width times height.
 
     Raises:
         RequestError: INVALID, with the value and the limit.
@@ -43,9 +46,10 @@ def check_frame(data: bytes, config: ServerConfig) -> None:
             Reason.INVALID, f"the image is {len(data)} bytes; the limit is {config.max_image_bytes}: send a smaller one"
         )
     try:
-        open_image(data, config.max_image_pixels)
+        image = open_image(data, config.max_image_pixels)
     except LegoError as error:
         raise RequestError(Reason.INVALID, str(error)) from error
+    return image.width * image.height
 
 
 def prepare_frame(data: bytes, config: ServerConfig, lego: LegoConfig) -> PreparedFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from lego_server.loop import EngineLoop, Job, Listener
 from lego_server.options import OptionWishes, SamplingOptions, resolve_options
 from lego_server.texts import PromptTokens
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class CheckedQuery:
@@ -31,8 +34,13 @@ class CheckedQuery:
 class Guide:
     """One loaded model at the service of many sessions."""
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, config: ServerConfig, log_content: bool = False) -> None:
         """Starts the engine thread.
+
+        Args:
+            engine: The loaded model.
+            config: The limits.
+            log_content: Write queries into the log. Otherwise nothing that a wearer says or sees goes there.
 
         Raises:
             LegoError: The model's own defaults lie outside the server's limits.
@@ -45,6 +53,7 @@ class Guide:
                 f"max_steps is {config.max_steps}, but this model's default is {defaults.steps} steps: raise it"
             )
         self.config = config
+        self._log_content = log_content
         self.engine_name = engine.name
         self.manifest: Manifest = engine.manifest
         self.engine_loop = EngineLoop(engine, config.max_active, config.max_waiting, config.max_batch)
@@ -68,6 +77,8 @@ class Guide:
             prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:
             raise RequestError(Reason.INVALID, str(error)) from error
+        if self._log_content:
+            _log.info("query %r, description %r", text, options.description)
         return CheckedQuery(prompt, options, arrived)
 
     async def prepare_frame(self, data: bytes) -> PreparedFrame:

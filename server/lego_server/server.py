@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ipaddress
 import logging
 import signal
 import time
@@ -22,6 +21,9 @@ from lego_server.engines.base import Engine
 from lego_server.failures import RequestError
 from lego_server.guide import Guide
 from lego_server.options import OptionWishes
+from lego_server.security.config import SecurityConfig
+from lego_server.security.exposure import exposure
+from lego_server.security.guard import Security
 from lego_server.service import GuidanceService
 
 SERVICE_NAME = guidance_pb2.DESCRIPTOR.services_by_name["Guidance"].full_name
@@ -38,19 +40,38 @@ class GuidanceServer:
         address: HOST:PORT listened on, once started.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        """Builds the server; nothing listens yet. Called on the event loop that will run it."""
+    def __init__(self, engine: Engine, config: ServerConfig, security: Security | None = None) -> None:
+        """Builds the server; nothing listens yet. Called on the event loop that will run it.
+
+        Args:
+            engine: The loaded model.
+            config: Where to listen, and the limits.
+            security: What protects it; None for nothing, which is good enough for this machine only.
+
+        Raises:
+            LegoError: The address is not safe to listen on, or the model's defaults lie outside the limits.
+        """
         self._config = config
-        self._guide = Guide(engine, config)
+        self._security = Security(SecurityConfig(), config.host) if security is None else security
+        self._guide = Guide(engine, config, log_content=self._security.config.log_content)
         self._service = GuidanceService(self._guide)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_channel_options(config))
+        self._server = grpc.aio.server(
+            interceptors=self._security.interceptors,
+            options=[*_channel_options(config), *self._security.channel_options],
+        )
         guidance_pb2_grpc.add_GuidanceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = 0
         self.address = ""
+
+    @property
+    def exposure_warning(self) -> str:
+        """What an operator who allowed it should be told at every start; empty if nothing lacks."""
+        lacking = exposure(self._security.config, self._config.host)
+        return lacking and f"{self._config.host} can be reached from other machines, and without {lacking}"
 
     @property
     def live_queries(self) -> int:
@@ -67,7 +88,7 @@ class GuidanceServer:
         host = self._config.host
         host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{self._config.port}")
+            self.port = self._security.add_port(self._server, f"{host}:{self._config.port}")
         except RuntimeError as error:
             await self._guide.close()
             raise LegoError(
@@ -110,22 +131,25 @@ class GuidanceServer:
             await self._health.set(name, status)
 
 
-async def serve(engine: Engine, config: ServerConfig, announce: Callable[[str], None]) -> None:
+async def serve(
+    engine: Engine, config: ServerConfig, announce: Callable[[str], None], security: Security | None = None
+) -> None:
     """Serves until SIGINT or SIGTERM.
 
     Args:
         engine: The loaded model.
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
+        security: What protects the server; see `GuidanceServer`.
     """
-    server = GuidanceServer(engine, config)
+    server = GuidanceServer(engine, config, security)
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
     try:
-        if not _is_loopback(config.host):
-            announce(f"warning: {config.host} is reachable from other machines, and there is no authentication")
+        if warning := server.exposure_warning:
+            announce(f"warning: {warning}")
         asked_to_stop = asyncio.create_task(stopping.wait())
         warming = asyncio.create_task(server.warm_up())
         await asyncio.wait((warming, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
@@ -154,10 +178,3 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Clients ping as often as we do; with gRPC's default of 5 minutes they would be cut off for too many pings.
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 2),
     ]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,9 +14,12 @@ from lego_proto.v1 import guidance_pb2_grpc
 
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
 from lego_server.failures import Reason, RequestError
+from lego_server.frames import check_frame
 from lego_server.guide import INTERNAL_ERROR, Guide
 from lego_server.messages import Message, QueryFailed
 from lego_server.options import OptionWishes
+from lego_server.security.access import current_access
+from lego_server.security.guard import retry_metadata
 from lego_server.session import Session
 
 _log = logging.getLogger(__name__)
@@ -68,10 +71,12 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         try:
             query = self._guide.check_query(request.text, _wishes(request.options))
             self._guide.engine_loop.refuse_if_full()
-            frame = await self._guide.prepare_frame(request.image)
-            answer = await self._guide.answer(query, frame)
+            pixels = await asyncio.to_thread(check_frame, request.image, self._guide.config)
+            with current_access().admit_query(pixels):
+                frame = await self._guide.prepare_frame(request.image)
+                answer = await self._guide.answer(query, frame)
         except RequestError as error:
-            await context.abort(_STATUS[error.reason], str(error))
+            await context.abort(_STATUS[error.reason], str(error), retry_metadata(error.retry_seconds))
         return self._result(answer)
 
     async def GetServerInfo(  # the protocol's name
@@ -102,7 +107,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             resolution=lego.resolution,
             max_steps=self._guide.max_steps,
             max_image_bytes=config.max_image_bytes,
-            max_image_pixels=config.max_image_pixels,
+            max_image_pixels=current_access().max_image_pixels(config.max_image_pixels),
             max_query_characters=config.max_query_characters,
             defaults=pb.GuidanceOptions(
                 steps=lego.guidance.steps,

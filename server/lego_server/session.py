@@ -15,6 +15,7 @@ from lego_server.loop import Job
 from lego_server.messages import QueryEvent, QueryFailed
 from lego_server.options import OptionWishes
 from lego_server.outbox import Outbox
+from lego_server.security.access import QuerySlot, current_access
 
 FRAMES_KEPT = 8
 _log = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ _log = logging.getLogger(__name__)
 class _StoredFrame:
     """A frame that is decoded when first asked for, once."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, pixels: int) -> None:
+        self.pixels = pixels
         self._data = data
         self._prepared: asyncio.Task[PreparedFrame] | None = None
 
@@ -36,13 +38,15 @@ class _StoredFrame:
 
 
 class _CurrentQuery:
-    def __init__(self, query_id: int, frame_id: int) -> None:
+    def __init__(self, query_id: int, frame_id: int, slot: QuerySlot) -> None:
         self.query_id = query_id
         self.frame_id = frame_id
+        self.slot = slot
         self.job: Job | None = None
         self.task: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
+        self.slot.release()
         if self.job is not None:
             self.job.cancel()
         elif self.task is not None:
@@ -71,11 +75,11 @@ class Session:
                 newest = next(reversed(self._frames))
                 raise RequestError(Reason.INVALID, f"its id must be above {newest}, the newest frame's")
             # A header may hold thousands of entries to walk through, so even this leaves the event loop.
-            await asyncio.to_thread(check_frame, data, self._guide.config)
+            pixels = await asyncio.to_thread(check_frame, data, self._guide.config)
         except RequestError as error:
             self._tell_failure(0, error.reason, f"frame {frame_id}: {error}")
             return
-        self._frames[frame_id] = _StoredFrame(data)
+        self._frames[frame_id] = _StoredFrame(data, pixels)
         if len(self._frames) > FRAMES_KEPT:
             self._frames.popitem(last=False)
 
@@ -97,12 +101,13 @@ class Session:
                 raise RequestError(Reason.OVERLOADED, "the server is shutting down; ask again when it is back")
             query = self._guide.check_query(text, wishes)
             asked_frame_id, frame = self._find_frame(frame_id)
+            slot = current_access().admit_query(frame.pixels)
         except RequestError as error:
             self._tell_failure(query_id, error.reason, str(error))
             return
         self._last_query_id = query_id
         self._stop_current(Reason.SUPERSEDED, f"query {query_id} took its place")
-        current = self._current = _CurrentQuery(query_id, asked_frame_id)
+        current = self._current = _CurrentQuery(query_id, asked_frame_id, slot)
         current.task = asyncio.create_task(self._start(current, query, frame))
 
     def cancel(self, query_id: int) -> None:
@@ -170,6 +175,7 @@ class Session:
             self.outbox.put(message)
 
     def _end_current(self, current: _CurrentQuery, last_message: QueryEvent | QueryFailed) -> None:
+        current.slot.release()
         if current is not self._current:  # superseded or cancelled meanwhile: that has been told already
             return
         self._current = None
