@@ -35,9 +35,7 @@ class Authority:
         identities = identities or ("localhost", "127.0.0.1")
         # Its beginning must lie before its end, also where that is in the past.
         not_before = None if not_after is None else min(not_after, datetime.now(UTC)) - timedelta(days=1)
-        issued = self._ca.issue_cert(
-            *identities, common_name=common_name, not_before=not_before, not_after=not_after
-        )
+        issued = self._ca.issue_cert(*identities, common_name=common_name, not_before=not_before, not_after=not_after)
         cert, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
         cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         key.touch(mode=0o600)
@@ -57,9 +55,7 @@ class TokenFile:
         self.path = path
         write_tokens(path, ())
 
-    def add(
-        self, name: str, *scopes: str, expires: datetime | None = None, limits: Limits | None = None
-    ) -> str:
+    def add(self, name: str, *scopes: str, expires: datetime | None = None, limits: Limits | None = None) -> str:
         secret = new_secret()
         token = Token(name, hash_of(secret), scopes or ("guide",), expires=expires, limits=limits or Limits())
         write_tokens(self.path, (*read_tokens(self.path), token))

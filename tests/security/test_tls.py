@@ -10,8 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from lego_core.errors import LegoError
 from lego_server.security.config import SecurityConfig
 from lego_server.security.tls import TlsFiles, certificate_expiry
@@ -36,7 +40,9 @@ async def test_a_query_travels_over_tls_and_not_in_the_clear(authority: Authorit
             assert (await refusal(stub)).code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_with_a_client_ca_only_holders_of_its_certificates_are_served(authority: Authority, tmp_path: Path) -> None:
+async def test_with_a_client_ca_only_holders_of_its_certificates_are_served(
+    authority: Authority, tmp_path: Path
+) -> None:
     config = SecurityConfig(*authority.issue("server"), client_ca=authority.path)
     stranger = Authority(tmp_path, "other-ca")
     async with serving(config) as server:
@@ -140,9 +146,7 @@ def test_a_key_that_others_may_read_is_refused_at_start(authority: Authority) ->
 def test_a_key_with_a_passphrase_is_refused_at_start(authority: Authority) -> None:
     cert, key = authority.issue("server")
     secret = load_pem_private_key(key.read_bytes(), None)
-    key.write_bytes(
-        secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame"))
-    )
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame")))
     with pytest.raises(LegoError, match="has a passphrase"):
         TlsFiles(cert, key)
 

@@ -64,6 +64,8 @@ class Security:
         if config.token_file is not None:
             path = config.token_file
             tokens = Reloading(f"the token file {path}", [path], lambda: read_tokens(path))
+        # At DEBUG, Pillow logs a picture's metadata, such as where it was taken.
+        logging.getLogger("PIL").setLevel(logging.INFO)
         self._interceptors: list[grpc.aio.ServerInterceptor] = []
         if self._tls is not None or tokens is not None or not is_loopback(host):
             self._interceptors.append(_Guard(config, tokens, clock, now))

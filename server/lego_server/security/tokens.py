@@ -107,11 +107,12 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         raise LegoError(f"the token file {path} is no JSON ({error}); make one with lego-server token create") from (
             error
         )
-    if not isinstance(content, dict) or content.get("version") != _VERSION or not isinstance(content["tokens"], list):
+    entries = content.get("tokens") if isinstance(content, dict) and content.get("version") == _VERSION else None
+    if not isinstance(entries, list):
         raise LegoError(
             f'the token file {path} must be {{"version": {_VERSION}, "tokens": [...]}}; see docs/security.md'
         )
-    tokens = tuple(_token(path, entry) for entry in content["tokens"])
+    tokens = tuple(_token(path, entry) for entry in entries)
     names = [token.name for token in tokens]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise LegoError(f"the token file {path} has the name {doubled[0]} twice; rename or remove one")
