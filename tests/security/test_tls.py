@@ -40,9 +40,7 @@ async def test_a_query_travels_over_tls_and_not_in_the_clear(authority: Authorit
             assert (await refusal(stub)).code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_with_a_client_ca_only_holders_of_its_certificates_are_served(
-    authority: Authority, tmp_path: Path
-) -> None:
+async def test_with_a_client_ca_only_holders_of_its_certificates_get_in(authority: Authority, tmp_path: Path) -> None:
     config = SecurityConfig(*authority.issue("server"), client_ca=authority.path)
     stranger = Authority(tmp_path, "other-ca")
     async with serving(config) as server:
