@@ -16,9 +16,15 @@ _SECONDS = 3.0
 # X509_V_ERR_ numbers of OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED, _HOST_NAME, _IP_ADDRESS = 9, 10, 62, 64
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
-_ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_EXPIRED", "ALERT_CERTIFICATE_UNKNOWN",
-           "ALERT_HANDSHAKE_FAILURE", "ALERT_DECRYPT_ERROR")  # fmt: skip
+_ALERTS = (
+    "ALERT_CERTIFICATE_REQUIRED", "ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_UNKNOWN", "ALERT_HANDSHAKE_FAILURE", "ALERT_DECRYPT_ERROR",
+)  # fmt: skip
 _NO_TLS = ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
+class _HungUp(Exception):
+    """The server ended the connection after the handshake."""
 
 
 def tls_fault(target: str, connection: Connection) -> str | None:
@@ -60,8 +66,8 @@ def tls_fault(target: str, connection: Connection) -> str | None:
         return f"nobody known vouches for the server at {target}: {cure}"
     if _judges_client(fault):
         cert = connection.cert
-        cure = "give yours with --cert and --key" if cert is None else f"it does not accept {cert}"
-        return f"the server at {target} asks for a client certificate: {cure}"
+        cure = "it asks for one, so give --cert and --key" if cert is None else f"it does not accept {cert}"
+        return f"the server at {target} hung up on seeing {'no' if cert is None else 'this'} client certificate: {cure}"
     if getattr(fault, "reason", None) in _NO_TLS:
         return f"the server at {target} does not speak TLS; leave --tls out, or have its operator turn it on"
     return None
@@ -92,10 +98,12 @@ def _handshake(address: tuple[str, int], context: ssl.SSLContext) -> Exception |
             socket.create_connection(address, _SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=address[0]) as secured,
         ):
-            # In TLS 1.3 the server judges the client's certificate after the client takes the handshake for done.
+            # In TLS 1.3 the server judges the client's certificate after the client takes the handshake for done. One
+            # that is content begins to speak HTTP/2; gRPC's says nothing and hangs up.
             secured.settimeout(0.5)
             with contextlib.suppress(TimeoutError):
-                secured.recv(1)
+                if not secured.recv(1):
+                    return _HungUp()
     except (OSError, ValueError) as error:
         return error
     return None
@@ -104,7 +112,7 @@ def _handshake(address: tuple[str, int], context: ssl.SSLContext) -> Exception |
 def _judges_client(fault: Exception | None) -> bool:
     """Whether a handshake failed because the server did not like the client's certificate, or missed it."""
     reason = getattr(fault, "reason", None) or ""
-    return "CERTIFICATE_REQUIRED" in reason or reason.endswith(_ALERTS)
+    return isinstance(fault, _HungUp | ConnectionResetError) or reason.endswith(_ALERTS)
 
 
 def _names(address: tuple[str, int], connection: Connection) -> str:
