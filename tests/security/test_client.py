@@ -57,10 +57,12 @@ async def test_a_query_is_answered_over_tls_with_certificate_and_token(authority
 
 async def test_frames_are_made_as_small_as_the_token_allows(tokens: TokenFile) -> None:
     token = tokens.add("anna", limits=Limits(max_image_pixels=10_000))
-    async with serving(SecurityConfig(token_file=tokens.path)) as server:
-        async with GuidanceClient(f"localhost:{server.port}", 5, Connection(token=token)) as client:
-            frame = await client.send_frame(scene())
-            await ask(client, "open the drawer", frame, source="test", options=GuidanceOptions(), time_limit=10)
+    async with (
+        serving(SecurityConfig(token_file=tokens.path)) as server,
+        GuidanceClient(f"localhost:{server.port}", 5, Connection(token=token)) as client,
+    ):
+        frame = await client.send_frame(scene())
+        await ask(client, "open the drawer", frame, source="test", options=GuidanceOptions(), time_limit=10)
 
 
 async def test_the_servers_own_words_on_tokens_reach_the_wearer(tokens: TokenFile) -> None:
@@ -122,10 +124,12 @@ async def test_a_missing_or_unwelcome_client_certificate(authority: Authority, t
     async with serving(SecurityConfig(*authority.issue("server"), client_ca=authority.path)) as server:
         target = f"localhost:{server.port}"
         text = await told(target, Connection(True, authority.path))
-        assert text == f"the server at {target} asks for a client certificate: give yours with --cert and --key"
+        assert text == (
+            f"the server at {target} hung up on seeing no client certificate: it asks for one, so give --cert and --key"
+        )
         cert, key = other.issue("eve", "eve@example.org")
         text = await told(target, Connection(True, authority.path, cert, key))
-        assert text == f"the server at {target} asks for a client certificate: it does not accept {cert}"
+        assert text == (f"the server at {target} hung up on seeing this client certificate: it does not accept {cert}")
 
 
 async def test_certificate_files_that_are_none(authority: Authority, tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ async def test_certificate_files_that_are_none(authority: Authority, tmp_path: P
 
 @pytest.mark.parametrize("target", ["192.168.1.20:50051", "guide.example:50051", "[2001:db8::1]:50051"])
 def test_a_token_is_not_sent_to_another_machine_in_the_clear(target: str) -> None:
-    with pytest.raises(LegoError, match="would travel to .* in the clear.*add --tls") as refused:
+    with pytest.raises(LegoError, match=r"would travel to .* in the clear.*add --tls") as refused:
         GuidanceClient(target, connection=Connection(token=TOKEN))
     assert TOKEN not in str(refused.value)
     GuidanceClient(target, connection=Connection(tls=True, token=TOKEN))
