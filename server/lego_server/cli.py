@@ -57,6 +57,8 @@ def serve(
     tls_key: commands.TlsKey = None,
     client_ca: commands.ClientCa = None,
     token_file: commands.TokenFile = None,
+    max_calls_per_address: commands.MaxCallsPerAddress = SecurityConfig.max_calls_per_address,
+    max_failures_per_address: commands.MaxFailuresPerAddress = SecurityConfig.max_failures_per_address,
     allow_insecure: commands.AllowInsecure = False,
     log_content: commands.LogContent = False,
 ) -> None:
@@ -70,7 +72,10 @@ def serve(
         max_steps=max_steps, max_image_bytes=max_image_bytes,
         max_message_bytes=max(_DEFAULTS.max_message_bytes, max_image_bytes + 2**20),
     )  # fmt: skip
-    protection = SecurityConfig(tls_cert, tls_key, client_ca, token_file, allow_insecure, log_content)
+    protection = SecurityConfig(
+        tls_cert, tls_key, client_ca, token_file, allow_insecure, log_content, max_calls_per_address,
+        max_failures_per_address,
+    )  # fmt: skip
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import load_engine
     from lego_server.security.guard import Security

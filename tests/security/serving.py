@@ -87,8 +87,8 @@ def retry_ms(error: grpc.aio.AioRpcError) -> int:
     return int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"])
 
 
-async def open_session(stub: guidance_pb2_grpc.GuidanceStub, token: str) -> GuideClient:
-    """Opens a `Guide` stream with a token."""
-    client = GuideClient(stub, bearing(token))
+async def open_session(stub: guidance_pb2_grpc.GuidanceStub, token: str | None = None) -> GuideClient:
+    """Opens a `Guide` stream."""
+    client = GuideClient(stub, bearing(token) if token else ())
     assert (await client.read()).WhichOneof("message") == "session_started"
     return client

@@ -6,18 +6,28 @@ import pytest
 from lego_core.errors import LegoError
 from lego_core.secrecy import is_loopback
 from lego_server.config import ServerConfig
+from lego_server.security.access import current_access
 from lego_server.security.config import SecurityConfig
+from lego_server.security.exposure import exposure
 from lego_server.security.guard import Security
 from lego_server.server import GuidanceServer
 
 from tests.security.conftest import Authority, TokenFile
+from tests.security.serving import calling, open_session, refusal, serving
 from tests.server.fake_engine import FakeEngine
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_this_machine_alone_may_go_without_protection(host: str) -> None:
     assert is_loopback(host)
-    assert not Security(SecurityConfig(), host).interceptors
+    assert exposure(SecurityConfig(), host) == ""
+    Security(SecurityConfig(), host)
+
+
+async def test_on_this_machine_alone_all_callers_share_an_address_and_are_not_counted_by_it() -> None:
+    async with serving(SecurityConfig(max_calls_per_address=1)) as server, calling(server) as stub:
+        for _ in range(3):
+            await open_session(stub)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.20", "2001:db8::1", "guide.example", "*"])
@@ -44,12 +54,17 @@ def test_with_protection_any_address_will_do(authority: Authority, tokens: Token
     Security(SecurityConfig(cert, key, client_ca=authority.path), "0.0.0.0")
 
 
-async def test_going_without_is_possible_when_said_outright_and_still_guarded_by_address() -> None:
-    security = Security(SecurityConfig(allow_insecure=True), "0.0.0.0")
-    server = GuidanceServer(FakeEngine(), ServerConfig(host="0.0.0.0", port=0), security)
-    assert "without encryption and without a check of who calls" in server.exposure_warning
-    assert security.interceptors
-    await server.stop()
+async def test_going_without_is_possible_when_said_outright_and_calls_are_still_counted_by_address() -> None:
+    config = SecurityConfig(allow_insecure=True, max_calls_per_address=1)
+    async with serving(config, host="0.0.0.0") as server, calling(server) as stub:
+        assert "without encryption and without a check of who calls" in server.exposure_warning
+        await open_session(stub)
+        assert "your address has 1 calls open" in ((await refusal(stub)).details() or "")
+
+
+def test_what_does_not_run_for_a_call_has_no_rights() -> None:
+    with pytest.raises(LookupError):
+        current_access()
 
 
 @pytest.mark.parametrize(

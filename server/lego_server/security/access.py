@@ -99,6 +99,9 @@ def set_current_access(access: Access) -> None:
 
 
 def current_access() -> Access:
-    """Returns the caller of the call being served, also in the tasks it has started; anyone where there is no guard."""
-    access = _current.get(None)
-    return Access() if access is None else access
+    """Returns the caller of the call being served, also in the tasks it has started.
+
+    Raises:
+        LookupError: Nothing here runs on behalf of a call. A query from nowhere has no rights, so this is no default.
+    """
+    return _current.get()

@@ -38,6 +38,12 @@ ClientCa = Annotated[
 TokenFile = Annotated[
     Path | None, typer.Option(help="Tokens that lego-server token made; clients must show one.", rich_help_panel=_PANEL)
 ]
+MaxCallsPerAddress = Annotated[
+    int, typer.Option(help="Calls open at once from one address; behind a proxy, all are one.", rich_help_panel=_PANEL)
+]
+MaxFailuresPerAddress = Annotated[
+    int, typer.Option(help="Calls without a good token until an address is locked out.", rich_help_panel=_PANEL)
+]
 AllowInsecure = Annotated[
     bool, typer.Option("--allow-insecure", help="Listen beyond this machine without the above.", rich_help_panel=_PANEL)
 ]

@@ -66,9 +66,12 @@ class Security:
             tokens = Reloading(f"the token file {path}", [path], lambda: read_tokens(path))
         # At DEBUG, Pillow logs a picture's metadata, such as where it was taken.
         logging.getLogger("PIL").setLevel(logging.INFO)
-        self._interceptors: list[grpc.aio.ServerInterceptor] = []
+        addresses = None
         if self._tls is not None or tokens is not None or not is_loopback(host):
-            self._interceptors.append(_Guard(config, tokens, clock, now))
+            addresses = AddressBook(
+                config.max_calls_per_address, config.max_failures_per_address, config.lockout_seconds, clock
+            )
+        self._guard = _Guard(config, addresses, tokens, clock, now)
 
     @property
     def encrypted(self) -> bool:
@@ -82,8 +85,8 @@ class Security:
 
     @property
     def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
-        """For `grpc.aio.server`; none where everybody on this machine is welcome."""
-        return list(self._interceptors)
+        """For `grpc.aio.server`; there before all others, they see calls that are admitted."""
+        return [self._guard]
 
     @property
     def channel_options(self) -> list[tuple[str, int]]:
@@ -116,18 +119,18 @@ class _Guard(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         config: SecurityConfig,
+        addresses: AddressBook | None,
         tokens: Reloading[tuple[Token, ...]] | None,
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
+        """Guards a server; without addresses and tokens, everybody is welcome, as on one's own machine."""
         self._config = config
         self._tokens = tokens
         self._clock = clock
         self._now = now
         self._usage: dict[str, Usage] = {}
-        self._addresses = AddressBook(
-            config.max_calls_per_address, config.max_failures_per_address, config.lockout_seconds, clock
-        )
+        self._addresses = addresses
 
     async def intercept_service(
         self,
@@ -165,8 +168,12 @@ class _Guard(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _admitted(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[Access]:
+        addresses = self._addresses
+        if addresses is None:
+            yield Access()
+            return
         address = address_of(context.peer())
-        if not self._addresses.enter(address):
+        if not addresses.enter(address):
             raise _Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"your address has {self._config.max_calls_per_address} calls open, its limit; close some first",
@@ -178,18 +185,19 @@ class _Guard(grpc.aio.ServerInterceptor):
             elif self._tokens is None:
                 yield Access(self._certificate_name(context) or address)
             else:
-                yield from self._with_token(self._tokens, method, address, context)
+                yield from self._with_token(self._tokens, addresses, method, address, context)
         finally:
-            self._addresses.leave(address)
+            addresses.leave(address)
 
     def _with_token(
         self,
         tokens: Reloading[tuple[Token, ...]],
+        addresses: AddressBook,
         method: str,
         address: str,
         context: grpc.aio.ServicerContext,
     ) -> Iterator[Access]:
-        locked = self._addresses.lockout(address)
+        locked = addresses.lockout(address)
         if locked:
             raise _Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -197,10 +205,10 @@ class _Guard(grpc.aio.ServerInterceptor):
                 f"try again in {math.ceil(locked)} s",
                 locked,
             )
-        sha256 = hash_of(self._presented(address, context))
+        sha256 = hash_of(self._presented(addresses, address, context))
         token = find_token(tokens.current(), sha256)
         if token is None:
-            self._note_failure(address)
+            self._note_failure(addresses, address)
             raise _Refusal(
                 grpc.StatusCode.UNAUTHENTICATED,
                 "the token is not known here: it is mistyped, revoked or another server's; ask the operator for a new "
@@ -208,7 +216,7 @@ class _Guard(grpc.aio.ServerInterceptor):
             )
         if token.expired(self._now()):  # not a guess, so it does not count towards the lock-out
             raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, _expired(token))
-        self._addresses.succeeded(address)
+        addresses.succeeded(address)
         scope = "guide" if method.startswith(_GUIDE_PREFIX) else "admin"
         if scope not in token.scopes:
             raise _Refusal(
@@ -238,20 +246,20 @@ class _Guard(grpc.aio.ServerInterceptor):
         finally:
             usage.sessions -= 1
 
-    def _presented(self, address: str, context: grpc.aio.ServicerContext) -> str:
+    def _presented(self, addresses: AddressBook, address: str, context: grpc.aio.ServicerContext) -> str:
         headers = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
         if len(headers) == 1 and isinstance(headers[0], str):
             kind, _, secret = headers[0].partition(" ")
             if kind.lower() == "bearer" and secret:
                 return secret
-        self._note_failure(address)
+        self._note_failure(addresses, address)
         raise _Refusal(
             grpc.StatusCode.UNAUTHENTICATED,
             "this server asks for a token: give lego-client one with --token-file, or in LEGO_TOKEN",
         )
 
-    def _note_failure(self, address: str) -> None:
-        if self._addresses.failed(address):
+    def _note_failure(self, addresses: AddressBook, address: str) -> None:
+        if addresses.failed(address):
             _log.warning(
                 "address %s is locked out for %.0f s after %d calls without a good token",
                 address, self._config.lockout_seconds, self._config.max_failures_per_address,

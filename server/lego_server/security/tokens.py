@@ -122,14 +122,20 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 def write_tokens(path: Path, tokens: tuple[Token, ...]) -> None:
     """Writes a token file, readable by its owner only; a running server sees the old one or the new one, never half."""
     content = {"version": _VERSION, "tokens": [_entry(token) for token in tokens]}
-    with tempfile.NamedTemporaryFile(  # made with mode 0600
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+    # mkstemp makes files with mode 0600.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():  # root must not take the file away from the user the server runs as
+            os.chown(name, path.stat().st_uid, path.stat().st_gid)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _entry(token: Token) -> dict[str, Any]:
