@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lego_client.answer import ask as ask_server
+from lego_client.connection import Connection
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions
@@ -29,6 +30,7 @@ from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
 from lego_client.sources.video import VideoFile
+from lego_client.token_sources import find_token
 from lego_client.tracing import traces_from_environment
 
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
@@ -49,6 +51,22 @@ PreviewsOption = Annotated[int, typer.Option(help="How many previews of the pict
 QualityOption = Annotated[int | None, typer.Option(help="JPEG quality of the guidance frame, 1 to 100.")]
 FidelityOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(FIDELITIES)}: original does as the code of the LEGO paper does.")
+]
+_PANEL = "Security"
+TlsOption = Annotated[
+    bool, typer.Option("--tls", envvar="LEGO_TLS", help="Encrypt; implied by --ca and --cert.", rich_help_panel=_PANEL)
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(envvar="LEGO_CA", help="PEM authority of the server; default: public ones.", rich_help_panel=_PANEL),
+]
+CertOption = Annotated[Path | None, typer.Option(help="PEM certificate of your own.", rich_help_panel=_PANEL)]
+KeyOption = Annotated[Path | None, typer.Option(help="PEM private key of that certificate.", rich_help_panel=_PANEL)]
+TokenFileOption = Annotated[
+    Path | None, typer.Option(help="File with your token; default: LEGO_TOKEN.", rich_help_panel=_PANEL)
+]
+KeyringOption = Annotated[
+    bool, typer.Option("--keyring", help="Take your token from the system's keyring.", rich_help_panel=_PANEL)
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds one answer may take.")]
 
@@ -74,6 +92,12 @@ def ask(
     quality: QualityOption = None,
     fidelity: FidelityOption = None,
     timeout: TimeoutOption = 120.0,
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenFileOption = None,
+    keyring: KeyringOption = False,
 ) -> None:
     """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
     options = GuidanceOptions(
@@ -82,7 +106,8 @@ def ask(
     )  # fmt: skip
     _check_requests(queries, previews, timeout)
     frames = open_source(source, at)
-    client = GuidanceClient(server, min(timeout, _CONNECT_S), traces_from_environment())
+    connection = _connection(server, tls, ca, cert, key, token_file, keyring)
+    client = GuidanceClient(server, min(timeout, _CONNECT_S), connection, traces_from_environment())
     check_output(out)
     asyncio.run(_ask_all(client, frames, queries, options, previews, timeout, out))
 
@@ -104,6 +129,12 @@ def play(
     quality: QualityOption = None,
     fidelity: FidelityOption = None,
     timeout: TimeoutOption = 120.0,
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenFileOption = None,
+    keyring: KeyringOption = False,
 ) -> None:
     """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
     options = GuidanceOptions(
@@ -113,7 +144,8 @@ def play(
     timed = load_queries(queries)
     _check_requests([query.query for query in timed], previews, timeout)
     source = open_clip(clip, speed)
-    client = GuidanceClient(server, min(timeout, _CONNECT_S), traces_from_environment())
+    connection = _connection(server, tls, ca, cert, key, token_file, keyring)
+    client = GuidanceClient(server, min(timeout, _CONNECT_S), connection, traces_from_environment())
     check_output(out)
     answers = asyncio.run(_play(client, source, timed, options, previews, timeout, out))
     console = Console()
@@ -125,9 +157,25 @@ def play(
 
 
 @app.command()
-def info(server: ServerOption = "localhost:50051") -> None:
+def info(
+    server: ServerOption = "localhost:50051",
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenFileOption = None,
+    keyring: KeyringOption = False,
+) -> None:
     """Shows what a server runs and which limits it sets."""
-    asyncio.run(_info(GuidanceClient(server, _CONNECT_S, traces_from_environment())))
+    connection = _connection(server, tls, ca, cert, key, token_file, keyring)
+    asyncio.run(_info(GuidanceClient(server, _CONNECT_S, connection, traces_from_environment())))
+
+
+def _connection(
+    server: str, tls: bool, ca: Path | None, cert: Path | None, key: Path | None, token_file: Path | None, keyring: bool
+) -> Connection:
+    tls = tls or ca is not None or cert is not None
+    return Connection(tls, ca, cert, key, find_token(server, token_file, keyring))
 
 
 async def _ask_all(

@@ -18,6 +18,8 @@ from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc as pb_grpc
 from numpy.typing import NDArray
 
+from lego_client.connection import Connection
+from lego_client.diagnosis import tls_fault
 from lego_client.encoding import EncodedFrame, encode_frame
 from lego_client.errors import ServerError
 from lego_client.events import Event, Guidance, GuidanceOptions, Progress, QueryFailed, ServerInfo
@@ -55,18 +57,24 @@ class GuidanceClient:
         session_id: The server's name for this session; known once connected.
     """
 
-    def __init__(self, target: str, timeout: float = 10.0, traces: SessionTraces | None = None) -> None:
+    def __init__(
+        self, target: str, timeout: float = 10.0, connection: Connection | None = None,
+        traces: SessionTraces | None = None,
+    ) -> None:  # fmt: skip
         """Names the server; nothing is sent yet.
 
         Args:
             target: HOST:PORT.
             timeout: Seconds the server may take to answer when connecting.
+            connection: TLS and token; None for neither.
             traces: Where this session's spans go; None records none.
 
         Raises:
-            LegoError: The target is not HOST:PORT, or the timeout is not above 0.
+            LegoError: The target is not HOST:PORT, the timeout is not above 0, or a token would travel in the clear.
         """
         self.target = check_target(target)
+        self._connection = Connection() if connection is None else connection
+        self._connection.check(target)
         if not 0 < timeout < float("inf"):
             raise LegoError(f"the timeout is {timeout:g} s; it must be above 0")
         self.info = ServerInfo()
@@ -89,12 +97,13 @@ class GuidanceClient:
         Raises:
             ServerError: No server answers there, or it is not a guidance server.
         """
-        self._channel = grpc.aio.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
+        self._channel = self._connection.open_channel(self.target, _CHANNEL_OPTIONS)
         stub = pb_grpc.GuidanceStub(self._channel)
+        metadata = self._connection.metadata
         try:
-            info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=self._timeout)
+            info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=self._timeout, metadata=metadata)
             self.info = server_info_from_proto(info)
-            self._call = stub.Guide(metadata=self._traces.begin(self.target))
+            self._call = stub.Guide(metadata=(*metadata, *self._traces.begin(self.target)))
             async with asyncio.timeout(self._timeout):
                 first = await self._call.read()
             if not isinstance(first, pb.GuideResponse) or first.WhichOneof("message") != "session_started":
@@ -102,7 +111,7 @@ class GuidanceClient:
             self.session_id = first.session_started.session_id
         except grpc.aio.AioRpcError as error:
             await self._close_channel()
-            raise self._explained(error) from error
+            raise await self._diagnosed(error) from error
         except TimeoutError as error:
             await self._close_channel()
             raise ServerError(f"the server at {self.target} did not answer within {self._timeout:g} s") from error
@@ -235,6 +244,14 @@ class GuidanceClient:
             event = replace(event, message=f"{event.message} (the server refused a frame: {self._refused_frame})")
         inbox.put(event)
 
+    async def _diagnosed(self, error: grpc.aio.AioRpcError) -> ServerError:
+        """Explains why no connection came about."""
+        if error.code() is grpc.StatusCode.UNAVAILABLE and self.info == ServerInfo():
+            fault = await asyncio.to_thread(tls_fault, self.target, self._connection)
+            if fault is not None:
+                return ServerError(fault)
+        return self._explained(error)
+
     def _explained(self, error: grpc.aio.AioRpcError) -> ServerError:
         details = " ".join((error.details() or "").split())
         match error.code():
@@ -250,6 +267,10 @@ class GuidanceClient:
                 return ServerError(
                     f"no server at {self.target}: start one with 'lego-server serve --engines DIR --port PORT'"
                 )
+            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+                return ServerError(f"the server at {self.target} refused: {details or 'no reason given'}")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return ServerError(f"the server at {self.target} is busy: {details or 'no reason given'}")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return ServerError(f"the server at {self.target} did not answer within {self._timeout:g} s")
             case grpc.StatusCode.UNIMPLEMENTED:

@@ -19,11 +19,13 @@ from lego_server.config import ServerConfig
 from lego_server.config_file import write_config
 from lego_server.doctor.command import doctor
 from lego_server.logs import setup_logging
+from lego_server.security.commands import token_app
 
 app = typer.Typer(
     help="Serves egocentric action guidance over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False,
     add_completion=False,
 )  # fmt: skip
+app.add_typer(token_app, name="token")
 Engines = Annotated[Path, typer.Option("--engines", help="Engine directory, as lego-export build writes it.")]
 
 
@@ -34,15 +36,17 @@ def serve(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query: --log-level info.")] = False,
 ) -> None:
     """Serve guidance until stopped with Ctrl-C or SIGTERM."""
-    if verbose:
+    if verbose or config.security.log_content:
         config = config.with_values({"logging": {"level": "info"}})
     setup_logging(config.logging.format, config.logging.level)
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import Engine, load_engine
     from lego_server.models import named_directories
+    from lego_server.security.guard import Security
     from lego_server.server import serve as run_server
 
     settings = config.engine
+    security = Security(config.security, config.server.host)  # before the engine, which may take minutes to load
 
     def load(directory: Path) -> Engine:
         engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)
@@ -50,7 +54,7 @@ def serve(
             print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
         return engine
 
-    asyncio.run(run_server(load, named_directories(settings), config, _announce))
+    asyncio.run(run_server(load, named_directories(settings), config, _announce, security))
 
 
 app.command()(doctor)

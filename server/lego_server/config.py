@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from lego_core.errors import LegoError
 
+from lego_server.security.config import SecurityConfig
 from lego_server.settings import Section, setting
 
 DEVICES = ("cpu", "cuda", "tensorrt", "tensorrt-plans", "openvino")
@@ -150,6 +151,7 @@ class ServerConfig:
     engine: EngineSettings = field(default_factory=EngineSettings)
     limits: Limits = field(default_factory=Limits)
     sessions: Sessions = field(default_factory=Sessions)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
     logging: Logging = field(default_factory=Logging)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)

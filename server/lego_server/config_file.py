@@ -43,7 +43,7 @@ def load_config(path: Path, base: ServerConfig | None = None) -> ServerConfig:
         for key, value in table.items():
             if key not in keys:
                 raise LegoError(f"{path}: [{name}] {_unknown('key', key, keys)} (it is set to {value!r})")
-            values[key] = tuple(value) if keys[key].many and isinstance(value, list) else value
+            values[key] = _read(keys[key], value)
         try:
             config = config.with_values({name: values})
         except LegoError as error:
@@ -66,6 +66,13 @@ def write_config(config: ServerConfig) -> str:
     return "\n".join(lines)
 
 
+def _read(setting: Setting, value: Any) -> Any:
+    """Returns a value as the setting has it, as far as TOML has no type for that."""
+    if setting.many and isinstance(value, list):
+        return tuple(value)
+    return Path(value) if setting.kind is Path and isinstance(value, str) and value else value
+
+
 def _comment(each: Setting) -> str:
     default = "unset" if each.default is None else _toml(each.default)
     return f"{each.help} {each.allowed[0].upper()}{each.allowed[1:]}; default {default}."
@@ -74,6 +81,8 @@ def _comment(each: Setting) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Path):
+        value = str(value)
     # JSON and TOML write such values alike, but for the character that only JSON lets stand bare.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

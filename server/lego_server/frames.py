@@ -58,8 +58,11 @@ class PreparedFrame:
         return self.features
 
 
-def check_frame(data: bytes, limits: Limits) -> None:
+def check_frame(data: bytes, limits: Limits) -> int:
     """Reads a frame's header only: refuses what is no picture or of a wrong size before anything is decoded.
+
+    Returns:
+        Its pixels, width times height.
 
     Raises:
         RequestError: INVALID, with the value and the limit.
@@ -69,9 +72,10 @@ def check_frame(data: bytes, limits: Limits) -> None:
             Reason.INVALID, f"the image is {len(data)} bytes; the limit is {limits.max_image_bytes}: send a smaller one"
         )
     try:
-        open_image(data, limits.max_image_pixels)
+        image = open_image(data, limits.max_image_pixels)
     except LegoError as error:
         raise RequestError(Reason.INVALID, str(error)) from error
+    return image.width * image.height
 
 
 def prepare_frame(data: bytes, limits: Limits, lego: LegoConfig, arrived: float = 0.0) -> PreparedFrame:

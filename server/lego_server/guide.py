@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,8 @@ from lego_server.loop import EngineLoop, Listener
 from lego_server.options import OptionWishes, SamplingOptions, resolve_options
 from lego_server.telemetry import Telemetry
 from lego_server.texts import PromptTokens
+
+_log = logging.getLogger(__name__)
 
 
 class Cancellable(Protocol):
@@ -106,6 +109,8 @@ class Guide:
             prompt = self._texts.prompt(text, options.fidelity)
         except LegoError as error:
             raise RequestError(Reason.INVALID, str(error)) from error
+        if self.config.security.log_content:
+            _log.info("query %r, description %r", text, options.description)
         allowed = self.config.limits.query_seconds
         return CheckedQuery(prompt, options, arrived, arrived + (allowed if seconds is None else min(seconds, allowed)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ipaddress
 import logging
 import math
 import signal
@@ -30,6 +29,8 @@ from lego_server.health import Health
 from lego_server.metrics import Metrics, MetricsPort
 from lego_server.models import Models
 from lego_server.options import OptionWishes
+from lego_server.security.exposure import exposure
+from lego_server.security.guard import Security
 from lego_server.service import GuidanceService
 from lego_server.telemetry import Telemetry
 from lego_server.tracing import QueryTraces
@@ -47,27 +48,46 @@ class GuidanceServer:
         address: HOST:PORT listened on, once started.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None,
+        security: Security | None = None,
+    ) -> None:  # fmt: skip
         """Builds the server; nothing listens yet. Called on the event loop that will run it.
 
         Args:
             engines: The loaded models by name, the default first.
             config: Where to listen, and the limits.
             telemetry: Where observations go; None keeps figures that nobody asks for.
+            security: What protects it; None for what the config says.
+
+        Raises:
+            LegoError: The address is not safe to listen on, or a model's defaults lie outside the limits.
         """
         self._config = config
+        self._security = security or Security(config.security, config.server.host)
         self._telemetry = telemetry or Telemetry()
         guides = {name: Guide(engine, config, self._telemetry) for name, engine in engines.items()}
         self._models = Models(guides, config, self._telemetry)
         self._service = GuidanceService(self._models)
         self._health = Health(lambda: [guide.engine for guide in self._models.guides], SERVICE_NAME)
-        self._server = grpc.aio.server(options=_channel_options(config))
+        self._server = grpc.aio.server(
+            interceptors=self._security.interceptors,
+            options=[*_channel_options(config), *self._security.channel_options],
+        )
         guidance_pb2_grpc.add_GuidanceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._telemetry.metrics.watch_certificate(self._security.certificate_expiry)
         self.port = 0
         self.address = ""
+
+    @property
+    def exposure_warning(self) -> str:
+        """What an operator who allowed it should be told at every start; empty if nothing lacks."""
+        host = self._config.server.host
+        lacking = exposure(self._security.config, host)
+        return lacking and f"{host} can be reached from other machines, and without {lacking}"
 
     @property
     def telemetry(self) -> Telemetry:
@@ -94,7 +114,7 @@ class GuidanceServer:
         host = self._config.server.host
         host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{self._config.server.port}")
+            self.port = self._security.add_port(self._server, f"{host}:{self._config.server.port}")
         except RuntimeError as error:
             self._health.stop()
             await self._models.close()
@@ -167,7 +187,7 @@ async def warm_up(guide: Guide) -> None:
 
 async def serve(
     load: Callable[[Path], Engine], directories: Mapping[str, Path], config: ServerConfig,
-    announce: Callable[[str], None],
+    announce: Callable[[str], None], security: Security | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGINT or SIGTERM; SIGHUP has every directory looked at again, and what is new in it served.
 
@@ -176,9 +196,10 @@ async def serve(
         directories: Engine directories by the names of their models, the default first.
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
+        security: What protects the server; None for what the config says.
     """
     telemetry = Telemetry(Metrics(), _open_traces(config))
-    server = GuidanceServer({name: load(path) for name, path in directories.items()}, config, telemetry)
+    server = GuidanceServer({name: load(path) for name, path in directories.items()}, config, telemetry, security)
     stopping, reloading = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -189,8 +210,8 @@ async def serve(
         if config.metrics.port is not None:
             metrics_port = MetricsPort(telemetry.metrics, config.metrics.host, config.metrics.port)
             announce(f"metrics at http://{config.metrics.host}:{metrics_port.port}/metrics")
-        if not _is_loopback(config.server.host):
-            announce(f"warning: {config.server.host} is reachable from other machines, and there is no authentication")
+        if warning := server.exposure_warning:
+            announce(f"warning: {warning}")
         asked_to_stop = asyncio.create_task(stopping.wait())
         warming = asyncio.create_task(server.warm_up())
         await asyncio.wait((warming, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
@@ -251,10 +272,3 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Clients ping as often as we do; with gRPC's default of 5 minutes they would be cut off for too many pings.
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 2),
     ]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,9 +16,12 @@ from lego_proto.v1 import guidance_pb2_grpc
 from lego_server import guide as guides
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
 from lego_server.failures import INTERNAL_ERROR, Reason, RequestError, shutting_down
+from lego_server.frames import check_frame
 from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
 from lego_server.models import Models
 from lego_server.options import OptionWishes
+from lego_server.security.access import current_access
+from lego_server.security.guard import retry_metadata
 from lego_server.session import Session
 from lego_server.sessions import OpenSession, Sessions
 
@@ -32,8 +35,6 @@ _STATUS = {
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
-# Milliseconds, as gRPC's own retries understand it.
-RETRY_AFTER = "grpc-retry-pushback-ms"
 
 
 class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
@@ -52,7 +53,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         """A wearer's session; it outlives a broken stream for a while."""
         await self._refuse_if_draining(context)
         try:
-            opened = self._sessions.open()
+            opened = self._sessions.open(current_access().name)
         except RequestError as error:
             self._telemetry.metrics.rejected("sessions")
             await _abort(context, error)
@@ -70,8 +71,10 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             guide = self._models.find(request.model)
             query = guide.check_query(request.text, _wishes(request.options), context.time_remaining())
             guide.refuse_if_full(query)
-            frame = await guide.prepare_frame(request.image)
-            answer = await guide.answer(query, frame)
+            pixels = await asyncio.to_thread(check_frame, request.image, self._models.config.limits)
+            with current_access().admit_query(pixels):
+                frame = await guide.prepare_frame(request.image)
+                answer = await guide.answer(query, frame, current_access().name)
         except RequestError as error:
             self._telemetry.metrics.rejected(error.reason)
             await _abort(context, error)
@@ -136,7 +139,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             resolution=lego.resolution,
             max_steps=guide.max_steps,
             max_image_bytes=limits.max_image_bytes,
-            max_image_pixels=limits.max_image_pixels,
+            max_image_pixels=current_access().max_image_pixels(limits.max_image_pixels),
             max_query_characters=limits.max_query_characters,
             defaults=pb.GuidanceOptions(
                 steps=lego.guidance.steps,
@@ -315,8 +318,7 @@ async def _take(request: pb.GuideRequest, session: Session) -> None:
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
-    metadata = ((RETRY_AFTER, str(_milliseconds(error.retry_after))),) if error.retry_after else ()
-    await context.abort(_STATUS[error.reason], str(error), metadata)
+    await context.abort(_STATUS[error.reason], str(error), retry_metadata(error.retry_after or None))
     raise AssertionError("abort raises")
 
 

@@ -19,6 +19,7 @@ from lego_server.messages import FrameReceived, QueryEvent, QueryFailed
 from lego_server.models import Models
 from lego_server.options import OptionWishes
 from lego_server.outbox import Outbox
+from lego_server.security.access import QuerySlot, current_access
 
 FRAMES_KEPT = 8
 _log = logging.getLogger(__name__)
@@ -27,8 +28,9 @@ _log = logging.getLogger(__name__)
 class _StoredFrame:
     """A frame that is decoded when first asked for, once for each model that is asked."""
 
-    def __init__(self, data: bytes, digest: bytes) -> None:
+    def __init__(self, data: bytes, digest: bytes, pixels: int) -> None:
         self.digest = digest
+        self.pixels = pixels
         self._data = data
         self._arrived = time.perf_counter()
         self._prepared: tuple[Guide, asyncio.Task[PreparedFrame]] | None = None
@@ -47,14 +49,16 @@ class _StoredFrame:
 
 
 class _CurrentQuery:
-    def __init__(self, query_id: int, frame_id: int) -> None:
+    def __init__(self, query_id: int, frame_id: int, slot: QuerySlot) -> None:
         self.query_id = query_id
         self.frame_id = frame_id
+        self.slot = slot
         self.job: Cancellable | None = None
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
+        self.slot.release()
         if self.timer is not None:
             self.timer.cancel()
         if self.job is not None:
@@ -101,14 +105,14 @@ class Session:
                 newest = next(reversed(self._frames))
                 raise RequestError(Reason.INVALID, f"its id must be above {newest}, the newest frame's")
             # A header may hold thousands of entries to walk through, so even this leaves the event loop.
-            digest = await asyncio.to_thread(self._check, data)
+            digest, pixels = await asyncio.to_thread(self._check, data)
         except RequestError as error:
             self._tell_failure(0, RequestError(error.reason, f"frame {frame_id}: {error}", error.retry_after))
             return
         finally:  # refused or not, it is no longer on its way
             self.outbox.put(FrameReceived(frame_id))
         known = next((frame for frame in self._frames.values() if frame.digest == digest), None)
-        frame = self._frames[frame_id] = known or _StoredFrame(data, digest)
+        frame = self._frames[frame_id] = known or _StoredFrame(data, digest, pixels)
         if len(self._frames) > FRAMES_KEPT:
             self._frames.popitem(last=False)
         self._encode_ahead(frame)
@@ -137,6 +141,7 @@ class Session:
             guide = self._models.find(model)
             query = guide.check_query(text, wishes, seconds)
             asked_frame_id, frame = self._find_frame(frame_id)
+            slot = current_access().admit_query(frame.pixels)
         except RequestError as error:
             self._tell_failure(query_id, error)
             return
@@ -146,7 +151,7 @@ class Session:
         if self._asked_frame is not None and self._asked_frame is not frame:
             self._asked_frame.forget_description()
         self._asked_frame, self._asked_guide = frame, guide
-        current = self._current = _CurrentQuery(query_id, asked_frame_id)
+        current = self._current = _CurrentQuery(query_id, asked_frame_id, slot)
         loop = asyncio.get_running_loop()
         current.timer = loop.call_later(query.deadline - time.perf_counter(), self._expire, current, query)
         current.task = asyncio.create_task(self._start(current, guide, query, frame))
@@ -189,9 +194,9 @@ class Session:
         self._asked_frame = None
         self.outbox.close()
 
-    def _check(self, data: bytes) -> bytes:
-        check_frame(data, self._models.config.limits)
-        return hashlib.blake2b(data, digest_size=16).digest()
+    def _check(self, data: bytes) -> tuple[bytes, int]:
+        pixels = check_frame(data, self._models.config.limits)
+        return hashlib.blake2b(data, digest_size=16).digest(), pixels
 
     def _encode_ahead(self, frame: _StoredFrame) -> None:
         """Has the newest frame encoded before a query asks about it, if the engine has nothing else to do."""
@@ -248,6 +253,7 @@ class Session:
             self._end_if_finished()
 
     def _end_current(self, current: _CurrentQuery, last_message: QueryEvent | QueryFailed) -> None:
+        current.slot.release()
         if current is not self._current:  # superseded or cancelled meanwhile: that has been told already
             return
         self._current = None

@@ -10,12 +10,15 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lego_core.errors import LegoError
 
 _KEY = "lego_setting"
-_KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_KINDS: dict[type, str] = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "the path of a file",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Setting:
 
     Attributes:
         name: The key.
-        kind: `bool`, `int`, `float` or `str`; of the items where `many`.
+        kind: `bool`, `int`, `float`, `str` or `Path`; of the items where `many`.
         many: Whether the value is a tuple of such.
         optional: Whether it may be None, which a file says by leaving it out.
         default: Its value when nobody sets it.
@@ -68,7 +71,7 @@ class Setting:
             raise LegoError(f"{self.name} is {value!r}; it must be {self.allowed}")
         for item in value if self.many else (value,):
             number = self.kind is float and isinstance(item, int) and not isinstance(item, bool)
-            if type(item) is not self.kind and not number:
+            if not number and type(item) is not (type(Path()) if self.kind is Path else self.kind):
                 raise LegoError(f"{self.name} is {value!r}; it must be {self.allowed}")
             if self.choices and item not in self.choices:
                 raise LegoError(f"{self.name} is {item!r}; choose {self.allowed}")

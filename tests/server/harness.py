@@ -28,8 +28,8 @@ def picture(color: tuple[int, int, int] = (200, 60, 20), size: tuple[int, int] =
 class GuideClient:
     """One `Guide` stream."""
 
-    def __init__(self, stub: guidance_pb2_grpc.GuidanceStub) -> None:
-        self.call = stub.Guide()
+    def __init__(self, stub: guidance_pb2_grpc.GuidanceStub, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self.call = stub.Guide(metadata=metadata)
 
     async def frame(self, frame_id: int = 1, image: bytes | None = None) -> None:
         frame = pb.Frame(frame_id=frame_id, image=picture() if image is None else image)

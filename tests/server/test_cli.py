@@ -121,9 +121,18 @@ def test_a_taken_port_is_one_line_and_exit_code_2(directory: Path) -> None:
     assert result.stderr.count("\n") == 2  # the model's note, and the error
 
 
-def test_listening_beyond_this_machine_is_warned_of(directory: Path) -> None:
+def test_listening_beyond_this_machine_without_protection_is_refused(directory: Path) -> None:
+    result = run("serve", "--engines", str(directory), "--host", "0.0.0.0", "--port", "0")
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: 0.0.0.0 can be reached from other machines, and without encryption and")
+    assert "--token-file" in result.stderr and "leave out --host" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_listening_beyond_this_machine_without_protection_can_be_insisted_on_and_is_warned_of(directory: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--engines", str(directory), "--host", "0.0.0.0", "--port", "0"],
+        [*COMMAND, "serve", "--engines", str(directory), "--host", "0.0.0.0", "--port", "0", "--allow-insecure"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -133,4 +142,4 @@ def test_listening_beyond_this_machine_is_warned_of(directory: Path) -> None:
         _, errors = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert "warning: 0.0.0.0 is reachable from other machines, and there is no authentication" in errors
+    assert "warning: 0.0.0.0 can be reached from other machines, and without encryption and without a check" in errors

@@ -1,0 +1,79 @@
+"""How a client reaches its server: with TLS or without, and with which token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from lego_core.errors import LegoError
+from lego_core.secrecy import OTHERS, is_loopback, refuse_exposed
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What protects the way to a server; by default nothing does.
+
+    Attributes:
+        tls: Encrypt, and let the server prove that it is the one named.
+        ca: PEM file of the authority that vouches for the server; None takes the public ones gRPC knows.
+        cert: PEM file of the client's own certificate, for servers that ask for one.
+        key: PEM file of its private key.
+        token: What the server knows this client by; "" for none.
+    """
+
+    tls: bool = False
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    token: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            given, missing = ("cert", "key") if self.key is None else ("key", "cert")
+            raise LegoError(f"--{given} is given without --{missing}; a certificate and its key go together")
+        if not self.tls and (self.ca is not None or self.cert is not None):
+            raise LegoError("a certificate is given without --tls; add it to connect with encryption")
+
+    def check(self, target: str) -> None:
+        """Refuses to send a token where others could read it.
+
+        Args:
+            target: HOST:PORT.
+
+        Raises:
+            LegoError: There is a token but no TLS, and the server is another machine.
+        """
+        host = target.rpartition(":")[0]
+        if self.token and not self.tls and not is_loopback(host):
+            raise LegoError(
+                f"the token would travel to {host} in the clear, where others could read it: add --tls, and --ca FILE "
+                "if the server's authority is not a public one"
+            )
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def open_channel(self, target: str, options: Sequence[tuple[str, int]]) -> grpc.aio.Channel:
+        """Returns a channel; nothing is sent yet.
+
+        Raises:
+            LegoError: A certificate file cannot be read, or others may read the key.
+        """
+        if not self.tls:
+            return grpc.aio.insecure_channel(target, options=options)
+        if self.key is not None:
+            refuse_exposed(self.key, OTHERS, "the private key")
+        ca, key, cert = (None if path is None else _read(path) for path in (self.ca, self.key, self.cert))
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert), options=options)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LegoError(f"{path} cannot be read ({error.strerror})") from error
