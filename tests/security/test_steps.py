@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -20,18 +21,19 @@ from tests.security.serving import serving
 REPOSITORY = Path(__file__).parents[2]
 
 
+def run_shell(script: str, directory: Path) -> None:
+    command = directory / "lego-server"  # this checkout's, whatever is installed
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lego_server "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{directory}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", script], cwd=directory, env=environment, check=True, capture_output=True)
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl command")
 async def test_the_documented_steps_make_a_server_that_its_wearers_reach(tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs" / "security.md").read_text(), re.DOTALL)
     assert len(blocks) == 4
-    command = tmp_path / "lego-server"  # this checkout's, whatever is installed
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lego_server "$@"\n')
-    command.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    script = "\n".join(["set -e", *blocks])
-    subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, capture_output=True
-    )
+    await asyncio.to_thread(run_shell, "\n".join(["set -e", *blocks]), tmp_path)
 
     config = SecurityConfig(
         tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "ca.pem", tmp_path / "tokens.json"
