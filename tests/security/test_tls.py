@@ -40,6 +40,22 @@ async def test_a_query_travels_over_tls_and_not_in_the_clear(authority: Authorit
             assert (await refusal(stub)).code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+@pytest.mark.parametrize(("version", "served"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
+async def test_old_versions_of_tls_are_not_spoken(authority: Authority, version: str, served: bool) -> None:
+    context = ssl.create_default_context(cafile=authority.path)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else it would be this side that refuses
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    context.set_alpn_protocols(["h2"])
+    async with serving(SecurityConfig(*authority.issue("server"))) as server:
+        with socket.create_connection(("127.0.0.1", server.port), 5) as plain:
+            try:
+                with context.wrap_socket(plain, server_hostname="localhost"):
+                    assert served
+            except ssl.SSLError as error:
+                assert not served, error
+
+
 async def test_with_a_client_ca_only_holders_of_its_certificates_get_in(authority: Authority, tmp_path: Path) -> None:
     config = SecurityConfig(*authority.issue("server"), client_ca=authority.path)
     stranger = Authority(tmp_path, "other-ca")

@@ -1,0 +1,71 @@
+"""`lego-server` as operators run it, in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from lego_proto.v1 import guidance_pb2 as pb
+from lego_proto.v1 import guidance_pb2_grpc
+
+from tests.security.conftest import Authority
+from tests.security.serving import bearing
+from tests.server.harness import picture
+
+COMMAND = [sys.executable, "-m", "lego_server"]
+QUERY = "how do I open grandmother's drawer"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def test_an_address_for_all_with_tls_and_tokens_serves_holders_and_logs_no_query(
+    authority: Authority, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    from tests.server.tiny_engine import write_tiny_engine
+
+    engines = tmp_path / "engines"
+    engines.mkdir()
+    write_tiny_engine(engines)
+    token_file = tmp_path / "tokens.json"
+    token = run("token", "create", "anna", "--file", token_file).stdout.strip()
+    cert, key = authority.issue("server")
+    arguments = ["--tls-cert", cert, "--tls-key", key, "--token-file", token_file, "--host", "0.0.0.0", "--port", "0"]
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--engines", engines, "--threads", "1", "--verbose", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("listening on 0.0.0.0:")
+        credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
+        with grpc.secure_channel(f"localhost:{line.strip().rpartition(':')[2]}", credentials) as channel:
+            stub = guidance_pb2_grpc.GuidanceStub(channel)
+            request = pb.GenerateRequest(image=picture(), text=QUERY)
+            assert stub.Generate(request, metadata=bearing(token), timeout=20).description
+            with pytest.raises(grpc.RpcError):
+                stub.Generate(request, timeout=20)
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert re.search(r"a call from (127\.0\.0\.1|::1) without a good token", errors)
+    assert "grandmother" not in errors and token not in errors and "warning" not in errors.lower()
+
+
+def test_what_cannot_be_used_is_one_line_and_told_before_the_model_is_loaded(
+    authority: Authority, tmp_path: Path
+) -> None:
+    cert, key = authority.issue("server", not_after=datetime.now(UTC) - timedelta(days=1))
+    result = run("serve", "--engines", tmp_path, "--tls-cert", cert, "--tls-key", key)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: the certificate {cert} expired on ")
+    assert result.stderr.count("\n") == 1
