@@ -28,6 +28,9 @@ class Cancellable(Protocol):
     def cancel(self) -> None:
         """Ends it before its next engine call; its listener hears no more. Safe from any thread."""
 
+    def defer(self, absent: bool) -> None:
+        """Lets those who are there go first while who asked is not. Safe from any thread."""
+
 
 @dataclass(frozen=True)
 class CheckedQuery:

@@ -36,6 +36,7 @@ class Job:
         pending: The next engine call; None before the first.
         running: Whether a thread is at it.
         cancelled: Whether nobody waits for it any more.
+        absent: Whether who asked is not there just now, but may come back.
     """
 
     def __init__(
@@ -52,11 +53,17 @@ class Job:
         self.pending: Work | None = None
         self.running = False
         self.cancelled = False
+        self.absent = False
         self.seconds = 0.0  # of engine time, its share of calls made for several
 
     def cancel(self) -> None:
         """Ends the query before its next engine call; its listener hears no more. Safe from any thread."""
         self.cancelled = True
+        self._wake()
+
+    def defer(self, absent: bool) -> None:
+        """Lets those who are there go first while who asked is not. Safe from any thread."""
+        self.absent = absent
         self._wake()
 
     def tell(self, event: Event) -> None:
@@ -76,7 +83,8 @@ class EngineLoop:
     """Serves up to `max_active` queries, lets the next `max_waiting` wait, and takes no more.
 
     A turn is one engine call (one decoder token, one denoising step), so queries join, leave and are cancelled between
-    them. Calls of the same kind run as one batch of up to `max_batch`. `turns.py` says whose turn it is.
+    them. Calls of the same kind run as one batch of up to `max_batch`. `turns.py` says whose turn it is. Queries of
+    those who are not there hold no place among the active, and are served when nobody else is to be.
     """
 
     def __init__(self, engine: Engine, max_active: int, max_waiting: int, max_batch: int = 1, lanes: int = 1) -> None:
@@ -224,7 +232,7 @@ class EngineLoop:
         with self._changed:
             while True:
                 self._drop_cancelled()
-                while len(self._active) < self._max_active and self._waiting:
+                while sum(not job.absent for job in self._active) < self._max_active and self._waiting:
                     admitted = next_admitted(self._waiting, self._active)
                     self._waiting.remove(admitted)
                     self._active.append(admitted)

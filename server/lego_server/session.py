@@ -87,6 +87,7 @@ class Session:
         self._current: _CurrentQuery | None = None
         self._last_query_id = 0
         self._finishing = False
+        self._absent = False
 
     @property
     def answering(self) -> bool:
@@ -163,6 +164,12 @@ class Session:
         """Tells the client that a message of theirs makes no sense."""
         self._tell_failure(0, RequestError(reason, text))
 
+    def defer(self, absent: bool) -> None:
+        """Lets others' queries go first while the client is not there."""
+        self._absent = absent
+        if self._current is not None and self._current.job is not None:
+            self._current.job.defer(absent)
+
     def finish(self) -> None:
         """Takes no new query; the outbox ends once the current one is answered."""
         self._finishing = True
@@ -218,6 +225,8 @@ class Session:
             guide.refuse_if_full(query)
             prepared = await frame.prepared(guide)
             current.job = guide.submit(query, prepared, lambda event: self._hear(current, event), self.wearer)
+            if self._absent:
+                current.job.defer(True)
         except Exception as error:
             if not isinstance(error, RequestError):
                 _log.exception("session %s: query %d failed before it began", self.session_id, current.query_id)

@@ -76,6 +76,7 @@ class Sessions:
             found.waiting.cancel()
             found.waiting = None
         found.stream += 1
+        found.session.defer(False)
         found.session.outbox.release()
         found.session.outbox.rewind(received)
         return found
@@ -87,6 +88,7 @@ class Sessions:
         if self._settings.resume_seconds == 0 or self._draining or opened.session.outbox.closed:
             self.end(opened)
         elif opened.waiting is None:
+            opened.session.defer(True)
             loop = asyncio.get_running_loop()
             opened.waiting = loop.call_later(self._settings.resume_seconds, self.end, opened)
 

@@ -24,15 +24,16 @@ def next_admitted(waiting: Sequence[Job], active: Iterable[Job]) -> Job:
         active: Those that share the engine now.
     """
     held = Counter(job.wearer for job in active)
-    return min(waiting, key=lambda job: (held[job.wearer], job.deadline, job.order))
+    return min(waiting, key=lambda job: (job.absent, held[job.wearer], job.deadline, job.order))
 
 
 def next_batch(ready: Sequence[Job], max_batch: int) -> list[Job]:
     """Returns whose calls run now, as one: the most urgent query's, and like calls of the next urgent.
 
-    Words come before paint: what leads to a description is a twentieth of a query's work and what a wearer waits for
-    first. Within each, the earliest deadline comes first, then the earliest arrival. Queries whose deadlines are
-    equally long are so finished in order of arrival, each sooner than if all took turns.
+    Those who are there come before those who may come back. Words come before paint: what leads to a description is a
+    twentieth of a query's work and what a wearer waits for first. Within each, the earliest deadline comes first, then
+    the earliest arrival. Queries whose deadlines are equally long are so finished in order of arrival, each sooner than
+    if all took turns.
 
     Args:
         ready: Those whose next engine call may run; at least one.
@@ -47,5 +48,5 @@ def next_batch(ready: Sequence[Job], max_batch: int) -> list[Job]:
     return alike[:max_batch]
 
 
-def _urgency(job: Job) -> tuple[bool, float, int]:
-    return isinstance(job.pending, Denoise | DecodeLatent), job.deadline, job.order
+def _urgency(job: Job) -> tuple[bool, bool, float, int]:
+    return job.absent, isinstance(job.pending, Denoise | DecodeLatent), job.deadline, job.order

@@ -181,3 +181,20 @@ async def test_every_frame_gives_back_its_credit_refused_ones_too() -> None:
         second = (await client.read_until("frame_received"))[-1].frame_received
 
     assert (first.frame_id, second.frame_id) == (1, 2)
+
+
+async def test_those_who_are_there_do_not_wait_for_a_query_whose_client_is_gone() -> None:
+    engine = FakeEngine(delay=0.005)
+    async with running(engine, max_active=1) as server:
+        started, _ = await begin(server, steps=1000)
+        client = await server.open_session()
+        await asyncio.sleep(0.2)  # until the broken stream has been noticed
+        await client.frame()
+        await client.query(1)
+        result = await client.result()
+        assert server.server.live_queries == 1, "the other goes on when there is nothing else to do"
+        back, again = await come_back(server, started.resume_token, 0)
+        await back.read_until("progress")
+
+    assert result.timings.queue_ms < 200 and result.timings.total_ms < 1000
+    assert again.resumed
