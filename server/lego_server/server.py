@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
+from lego_core.secrecy import is_loopback
 from lego_core.tracing import otlp_provider
 from lego_proto.v1 import guidance_pb2, guidance_pb2_grpc
 from PIL import Image
@@ -208,6 +209,10 @@ async def serve(
     metrics_port: MetricsPort | None = None
     try:
         if config.metrics.port is not None:
+            if not is_loopback(config.metrics.host):
+                announce(
+                    f"warning: whoever can reach {config.metrics.host} can read the metrics; they ask for no token"
+                )
             metrics_port = MetricsPort(telemetry.metrics, config.metrics.host, config.metrics.port)
             announce(f"metrics at http://{config.metrics.host}:{metrics_port.port}/metrics")
         if warning := server.exposure_warning:

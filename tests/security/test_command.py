@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
+from lego_server.config import Listening, ServerConfig
+from lego_server.doctor.checks import check_security
+from lego_server.security.config import SecurityConfig
 
-from tests.security.conftest import Authority
+from tests.security.conftest import Authority, TokenFile
 from tests.security.serving import bearing
 from tests.server.harness import picture
 
@@ -69,3 +74,30 @@ def test_what_cannot_be_used_is_one_line_and_told_before_the_model_is_loaded(
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: the certificate {cert} expired on ")
     assert result.stderr.count("\n") == 1
+
+
+def test_doctor_says_whether_certificates_and_tokens_are_good(
+    authority: Authority, tokens: TokenFile, tmp_path: Path
+) -> None:
+    cert, key = authority.issue("server")
+    tokens.add("anna")
+    good = SecurityConfig(tls_cert=cert, tls_key=key, token_file=tokens.path)
+    beyond = Listening(host="0.0.0.0")
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "damaged.json").chmod(0o600)
+
+    def find(**sections: Any) -> dict[str, tuple[str, str]]:
+        found = check_security(replace(ServerConfig(), **sections))
+        return {each.name: (each.status, each.told) for each in found}
+
+    alone = find()
+    protected = find(server=beyond, security=good)
+    open_to_all = find(server=beyond)
+    bad = find(security=replace(good, tls_key=authority.issue("other")[1], token_file=tmp_path / "damaged.json"))
+    assert alone == {"exposure": ("ok", "this machine only")}
+    assert {name: status for name, (status, _) in protected.items()} == {
+        "exposure": "ok", "certificate": "ok", "tokens": "ok",
+    }  # fmt: skip
+    assert open_to_all["exposure"][0] == "problem" and "without encryption" in open_to_all["exposure"][1]
+    assert bad["certificate"][0] == "problem" and "does not belong" in bad["certificate"][1]
+    assert bad["tokens"][0] == "problem"

@@ -7,12 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
+from lego_core.secrecy import is_loopback
 
 from lego_server.config import ServerConfig
 from lego_server.doctor.machine import available_memory, open_files_limit
@@ -116,6 +118,29 @@ def check_open_files(config: ServerConfig) -> Iterator[Finding]:
         yield Finding("open files", "ok", told)
 
 
+def check_security(config: ServerConfig) -> Iterator[Finding]:
+    """Whether certificates and tokens are good, and enough for the address."""
+    from lego_server.security.exposure import refuse_exposure
+    from lego_server.security.tls import WARN_BEFORE, load_certificates  # cryptography takes a moment to import
+    from lego_server.security.tokens import read_tokens
+
+    settings, now = config.security, datetime.now(UTC)
+    protected = "this machine only" if is_loopback(config.server.host) else f"{config.server.host} is protected"
+    yield _told("exposure", lambda: refuse_exposure(settings, config.server.host), protected)
+    cert, key, tokens = settings.tls_cert, settings.tls_key, settings.token_file
+    if cert is not None and key is not None:
+        try:
+            expires = load_certificates(cert, key, settings.client_ca, now).expires
+        except LegoError as error:
+            yield Finding("certificate", "problem", *_fact_and_cure(str(error)))
+        else:
+            told = f"{cert} is good until {expires:%Y-%m-%d %H:%M} UTC"
+            soon = expires - now < WARN_BEFORE
+            yield Finding("certificate", "warning" if soon else "ok", told, "renew it" if soon else "")
+    if tokens is not None:
+        yield _told("tokens", lambda: read_tokens(tokens), f"{tokens} can be read")
+
+
 def check_clock(config: ServerConfig) -> Iterator[Finding]:
     """Whether the clock can be right: certificates, tokens and logs go by it."""
     now = time.time()
@@ -131,7 +156,8 @@ def check_clock(config: ServerConfig) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    check_software, check_device, check_engines, check_memory, check_ports, check_open_files, check_clock,
+    check_software, check_device, check_engines, check_memory, check_ports, check_security, check_open_files,
+    check_clock,
 )  # fmt: skip
 
 
@@ -163,7 +189,7 @@ def _check_directory(directory: Path, config: ServerConfig) -> Iterator[Finding]
         )  # fmt: skip
 
 
-def _told(name: str, check: Callable[[], None], good: str) -> Finding:
+def _told(name: str, check: Callable[[], Any], good: str) -> Finding:
     try:
         check()
     except LegoError as error:
