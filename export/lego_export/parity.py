@@ -19,6 +19,8 @@ from lego_export.samples import Feeds
 
 # A graph with more weights than this is opened in as little memory as they take.
 _LARGE_BYTES = 2**30
+# And with more than this, as language models have, each weight is widened when its turn comes, and not before.
+_HUGE_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,12 @@ def open_session(
     options.log_severity_level = 3
     if weights is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
-    if in_order:
+    stored = _weight_bytes(graph)
+    if in_order or stored > _HUGE_BYTES:
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # among nodes that are ready, the first
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # would move nodes to the end
     disabled: list[str] = []
-    if _weight_bytes(graph) > _LARGE_BYTES:
+    if stored > _LARGE_BYTES:
         # Folded, a half-precision weight and its Cast are a weight of twice the size; prepacked, there is a copy of it.
         disabled = ["ConstantFolding"]
         options.add_session_config_entry("session.disable_prepacking", "1")

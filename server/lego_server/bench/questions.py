@@ -62,9 +62,9 @@ def draw_frame(seed: int) -> bytes:
 
 
 def _drawn(seed: int) -> Iterator[bytes]:
-    # Few, drawn beforehand: drawing must not compete with the server for the CPU while it is measured. Each frame is
-    # sent as a new one, so a server cannot tell that one comes again.
-    return cycle([draw_frame(seed + number) for number in range(16)])
+    # Drawn beforehand, as drawing must not compete with the server for the CPU while it is measured. A prime number of
+    # them, beyond the frames a session keeps: whatever the number of wearers, none sends one again that is remembered.
+    return cycle([draw_frame(seed + number) for number in range(37)])
 
 
 def _files(folder: Path) -> Iterator[bytes]:
