@@ -68,7 +68,7 @@ def _build(checkpoint: Path, engines: Path, options: list[str]) -> dict[str, Any
     command = [sys.executable, "-m", "lego_export", "build", str(checkpoint), str(engines), "--link", *options]
     with subprocess.Popen(command) as process:
         while process.poll() is None:
-            peak = max(peak, _anonymous_bytes(process.pid))
+            peak = max(peak, anonymous_bytes(process.pid))
             time.sleep(0.05)
     if process.returncode:
         sys.exit(process.returncode)
@@ -77,7 +77,8 @@ def _build(checkpoint: Path, engines: Path, options: list[str]) -> dict[str, Any
     return {"seconds": seconds, "peak_bytes": peak, "parity": manifest["parity"]}
 
 
-def _anonymous_bytes(process: int) -> int:
+def anonymous_bytes(process: int) -> int:
+    """Returns a process's memory without pages of mapped files, which are given back when others need them."""
     try:
         found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     except OSError:  # it has just ended
@@ -99,6 +100,9 @@ def report(figures: dict[str, Any], path: Path) -> None:
             str(run["layers"]), f"{run['peak_bytes'] / 2**30:.2f} GiB", f"{run['seconds']:.0f} s",
             f"{relative[worst]:.1e} ({worst})",
         )  # fmt: skip
+    if len(figures["runs"]) == 1:
+        Console().print(table, f"figures in {path}")
+        return
     Console().print(
         table,
         f"{figures['bytes_per_layer'] / 2**30:.3f} GiB more for each layer; all {figures['whole_depth']}: "

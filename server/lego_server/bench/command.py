@@ -20,6 +20,7 @@ def bench(
     max_active: Annotated[int | None, typer.Option(help="Queries it serves in turns.")] = None,
     max_waiting: Annotated[int | None, typer.Option(help="Queries that may wait behind them.")] = None,
     max_batch: Annotated[int | None, typer.Option(help="Queries per engine call.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Engine calls at the same time.")] = None,
     serial: Annotated[
         bool, typer.Option("--serial", help="Start a server that takes one query at a time, to compare with.")
     ] = False,
@@ -39,6 +40,9 @@ def bench(
     frames: Annotated[Path | None, typer.Option(help="Folder of pictures to take as frames, in turns.")] = None,
     seed: Annotated[int, typer.Option(help="Of arrivals, frames and noise.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds one query may take.")] = 120.0,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which the server is told that an answer is worth nothing.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for figures and samples; the plot goes beside it.")
     ] = None,
@@ -51,13 +55,13 @@ def bench(
     from lego_server.bench.run import report, run
     from lego_server.bench.sample import Load
 
-    load = Load(wearers, rate, seconds, count, warm_up, steps, preview_every, seed, timeout)
+    load = Load(wearers, rate, seconds, count, warm_up, steps, preview_every, seed, timeout, deadline)
     own = {
         "--engines": engines, "--config": config, "--device": device, "--threads": threads,
-        "--max-active": max_active, "--max-waiting": max_waiting, "--max-batch": max_batch,
+        "--max-active": max_active, "--max-waiting": max_waiting, "--max-batch": max_batch, "--lanes": lanes,
     }  # fmt: skip
     if serial:
-        _refuse_beside("--serial", own, ("--max-active", "--max-batch", "--max-waiting"))
+        _refuse_beside("--serial", own, ("--max-active", "--max-batch", "--max-waiting", "--lanes"))
         own |= {"--max-active": 1, "--max-batch": 1, "--max-waiting": max(16, wearers)}
     given = {name: str(value) for name, value in own.items() if value is not None}
     if server is not None and given:

@@ -22,6 +22,7 @@ class Load:
         preview_every: A preview every this many steps; 0 asks for none.
         seed: Of arrivals, of the noise and of what is asked.
         time_limit: Seconds one query may take.
+        deadline: Seconds after which the server is told that an answer is worth nothing; None leaves it to the server.
     """
 
     wearers: int = 4
@@ -33,6 +34,7 @@ class Load:
     preview_every: int = 0
     seed: int = 0
     time_limit: float = 120.0
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -40,6 +42,7 @@ class Load:
             ("seconds", self.seconds, 0.1, 86_400), ("count", self.count, 1, 10_000_000),
             ("warm-up", self.warm_up, 0, 1000), ("steps", self.steps, 1, 1000),
             ("preview-every", self.preview_every, 0, 1000), ("timeout", self.time_limit, 0.1, 86_400),
+            ("deadline", self.deadline, 0.1, 86_400),
         ):  # fmt: skip
             if value is not None and not low <= value <= high:
                 raise LegoError(f"{name} is {value}; it must lie between {low} and {high}")

@@ -101,6 +101,8 @@ class Wearer:
             sample.sent = self._now()
         await self._call.write(pb.GuideRequest(frame=pb.Frame(frame_id=number, image=frame)))
         asked = pb.Query(query_id=number, text=query, frame_id=number, options=options)
+        if self._load.deadline is not None:
+            asked.deadline_ms = round(1000 * self._load.deadline)
         await self._call.write(pb.GuideRequest(query=asked))
         while True:
             response = await self._call.read()
