@@ -1,4 +1,4 @@
-"""Many wearers at once: the server with two lanes, the server one query at a time, and the torch pipeline one at a time.
+"""Many wearers at once: the server with two lanes, the server with one query at a time, the torch pipeline likewise.
 
     python -m benchmarks.wearers --wearers 16 --json docs/results/wearers.json
 
