@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +13,17 @@ from lego_core.branches import branch_weights
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
 from lego_core.noise import gaussian_noise
 from lego_export.verify import psnr
+from lego_proto.v1 import guidance_pb2 as pb
 from lego_server.engines import load_engine
 from lego_server.engines.base import Condition, Engine
 from lego_server.sampling.guidance import denoised, guide, input_scale
 from lego_server.sampling.samplers import start_sampling
 from lego_server.sampling.schedule import SigmaSchedule
+from lego_training.toy_kitchen.language import question
 from lego_training.toy_kitchen.pair import make_pair
 from PIL import Image
+
+from tests.server.harness import running
 
 STEPS, SCALE = 5, 1.5
 MODEL = Path(__file__).parents[2] / "models" / "lego-nano"
@@ -84,3 +90,21 @@ def test_queries_at_unlike_steps_share_a_call_and_change_nothing(engine: Engine,
     for seed, picture in together.items():
         assert psnr(alone[seed], picture) > 60
     assert psnr(alone[0], alone[1]) < 30, "the queries' pictures differ"
+
+
+async def test_wearers_in_two_lanes_get_the_pictures_they_would_get_alone() -> None:
+    engine = load_engine(MODEL, "cpu", threads=2, lanes=2)
+    pairs = [make_pair(3_000_000 + seed, "val") for seed in range(4)]
+    requests = []
+    for seed, pair in enumerate(pairs):
+        buffer = io.BytesIO()
+        Image.fromarray(pair.input_frame).save(buffer, "PNG")
+        options = pb.GuidanceOptions(seed=seed, steps=2)
+        requests.append(pb.GenerateRequest(image=buffer.getvalue(), text=question(pair.action), options=options))
+    async with running(engine, lanes=2, max_active=4) as server:
+        alone = [await server.stub.Generate(request) for request in requests]
+        together = await asyncio.gather(*(server.stub.Generate(request) for request in requests))
+
+    assert [result.image for result in together] == [result.image for result in alone]
+    assert [result.description for result in together] == [result.description for result in alone]
+    assert len({result.image for result in alone}) == 4
