@@ -229,6 +229,8 @@ class _Stream:
                 resumed, self._announce = self._announce, None
                 outbox = self._opened.session.outbox
                 await self._context.write(self._service.started(self._opened, resumed))
+                if self._announce is not None:  # resumed meanwhile: what was to be read is not the session any more
+                    continue
                 async for sequence, message in outbox.read():
                     await self._context.write(self._service.response(sequence, message))
             broken = reader.done() and not reader.cancelled() and reader.exception() is not None

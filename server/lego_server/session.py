@@ -8,6 +8,7 @@ import hashlib
 import logging
 import secrets
 import time
+import weakref
 from collections import OrderedDict
 
 from lego_server.assistant import Answer, Event, Failed
@@ -33,12 +34,13 @@ class _StoredFrame:
         self.pixels = pixels
         self._data = data
         self._arrived = time.perf_counter()
-        self._prepared: tuple[Guide, asyncio.Task[PreparedFrame]] | None = None
+        # Weak, so that a model that has been replaced is not kept in memory by sessions that are silent.
+        self._prepared: tuple[weakref.ref[Guide], asyncio.Task[PreparedFrame]] | None = None
 
     async def prepared(self, guide: Guide) -> PreparedFrame:
-        if self._prepared is None or self._prepared[0] is not guide:
+        if self._prepared is None or self._prepared[0]() is not guide:
             task = asyncio.create_task(guide.prepare_frame(self._data, self._arrived))
-            self._prepared = guide, task
+            self._prepared = weakref.ref(guide), task
         # Shielded: a query superseded meanwhile must not cancel the decoding that the next one waits for.
         return await asyncio.shield(self._prepared[1])
 
@@ -85,7 +87,7 @@ class Session:
         self._models = models
         self._frames: OrderedDict[int, _StoredFrame] = OrderedDict()
         self._asked_frame: _StoredFrame | None = None
-        self._asked_guide: Guide | None = None
+        self._asked_guide: weakref.ref[Guide] | None = None
         self._encoded_ahead = 0.0
         self._ahead: asyncio.Task[None] | None = None  # held, as the event loop holds tasks only weakly
         self._current: _CurrentQuery | None = None
@@ -150,7 +152,7 @@ class Session:
         self.outbox.forget()
         if self._asked_frame is not None and self._asked_frame is not frame:
             self._asked_frame.forget_description()
-        self._asked_frame, self._asked_guide = frame, guide
+        self._asked_frame, self._asked_guide = frame, weakref.ref(guide)
         current = self._current = _CurrentQuery(query_id, asked_frame_id, slot)
         loop = asyncio.get_running_loop()
         current.timer = loop.call_later(query.deadline - time.perf_counter(), self._expire, current, query)
@@ -201,7 +203,8 @@ class Session:
     def _encode_ahead(self, frame: _StoredFrame) -> None:
         """Has the newest frame encoded before a query asks about it, if the engine has nothing else to do."""
         period, now = self._models.config.sessions.encode_ahead_seconds, time.perf_counter()
-        guide = self._asked_guide if self._asked_guide in self._models.guides else self._models.default
+        asked = self._asked_guide and self._asked_guide()
+        guide = asked if asked in self._models.guides else self._models.default
         assert guide is not None
         if period and now - self._encoded_ahead >= period and self._current is None and guide.idle:
             self._encoded_ahead = now

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -81,7 +83,8 @@ async def test_an_unknown_model_is_told_with_those_there_are() -> None:
 
 async def test_a_model_is_replaced_while_a_session_and_its_query_go_on() -> None:
     old, new = engine_of("kitchen", "aaaaaaaaaaaaaaaa", delay=0.005), engine_of("kitchen", "bbbbbbbbbbbbbbbb")
-    async with serving({"kitchen": old}) as server:
+    engines = {"kitchen": old}
+    async with serving(engines) as server:
         client = await server.open_session()
         await client.frame(7)
         asking = asyncio.create_task(ask(client, 1, "", steps=60))
@@ -89,7 +92,10 @@ async def test_a_model_is_replaced_while_a_session_and_its_query_go_on() -> None
         await server.server.replace("kitchen", new)
         begun_before = await asking
         after = await ask(client, 2, "")
-        await eventually(lambda: old.live_handles == 0)
+        gone = weakref.ref(old)
+        del old
+        engines.clear()
+        await eventually(lambda: gc.collect() >= 0 and gone() is None)
 
     assert begun_before.model_version == "kitchen-aaaaaaaaaaaa"
     assert (after.model_version, after.frame_id) == ("kitchen-bbbbbbbbbbbb", 7)
