@@ -88,7 +88,7 @@ async def test_a_model_is_replaced_while_a_session_and_its_query_go_on() -> None
         client = await server.open_session()
         await client.frame(7)
         asking = asyncio.create_task(ask(client, 1, "", steps=60))
-        await eventually(lambda: old.calls["denoise"] > 5)
+        await eventually(lambda calls=old.calls: calls["denoise"] > 5)  # type: ignore[misc]
         await server.server.replace("kitchen", new)
         begun_before = await asking
         after = await ask(client, 2, "")
