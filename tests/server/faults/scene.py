@@ -94,7 +94,9 @@ async def scene(
         await _eventually(lambda: _held(server, engine) == (0, 0, 0), lambda: f"still held: {_held(server, engine)}")
         if healthy_after:
             assert await serving(server) == READY
-        await _eventually(lambda: _no_more(before, _facts()), lambda: f"{before} before, {_facts()} after")
+        await _eventually(
+            lambda: _no_more(before, _facts()), lambda: f"{before} before, {_facts()} after: {asyncio.all_tasks()}"
+        )
 
 
 async def serving(server: RunningServer) -> set[str]:
