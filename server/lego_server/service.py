@@ -233,7 +233,7 @@ class _Stream:
                     continue
                 async for sequence, message in outbox.read():
                     await self._context.write(self._service.response(sequence, message))
-            broken = reader.done() and not reader.cancelled() and reader.exception() is not None
+            broken = reader.exception() if reader.done() and not reader.cancelled() else None
             reader.cancel()  # before any abort, which it would take for an error of its own
             if not outbox.closed:
                 await self._context.abort(grpc.StatusCode.ABORTED, "the session goes on in another stream")
@@ -243,7 +243,9 @@ class _Stream:
                     grpc.StatusCode.DEADLINE_EXCEEDED,
                     f"nothing came from the client for {limit:g} s; open another session",
                 )
-            if broken:
+            if isinstance(broken, RequestError):
+                await _abort(self._context, broken)
+            if broken is not None:
                 await self._context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             self._sessions.end(self._opened)
         finally:
@@ -256,6 +258,7 @@ class _Stream:
         """Feeds the session from its client until the client has said all it will say.
 
         Raises:
+            RequestError: What came is no message of the protocol; the session is closed.
             Exception: An error of the server's own; it is logged, and the session closed.
         """
         try:
@@ -269,8 +272,9 @@ class _Stream:
                 else:
                     await _take(request, self._opened.session)
                 first = False
-        except Exception:
-            _log.exception("session %s: reading its requests failed", self._opened.session.session_id)
+        except Exception as error:
+            if not isinstance(error, RequestError):
+                _log.exception("session %s: reading its requests failed", self._opened.session.session_id)
             self._opened.session.close()
             raise
         else:
@@ -295,7 +299,8 @@ class _Stream:
         fresh = self._opened
         if found is not None:
             self._opened, self._number = found, found.stream
-            self._sessions.end(fresh)
+            if found is not fresh:  # a client may name the session it has just been given
+                self._sessions.end(fresh)
         self._announce = found is not None
         fresh.session.outbox.release()
 

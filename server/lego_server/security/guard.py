@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from lego_core.secrecy import is_loopback
 
 from lego_server.failures import Reason, RequestError
@@ -160,6 +161,8 @@ class _Guard(grpc.aio.ServerInterceptor):
                     return await response
             except _Refusal as refusal:
                 await context.abort(refusal.status, refusal.message, retry_metadata(refusal.retry_seconds))
+            except RequestError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
         # On the wire one request is a stream of one. Taken as a stream, it is read only after the caller is admitted:
         # a stranger cannot have the server take in megabytes.
@@ -168,7 +171,7 @@ class _Guard(grpc.aio.ServerInterceptor):
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        return make(respond, handler.request_deserializer, handler.response_serializer)
+        return make(respond, _strict(handler.request_deserializer), handler.response_serializer)
 
     @contextmanager
     def _admitted(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[Access]:
@@ -281,6 +284,21 @@ class _Guard(grpc.aio.ServerInterceptor):
     def _certificate_name(context: grpc.aio.ServicerContext) -> str:
         names = list(context.auth_context().get("x509_common_name", ()))
         return names[0].decode("utf-8", "replace") if names else ""
+
+
+def _strict(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Has bytes that are no message told to the client as its own mistake, which gRPC takes for the server's."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            raise RequestError(
+                Reason.INVALID, f"the {len(data)} bytes are no message of this call ({error}); send one as "
+                "lego/v1/guidance.proto describes it",
+            ) from error  # fmt: skip
+
+    return read
 
 
 async def _only(requests: AsyncIterator[Any]) -> Any:
