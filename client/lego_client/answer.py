@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lego_core.errors import LegoError
 
 from lego_client.errors import ServerError
-from lego_client.events import DescriptionPiece, Event, Guidance, GuidanceOptions, Progress, QueryFailed
+from lego_client.events import DescriptionPiece, Event, Guidance, GuidanceOptions, Progress, QueryFailed, QueryRestarted
 from lego_client.session import GuidanceClient, SentFrame
 
 
@@ -55,9 +55,15 @@ class Answer:
 
     @property
     def previews(self) -> list[tuple[int, bytes]]:
-        """Denoising step and JPEG bytes of every preview."""
-        events = (moment.event for moment in self.moments)
-        return [(event.step, event.preview) for event in events if isinstance(event, Progress) and event.preview]
+        """Denoising step and JPEG bytes of every preview of the picture that came in the end."""
+        found: list[tuple[int, bytes]] = []
+        for moment in self.moments:
+            match moment.event:
+                case QueryRestarted():
+                    found.clear()
+                case Progress(step=step, preview=preview) if preview:
+                    found.append((step, preview))
+        return found
 
 
 async def ask(
@@ -68,6 +74,8 @@ async def ask(
     source: str,
     options: GuidanceOptions,
     time_limit: float,
+    deadline_seconds: float | None = None,
+    retries: int = 0,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Answer:
     """Asks one query and waits for its guidance.
@@ -79,6 +87,8 @@ async def ask(
         source: Where the frame came from, for the record.
         options: How to sample.
         time_limit: Seconds the whole answer may take; then the query is cancelled.
+        deadline_seconds: From now; the server drops the query then. None takes the server's own limit.
+        retries: How often to ask again when the server has no room and says when it may have.
         on_event: Called with each event as it arrives.
 
     Raises:
@@ -88,7 +98,8 @@ async def ask(
     moments: list[Moment] = []
     asked = time.monotonic()
     try:
-        async with asyncio.timeout(time_limit), aclosing(client.ask(query, frame, options)) as events:
+        asking = client.ask(query, frame, options, deadline_seconds=deadline_seconds, retries=retries)
+        async with asyncio.timeout(time_limit), aclosing(asking) as events:
             async for event in events:
                 moments.append(Moment(time.monotonic() - asked, event))
                 on_event(event)
@@ -111,6 +122,8 @@ def failure(event: QueryFailed) -> LegoError | ServerError:
             return LegoError(message)
         case "overloaded":
             return ServerError(f"the server is overloaded: {message}")
+        case "deadline_exceeded":
+            return ServerError(f"the answer would have come too late: {message}")
         case "superseded":
             return ServerError(f"a newer query took this one's place: {message}")
         case _:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 from lego_client.answer import ask as ask_server
+from lego_client.backoff import Backoff
 from lego_client.connection import Connection
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
-from lego_client.events import Event, GuidanceOptions
+from lego_client.events import PREVIEWS, Event, GuidanceOptions
 from lego_client.film import write_film
 from lego_client.output import answer_directory, check_output, free_path, save_answer
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
-from lego_client.session import GuidanceClient, SentFrame
+from lego_client.session import GuidanceClient, SentFrame, check_patience
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
@@ -36,6 +37,21 @@ from lego_client.tracing import traces_from_environment
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 _CONNECT_S = 10.0
 _ORIGINAL_STEPS = GuidanceDefaults().at("original").steps
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How long an answer may take, and how often it may be asked for."""
+
+    time_limit: float
+    deadline_seconds: float | None
+    retries: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.time_limit < math.inf:
+            raise LegoError(f"the timeout is {self.time_limit:g} s; it must be above 0")
+        check_patience(self.deadline_seconds, self.retries)
+
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="See how to do it: ask about what you see."
@@ -68,7 +84,19 @@ TokenFileOption = Annotated[
 KeyringOption = Annotated[
     bool, typer.Option("--keyring", help="Take your token from the system's keyring.", rich_help_panel=_PANEL)
 ]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds one answer may take.")]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds one answer may take; then it is cancelled.")]
+DeadlineOption = Annotated[
+    float | None, typer.Option(help="Seconds after which an answer is worth nothing; default: the server's limit.")
+]
+RetriesOption = Annotated[int, typer.Option(help="How often to ask again when the server is full for a while.")]
+ReconnectOption = Annotated[
+    float, typer.Option(help="Seconds to try to come back after the connection was lost; 0 gives up at once.")
+]
+WaitOption = Annotated[float, typer.Option(help="Seconds to wait for a server that is not there yet.")]
+ModelOption = Annotated[str, typer.Option(help="Which of the server's models is asked; default: its first.")]
+PreviewOption = Annotated[
+    str | None, typer.Option(help=f"What previews are, one of {', '.join(PREVIEWS)}: fast is small and free.")
+]
 
 
 @app.command()
@@ -89,9 +117,15 @@ def ask(
     image_scale: ImageScaleOption = None,
     sampler: SamplerOption = None,
     previews: PreviewsOption = 0,
+    preview: PreviewOption = None,
     quality: QualityOption = None,
     fidelity: FidelityOption = None,
+    model: ModelOption = "",
     timeout: TimeoutOption = 120.0,
+    deadline: DeadlineOption = None,
+    retries: RetriesOption = 3,
+    reconnect: ReconnectOption = 60.0,
+    wait: WaitOption = 0.0,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -102,14 +136,18 @@ def ask(
     """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
-        description=description, jpeg_quality=quality, fidelity=fidelity,
+        description=description, jpeg_quality=quality, fidelity=fidelity, preview=preview,
     )  # fmt: skip
-    _check_requests(queries, previews, timeout)
+    patience = _Patience(timeout, deadline, retries)
+    _check_requests(queries, previews)
     frames = open_source(source, at)
     connection = _connection(server, tls, ca, cert, key, token_file, keyring)
-    client = GuidanceClient(server, min(timeout, _CONNECT_S), connection, traces_from_environment())
+    client = GuidanceClient(
+        server, min(timeout, _CONNECT_S), connection, traces_from_environment(), model=model,
+        backoff=Backoff(reconnect), wait_seconds=wait,
+    )  # fmt: skip
     check_output(out)
-    asyncio.run(_ask_all(client, frames, queries, options, previews, timeout, out))
+    asyncio.run(_ask_all(client, frames, queries, options, previews, patience, out))
 
 
 @app.command()
@@ -126,9 +164,15 @@ def play(
     image_scale: ImageScaleOption = None,
     sampler: SamplerOption = None,
     previews: PreviewsOption = 4,
+    preview: PreviewOption = None,
     quality: QualityOption = None,
     fidelity: FidelityOption = None,
+    model: ModelOption = "",
     timeout: TimeoutOption = 120.0,
+    deadline: DeadlineOption = None,
+    retries: RetriesOption = 3,
+    reconnect: ReconnectOption = 60.0,
+    wait: WaitOption = 0.0,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -139,15 +183,19 @@ def play(
     """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
-        fidelity=fidelity,
+        fidelity=fidelity, preview=preview,
     )  # fmt: skip
     timed = load_queries(queries)
-    _check_requests([query.query for query in timed], previews, timeout)
+    patience = _Patience(timeout, deadline, retries)
+    _check_requests([query.query for query in timed], previews)
     source = open_clip(clip, speed)
     connection = _connection(server, tls, ca, cert, key, token_file, keyring)
-    client = GuidanceClient(server, min(timeout, _CONNECT_S), connection, traces_from_environment())
+    client = GuidanceClient(
+        server, min(timeout, _CONNECT_S), connection, traces_from_environment(), model=model,
+        backoff=Backoff(reconnect), wait_seconds=wait,
+    )  # fmt: skip
     check_output(out)
-    answers = asyncio.run(_play(client, source, timed, options, previews, timeout, out))
+    answers = asyncio.run(_play(client, source, timed, options, previews, patience, out))
     console = Console()
     console.print(answers_table(answers))
     if film:
@@ -159,6 +207,8 @@ def play(
 @app.command()
 def info(
     server: ServerOption = "localhost:50051",
+    model: ModelOption = "",
+    wait: WaitOption = 0.0,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -168,7 +218,8 @@ def info(
 ) -> None:
     """Shows what a server runs and which limits it sets."""
     connection = _connection(server, tls, ca, cert, key, token_file, keyring)
-    asyncio.run(_info(GuidanceClient(server, _CONNECT_S, connection, traces_from_environment())))
+    client = GuidanceClient(server, _CONNECT_S, connection, traces_from_environment(), model=model, wait_seconds=wait)
+    asyncio.run(_info(client))
 
 
 def _connection(
@@ -184,7 +235,7 @@ async def _ask_all(
     queries: Sequence[str],
     options: GuidanceOptions,
     previews: int,
-    time_limit: float,
+    patience: _Patience,
     out: Path,
 ) -> None:
     console = Console()
@@ -201,8 +252,8 @@ async def _ask_all(
                     sent = seen.sequence, await client.send_frame(seen.pixels)
                 with AnswerDisplay(console, query) as display:
                     answer = await ask_server(
-                        client, query, sent[1], source=source.name, options=options, time_limit=time_limit,
-                        on_event=display.show,
+                        client, query, sent[1], source=source.name, options=options, time_limit=patience.time_limit,
+                        deadline_seconds=patience.deadline_seconds, retries=patience.retries, on_event=display.show,
                     )  # fmt: skip
                 console.print(timings_table(answer))
                 directory = answer_directory(out, one_of_many=len(queries) > 1)
@@ -215,7 +266,7 @@ async def _play(
     queries: list[TimedQuery],
     options: GuidanceOptions,
     previews: int,
-    time_limit: float,
+    patience: _Patience,
     out: Path,
 ) -> list[TimedAnswer]:
     console = Console()
@@ -224,7 +275,10 @@ async def _play(
         options = _with_previews(options, previews, client)
         observer = _PlayDisplay(console, client, out)
         try:
-            return await play_clip(client, clip, queries, options=options, time_limit=time_limit, observer=observer)
+            return await play_clip(
+                client, clip, queries, options=options, time_limit=patience.time_limit,
+                deadline_seconds=patience.deadline_seconds, retries=patience.retries, observer=observer,
+            )  # fmt: skip
         finally:
             observer.close()
 
@@ -264,13 +318,11 @@ class _PlayDisplay(PlayObserver):
             self._display = None
 
 
-def _check_requests(queries: Sequence[str], previews: int, timeout: float) -> None:
+def _check_requests(queries: Sequence[str], previews: int) -> None:
     if any(not query.strip() for query in queries):
         raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
     if not 0 <= previews <= 100:
         raise LegoError(f"previews is {previews}; it must be from 0 to 100")
-    if not 0 < timeout < math.inf:
-        raise LegoError(f"the timeout is {timeout:g} s; it must be above 0")
 
 
 def _with_previews(options: GuidanceOptions, previews: int, client: GuidanceClient) -> GuidanceOptions:

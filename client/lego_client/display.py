@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lego_client.answer import Answer
-from lego_client.events import DescriptionPiece, Event, ServerInfo
+from lego_client.events import ConnectionLost, DescriptionPiece, Event, QueryRestarted, Reconnected, ServerInfo
 from lego_client.events import Progress as DenoisingProgress
 from lego_client.play import TimedAnswer
 
@@ -48,6 +48,14 @@ class AnswerDisplay:
                 self._description.append(text)
             case DenoisingProgress(step=step, steps=steps):
                 self._bar.update(self._denoising, completed=step, total=steps, visible=True)
+            case QueryRestarted():
+                self._description.plain = ""
+                self._bar.reset(self._denoising, visible=False)
+            case ConnectionLost():
+                self._live.console.print(Text("connection lost, trying again", style="yellow"))
+            case Reconnected(resumed=resumed):
+                how = "back" if resumed else "back; asking again"
+                self._live.console.print(Text(how, style="green"))
 
 
 def timings_table(answer: Answer) -> Table:
@@ -109,6 +117,11 @@ def server_table(target: str, info: ServerInfo) -> Table:
         ("largest frame", f"{info.max_image_bytes:,} bytes, {info.max_image_pixels:,} pixels"),
         ("longest query", f"{info.max_query_characters} characters"),
     ]
+    if info.models:
+        rows.insert(2, ("models", ", ".join(info.models)))
+    if info.max_deadline_seconds:
+        rows.append(("longest deadline", f"{info.max_deadline_seconds:g} s"))
+    rows.append(("previews", "fast or full" if info.fast_previews else "full"))
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(str(value)))
     if info.notice:

@@ -8,6 +8,8 @@ from typing import Any
 from lego_core.config import FIDELITIES, SAMPLERS
 from lego_core.errors import LegoError
 
+PREVIEWS = ("fast", "full")
+
 
 @dataclass(frozen=True)
 class GuidanceOptions:
@@ -23,6 +25,7 @@ class GuidanceOptions:
         description: Paint this sentence instead of letting the model describe the action.
         jpeg_quality: Of the guidance frame, 1 to 100.
         fidelity: One of `lego_core.config.FIDELITIES`; "original" as the code of the paper does.
+        preview: What previews are made of, one of `PREVIEWS`: "fast" is small and free, "full" costs a decoding each.
     """
 
     seed: int | None = None
@@ -34,6 +37,7 @@ class GuidanceOptions:
     description: str | None = None
     jpeg_quality: int | None = None
     fidelity: str | None = None
+    preview: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("seed", self.seed, 0, 2**64 - 1)
@@ -46,6 +50,8 @@ class GuidanceOptions:
             raise LegoError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if self.fidelity is not None and self.fidelity not in FIDELITIES:
             raise LegoError(f"fidelity is {self.fidelity!r}; choose one of {', '.join(FIDELITIES)}")
+        if self.preview is not None and self.preview not in PREVIEWS:
+            raise LegoError(f"preview is {self.preview!r}; choose one of {', '.join(PREVIEWS)}")
         if self.description is not None and not self.description.strip():
             raise LegoError("the description is empty; write the sentence to paint, or leave the option out")
 
@@ -78,6 +84,9 @@ class ServerInfo:
         max_query_characters: Longest query.
         defaults: The model's own options.
         notice: What a user should know of this model; empty when nothing.
+        models: Names by which models may be asked, the default first; empty where there is no choice.
+        max_deadline_seconds: The longest a query may take.
+        fast_previews: Whether previews can be had at no cost.
     """
 
     model_name: str = ""
@@ -90,6 +99,9 @@ class ServerInfo:
     max_query_characters: int = 0
     defaults: GuidanceOptions = field(default_factory=GuidanceOptions)
     notice: str = ""
+    models: tuple[str, ...] = ()
+    max_deadline_seconds: float = 0.0
+    fast_previews: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,16 +166,41 @@ class QueryFailed:
 
     Attributes:
         query_id: The query; 0 when a frame or the session is at fault.
-        code: "invalid", "no_frame", "unknown_query", "cancelled", "superseded", "overloaded" or "internal".
+        code: "invalid", "no_frame", "unknown_query", "cancelled", "superseded", "overloaded", "internal",
+            "deadline_exceeded" or "unavailable".
         message: What was wrong and what to do.
+        retry_after_seconds: When asking again may help; 0 where it does not.
     """
 
     query_id: int
     code: str
     message: str
+    retry_after_seconds: float = 0.0
 
 
-Event = DescriptionPiece | Progress | Guidance | QueryFailed
+@dataclass(frozen=True)
+class ConnectionLost:
+    """The server cannot be reached now; the client is trying to. `reason` says what happened."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reconnected:
+    """The server is there again; `resumed` if it still had the session, with all that was under way."""
+
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class QueryRestarted:
+    """The query is asked anew under this id: what came of it so far is void, and its description begins again."""
+
+    query_id: int
+
+
+QueryEvent = DescriptionPiece | Progress | Guidance | QueryFailed
+Event = QueryEvent | ConnectionLost | Reconnected | QueryRestarted
 
 
 def _check_range(option: str, value: Any, low: float, high: float) -> None:

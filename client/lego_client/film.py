@@ -12,7 +12,7 @@ from lego_core.errors import LegoError
 from PIL import Image, ImageDraw, ImageEnhance
 
 from lego_client.answer import Answer
-from lego_client.events import DescriptionPiece, Guidance, Progress
+from lego_client.events import DescriptionPiece, Guidance, Progress, QueryRestarted
 from lego_client.pictures import font, line_height, open_jpeg, wrap
 from lego_client.play import TimedAnswer
 from lego_client.sources.opencv import frames_per_second, opened, read_rgb
@@ -110,6 +110,8 @@ def _with_event(shown: _Shown, event: object) -> _Shown:
         case Progress(step=step, steps=steps, preview=preview):
             picture = open_jpeg(preview) if preview else shown.picture
             return replace(shown, picture=picture, denoised=step / max(1, steps))
+        case QueryRestarted():
+            return _Shown(query=shown.query)
         case Guidance(image=image, description=description):
             return replace(shown, description=description, picture=open_jpeg(image), denoised=None)
     return shown

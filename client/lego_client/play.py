@@ -75,6 +75,8 @@ async def play_clip(
     *,
     options: GuidanceOptions,
     time_limit: float,
+    deadline_seconds: float | None = None,
+    retries: int = 0,
     observer: PlayObserver | None = None,
 ) -> list[TimedAnswer]:
     """Streams the clip's frames up as it plays and asks every query about the sharpest of the frames just seen.
@@ -87,6 +89,8 @@ async def play_clip(
         queries: In order of time. One after the end is asked at the end.
         options: How to sample.
         time_limit: Seconds one answer may take.
+        deadline_seconds: From each query; the server drops it then. None takes the server's own limit.
+        retries: How often to ask a query again when the server has no room and says when it may have.
         observer: Told of everything on the way.
 
     Raises:
@@ -105,7 +109,8 @@ async def play_clip(
                 observer.asked(query)
                 answer = await ask(
                     client, query.query, frame, source=f"{clip.name} at {seen.time:.2f} s", options=options,
-                    time_limit=time_limit, on_event=observer.event,
+                    time_limit=time_limit, deadline_seconds=deadline_seconds, retries=retries,
+                    on_event=observer.event,
                 )  # fmt: skip
                 answers.append(TimedAnswer(query.time, answer))
                 observer.answered(answers[-1])
@@ -123,7 +128,7 @@ async def _stream(
     queries: deque[TimedQuery],
     ask_about: Callable[[tuple[TimedQuery, CapturedFrame] | None], None],
 ) -> None:
-    """Sends the newest frame whenever there is one, and hands out each query when its time has come."""
+    """Offers the newest frame whenever there is one, and hands out each query when its time has come."""
     sent = 0
     try:
         while True:
@@ -138,7 +143,7 @@ async def _stream(
                 ask_about((query, await asyncio.to_thread(sharpest, seen)))
             if ended:
                 return
-            await client.send_frame(newest.pixels)
+            client.offer_frame(newest.pixels)
             sent = newest.sequence
     finally:
         ask_about(None)

@@ -6,10 +6,10 @@ from lego_proto.v1 import guidance_pb2 as pb
 
 from lego_client.events import (
     DescriptionPiece,
-    Event,
     Guidance,
     GuidanceOptions,
     Progress,
+    QueryEvent,
     QueryFailed,
     ServerInfo,
     Timings,
@@ -24,6 +24,7 @@ _SAMPLER_TO_PROTO = {
 _SAMPLER_FROM_PROTO = {number: name for name, number in _SAMPLER_TO_PROTO.items()}
 _FIDELITY_TO_PROTO = {"default": pb.FIDELITY_UNSPECIFIED, "original": pb.FIDELITY_ORIGINAL}
 _FIDELITY_FROM_PROTO = {number: name for name, number in _FIDELITY_TO_PROTO.items()}
+_PREVIEW_TO_PROTO = {"fast": pb.PREVIEW_FAST, "full": pb.PREVIEW_FULL}
 _OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
 
 
@@ -35,6 +36,8 @@ def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
         message.sampler = _SAMPLER_TO_PROTO[options.sampler]
     if options.fidelity is not None:
         message.fidelity = _FIDELITY_TO_PROTO[options.fidelity]
+    if options.preview is not None:
+        message.preview = _PREVIEW_TO_PROTO[options.preview]
     return message
 
 
@@ -58,10 +61,13 @@ def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
             jpeg_quality=defaults.jpeg_quality or None,
         ),
         notice=message.notice,
+        models=tuple(message.models),
+        max_deadline_seconds=message.max_deadline_ms / 1000,
+        fast_previews=message.fast_previews,
     )
 
 
-def event_from_proto(response: pb.GuideResponse) -> Event | None:
+def event_from_proto(response: pb.GuideResponse) -> QueryEvent | None:
     """Reads one message of the stream; None for one that is no event of a query."""
     match response.WhichOneof("message"):
         case "description_delta":
@@ -74,7 +80,7 @@ def event_from_proto(response: pb.GuideResponse) -> Event | None:
             return _guidance_from_proto(response.result)
         case "error":
             error = response.error
-            return QueryFailed(error.query_id, _code_name(error.code), error.message)
+            return QueryFailed(error.query_id, _code_name(error.code), error.message, error.retry_after_ms / 1000)
         case _:
             return None
 

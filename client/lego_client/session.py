@@ -1,65 +1,63 @@
-"""One wearer's session with a guidance server: frames and queries up, events down, over one gRPC stream."""
+"""One wearer's session with a guidance server: frames and queries up, events down, over connections that may break."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
-from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
-import grpc
-import grpc.aio
 import numpy as np
 from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
-from lego_proto.v1 import guidance_pb2_grpc as pb_grpc
 from numpy.typing import NDArray
 
+from lego_client.backoff import Backoff
 from lego_client.connection import Connection
-from lego_client.diagnosis import tls_fault
 from lego_client.encoding import EncodedFrame, encode_frame
-from lego_client.errors import ServerError
-from lego_client.events import Event, Guidance, GuidanceOptions, Progress, QueryFailed, ServerInfo
-from lego_client.protocol import event_from_proto, options_to_proto, server_info_from_proto
+from lego_client.errors import ConnectionFailed, ServerError
+from lego_client.events import (
+    ConnectionLost,
+    Event,
+    Guidance,
+    GuidanceOptions,
+    QueryFailed,
+    QueryRestarted,
+    Reconnected,
+    ServerInfo,
+)
+from lego_client.frame_window import FrameWindow
+from lego_client.link import Hooks, Link
+from lego_client.pending import PendingQuery, SentFrame
+from lego_client.protocol import event_from_proto, options_to_proto
+from lego_client.stream import Route
 from lego_client.tracing import SessionTraces
 
-_CHANNEL_OPTIONS = [
-    # A ping every 20 s notices a half-open link. A server must allow this rate
-    # (grpc.http2.min_ping_interval_without_data_ms), or gRPC ends the connection with "too_many_pings".
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # gRPC's 4 MiB is less than a large guidance frame may take.
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-]
+__all__ = ["GuidanceClient", "SentFrame", "check_patience", "check_target"]
+
 _CANCEL_CONFIRMATION_S = 2.0
-
-
-@dataclass(frozen=True)
-class SentFrame:
-    """A frame the server has: its id and exactly what was sent."""
-
-    frame_id: int
-    encoded: EncodedFrame
+_DEADLINE_GRACE_S = 1.0  # the server says it first, and better, where it can
+_LONGEST_DEADLINE_S = 24 * 3600
+_MOST_RESTARTS = 5  # a query that takes its server down each time must not do so for ever
 
 
 class GuidanceClient:
     """A session. Use it as `async with GuidanceClient("localhost:50051") as client`.
 
-    Queries may follow one another on one session; a newer one supersedes an older one still unanswered.
+    Queries may follow one another on one session; a newer one supersedes an older one still unanswered. A connection
+    that breaks is opened again, and what was under way goes on, or is asked anew where the server has lost it.
 
     Attributes:
         target: HOST:PORT.
-        info: What the server runs; known once connected.
         session_id: The server's name for this session; known once connected.
     """
 
     def __init__(
         self, target: str, timeout: float = 10.0, connection: Connection | None = None,
-        traces: SessionTraces | None = None,
+        traces: SessionTraces | None = None, *, model: str = "", backoff: Backoff | None = None,
+        wait_seconds: float = 0.0,
     ) -> None:  # fmt: skip
         """Names the server; nothing is sent yet.
 
@@ -68,90 +66,109 @@ class GuidanceClient:
             timeout: Seconds the server may take to answer when connecting.
             connection: TLS and token; None for neither.
             traces: Where this session's spans go; None records none.
+            model: The model asked, one of `ServerInfo.models`; empty for the server's default.
+            backoff: How, and for how long, to come back after the connection was lost; `Backoff(0)` does not.
+            wait_seconds: For how long to wait for a server that is not there when connecting first.
 
         Raises:
-            LegoError: The target is not HOST:PORT, the timeout is not above 0, or a token would travel in the clear.
+            LegoError: The target is not HOST:PORT, a time is out of range, or a token would travel in the clear.
         """
         self.target = check_target(target)
-        self._connection = Connection() if connection is None else connection
-        self._connection.check(target)
+        connection = Connection() if connection is None else connection
+        connection.check(target)
         if not 0 < timeout < float("inf"):
             raise LegoError(f"the timeout is {timeout:g} s; it must be above 0")
-        self.info = ServerInfo()
+        if not 0 <= wait_seconds < float("inf"):
+            raise LegoError(f"wait is {wait_seconds:g} s; it must be 0 or more")
         self.session_id = ""
-        self._timeout = timeout
+        self._model = model
+        self._wait_seconds = wait_seconds
+        self._backoff = backoff or Backoff()
         self._traces = traces or SessionTraces()
+        hooks = Hooks(self._connected, self._received, self._lost, self._ended)
+        self._link = Link(Route(self.target, connection, model), timeout, self._backoff, hooks)
+        self._session_number = 0
+        self._stream_number = 0
         self._next_frame_id = 1
         self._next_query_id = 1
-        self._inboxes: dict[int, _Inbox] = {}
+        self._frames = FrameWindow()
+        self._frame_lock = asyncio.Lock()
+        self._newest_frame: SentFrame | None = None
+        self._offered: NDArray[np.uint8] | None = None
+        self._offer_arrived = asyncio.Event()
+        self._offers: asyncio.Task[None] | None = None
         self._refused_frame = ""
-        self._failure: ServerError | None = None
-        self._write_lock = asyncio.Lock()
-        self._channel: grpc.aio.Channel | None = None
-        self._call: grpc.aio.StreamStreamCall[pb.GuideRequest, pb.GuideResponse] | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._queries: dict[int, PendingQuery] = {}
+        self._newest_query: PendingQuery | None = None
+        self._abandoned: set[int] = set()
+
+    @property
+    def info(self) -> ServerInfo:
+        """What the server runs; known once connected."""
+        return self._link.info
 
     async def __aenter__(self) -> Self:
         """Connects: asks what the server runs, then opens the stream.
 
         Raises:
+            LegoError: The server does not have the model.
             ServerError: No server answers there, or it is not a guidance server.
         """
-        self._channel = self._connection.open_channel(self.target, _CHANNEL_OPTIONS)
-        stub = pb_grpc.GuidanceStub(self._channel)
-        metadata = self._connection.metadata
         try:
-            info = await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=self._timeout, metadata=metadata)
-            self.info = server_info_from_proto(info)
-            self._call = stub.Guide(metadata=(*metadata, *self._traces.begin(self.target)))
-            async with asyncio.timeout(self._timeout):
-                first = await self._call.read()
-            if not isinstance(first, pb.GuideResponse) or first.WhichOneof("message") != "session_started":
-                raise ServerError(f"the server at {self.target} started no session; its version may not fit this one")
-            self.session_id = first.session_started.session_id
-        except grpc.aio.AioRpcError as error:
-            await self._close_channel()
-            raise await self._diagnosed(error) from error
-        except TimeoutError as error:
-            await self._close_channel()
-            raise ServerError(f"the server at {self.target} did not answer within {self._timeout:g} s") from error
+            await self._link.connect(self._wait_seconds, self._traces.begin(self.target))
         except BaseException:
-            await self._close_channel()
+            self._traces.end()
             raise
-        self._reader = asyncio.create_task(self._read_events(self._call))
+        self._offers = asyncio.create_task(self._send_offers())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._reader is not None and self._call is not None:
-            if kind is None and self._failure is None:  # part as friends: the server sees an end, not a break
-                with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-                    await self._call.done_writing()
-                await asyncio.wait([self._reader], timeout=1.0)
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-        await self._close_channel()
+        if self._offers is not None:
+            self._offers.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LegoError, ServerError):
+                await self._offers
+        await self._link.close(as_friends=kind is None)
+        self._traces.end()
 
     async def send_frame(self, pixels: NDArray[np.uint8]) -> SentFrame:
-        """Encodes a frame off the event loop, within the server's limits, and sends it.
+        """Encodes a frame off the event loop, within the server's limits, and sends it once the server has room.
+
+        While the connection is lost it is only kept: it will be sent when it is asked about.
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
 
         Raises:
             LegoError: The frame cannot be sent as it is.
-            ServerError: The server went away.
+            ServerError: The server went away for good.
         """
-        encoded = await asyncio.to_thread(encode_frame, pixels, self.info.max_image_bytes, self.info.max_image_pixels)
-        sent = SentFrame(self._next_frame_id, encoded)
-        self._next_frame_id += 1
-        await self._write(pb.GuideRequest(frame=pb.Frame(frame_id=sent.frame_id, image=encoded.jpeg)))
-        return sent
+        self._link.check()
+        encoded = await self._encode(pixels)
+        async with self._frame_lock:
+            await self._frames.room()
+            return await self._transmit(encoded)
+
+    def offer_frame(self, pixels: NDArray[np.uint8]) -> None:
+        """Sends a frame soon, unless a newer one is offered before the server has room: for live views.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB; not to be changed afterwards.
+
+        Raises:
+            LegoError: An earlier frame could not be sent as it was.
+            ServerError: The server went away for good.
+        """
+        self._link.check()
+        if self._offers is not None and self._offers.done():
+            self._offers.result()
+        self._offered = pixels
+        self._offer_arrived.set()
 
     async def ask(
-        self, text: str, frame: SentFrame | None = None, options: GuidanceOptions | None = None
-    ) -> AsyncGenerator[Event, None]:
-        """Asks a query and yields its events; the last is a `Guidance` or a `QueryFailed`.
+        self, text: str, frame: SentFrame | None = None, options: GuidanceOptions | None = None, *,
+        deadline_seconds: float | None = None, retries: int = 0,
+    ) -> AsyncGenerator[Event, None]:  # fmt: skip
+        """Asks a query and yields its events; the last is a `Guidance` or a `QueryFailed`, and there is one of them.
 
         Leaving the iteration before that (`break` with `aclose`, or cancellation) cancels the query on the server.
 
@@ -159,161 +176,220 @@ class GuidanceClient:
             text: What the wearer asks.
             frame: The frame asked about; None means the newest the server has.
             options: How to sample; None takes every default.
+            deadline_seconds: From now; a later answer is worth nothing. None takes the server's own limit.
+            retries: How often to ask again when the server has no room and says when it may have.
 
         Raises:
-            LegoError: The query is empty or longer than the server allows.
-            ServerError: The server went away.
+            LegoError: The query is empty or longer than the server allows, or a value is out of range.
+            ServerError: The server went away for good, or the query lost its connection again and again.
         """
-        self._check_query(text)
-        query = pb.Query(
-            query_id=self._next_query_id, text=text, options=options_to_proto(options or GuidanceOptions())
-        )
-        self._next_query_id += 1
-        if frame is not None:
-            query.frame_id = frame.frame_id
-        inbox = self._inboxes[query.query_id] = _Inbox()
+        self._check_query(text, deadline_seconds, retries)
+        deadline = None if deadline_seconds is None else asyncio.get_running_loop().time() + deadline_seconds
+        query = PendingQuery(text, frame, options_to_proto(options or GuidanceOptions()), deadline, retries)
+        self._newest_query = query
+        self._register(query)
+        if not self._link.up:
+            query.inbox.put(ConnectionLost(f"the server at {self.target} cannot be reached"))
         answered = False
         try:
             with self._traces.query(query.query_id) as span:
-                await self._write(pb.GuideRequest(query=query))
+                await self._submit(query)
                 while not answered:
-                    event = await inbox.take()
-                    answered = isinstance(event, Guidance | QueryFailed)
-                    span.note(event)
-                    yield event
+                    for event in await self._next_events(query):
+                        answered = isinstance(event, Guidance | QueryFailed)
+                        span.note(event)
+                        yield event
         finally:
-            if not answered and self._failure is None:
-                with contextlib.suppress(ServerError, TimeoutError):
-                    async with asyncio.timeout(_CANCEL_CONFIRMATION_S):
-                        await self.cancel(query.query_id)
-                        while not isinstance(await inbox.take(), Guidance | QueryFailed):
-                            pass
-            del self._inboxes[query.query_id]
+            if not answered and self._link.failure is None:
+                await self._abandon(query)
+            self._queries.pop(query.query_id, None)
 
     async def cancel(self, query_id: int) -> None:
         """Stops a query; its last event will be `QueryFailed` with the code "cancelled".
 
         Raises:
-            ServerError: The server went away.
+            ServerError: The server went away for good.
         """
-        await self._write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id)))
+        query = self._queries.get(query_id)
+        if query is not None:
+            query.cancelled = True
+        if not await self._link.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id))):
+            self._abandoned.add(query_id)
+            if query is not None:
+                query.inbox.put(_cancelled(query_id))
 
-    def _check_query(self, text: str) -> None:
+    def _check_query(self, text: str, deadline_seconds: float | None, retries: int) -> None:
+        self._link.check()
         if not text.strip():
             raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
         limit = self.info.max_query_characters
         if limit and len(text) > limit:
             raise LegoError(f"the query has {len(text)} characters; this server allows {limit}: ask more briefly")
+        check_patience(deadline_seconds, retries)
 
-    async def _write(self, request: pb.GuideRequest) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._call is None:
-            raise ServerError("the session is not open; use the client in 'async with'")
+    # Queries
+
+    def _register(self, query: PendingQuery) -> None:
+        """Gives a query an id of its own, in place of the one it may have had."""
+        self._queries.pop(query.query_id, None)
+        query.query_id = self._next_query_id
+        self._next_query_id += 1
+        query.heard = query.repeated = False
+        self._queries[query.query_id] = query
+
+    async def _submit(self, query: PendingQuery) -> None:
+        """Sends a query, after its frame where the session lacks it. Without a stream, `_catch_up` sends it later."""
+        query.session, query.stream = self._session_number, self._stream_number
+        frame_id = None
+        if frame := query.frame or self._newest_frame:
+            async with self._frame_lock:
+                frame_id = self._frames.id_of(frame.frame_id)
+                if frame_id is None:
+                    await self._frames.room()
+                    frame_id = (await self._transmit(frame.encoded, frame.frame_id)).frame_id
+        message = query.message(None if query.frame is None else frame_id, self._model)
+        await self._link.write(pb.GuideRequest(query=message))
+
+    async def _next_events(self, query: PendingQuery) -> list[Event]:
+        """Waits for something to happen to a query, and returns what of it the wearer should know."""
         try:
-            async with self._write_lock:  # a gRPC stream takes one write at a time
-                await self._call.write(request)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            # The reader learns why the stream ended; its words are better than "the RPC is done".
-            if self._reader is not None:
-                await asyncio.wait([self._reader], timeout=1.0)
-            raise self._failure or ServerError(f"the server at {self.target} closed the session") from error
+            async with asyncio.timeout_at(None if query.deadline is None else query.deadline + _DEADLINE_GRACE_S):
+                event = await query.inbox.take()
+        except TimeoutError:
+            await self.cancel(query.query_id)
+            return [QueryFailed(query.query_id, "deadline_exceeded", "no answer before the query's deadline")]
+        if isinstance(event, Reconnected):
+            return [event, *await self._catch_up(query)]
+        if isinstance(event, ConnectionLost):
+            return [event]
+        if event.query_id != query.query_id:  # of an id that it had before
+            return []
+        match event:
+            case QueryFailed(code="invalid") if query.repeated:
+                # Perhaps only the id is: the server may have had the query before. Another id makes it sure.
+                query.repeated = False
+                return [] if query.heard else await self._restart(query)
+            case QueryFailed(code="overloaded" | "unavailable") if event.retry_after_seconds and query.retries:
+                return await self._ask_later(query, event)
+        query.heard = True
+        return [event]
 
-    async def _read_events(self, call: grpc.aio.StreamStreamCall[pb.GuideRequest, pb.GuideResponse]) -> None:
-        try:
-            while isinstance(response := await call.read(), pb.GuideResponse):  # anything else is the end
-                event = event_from_proto(response)
-                if event is not None:
-                    self._deliver(event)
-            failure = ServerError(f"the server at {self.target} ended the session; ask again in a moment")
-        except grpc.aio.AioRpcError as error:
-            failure = self._explained(error)
-        self._failure = failure
-        for inbox in self._inboxes.values():
-            inbox.fail(failure)
+    async def _catch_up(self, query: PendingQuery) -> list[Event]:
+        """After the connection came back: sends what the session lacks of a query."""
+        if query.cancelled:
+            await self._link.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query.query_id)))
+            return [_cancelled(query.query_id)]
+        if query.session != self._session_number:
+            query.restarts += 1
+            if query.restarts > _MOST_RESTARTS:
+                raise ServerError(
+                    f"the server at {self.target} lost this query {query.restarts} times; ask again, or another way"
+                )
+            return await self._restart(query)
+        if not query.heard and query.stream != self._stream_number:  # it may have been lost on the way
+            query.repeated = True
+            await self._submit(query)
+        return []
 
-    def _deliver(self, event: Event) -> None:
+    async def _restart(self, query: PendingQuery) -> list[Event]:
+        if query is not self._newest_query:
+            return [QueryFailed(query.query_id, "superseded", "a newer query was asked")]
+        self._register(query)
+        await self._submit(query)
+        return [QueryRestarted(query.query_id)]
+
+    async def _ask_later(self, query: PendingQuery, refusal: QueryFailed) -> list[Event]:
+        wait = refusal.retry_after_seconds * (1 + 0.5 * self._backoff.uniform())
+        if query.deadline is not None and asyncio.get_running_loop().time() + wait >= query.deadline:
+            return [refusal]
+        query.retries -= 1
+        await asyncio.sleep(wait)
+        if query.cancelled:
+            return [_cancelled(query.query_id)]
+        return await self._restart(query)
+
+    async def _abandon(self, query: PendingQuery) -> None:
+        """Cancels a query that nobody waits for any more, and gives the server a moment to confirm."""
+        with contextlib.suppress(ServerError):
+            try:
+                async with asyncio.timeout(_CANCEL_CONFIRMATION_S):
+                    await self.cancel(query.query_id)
+                    while not isinstance(await query.inbox.take(), Guidance | QueryFailed):
+                        pass
+            except TimeoutError:
+                self._abandoned.add(query.query_id)
+
+    # Frames
+
+    async def _encode(self, pixels: NDArray[np.uint8]) -> EncodedFrame:
+        return await asyncio.to_thread(encode_frame, pixels, self.info.max_image_bytes, self.info.max_image_pixels)
+
+    async def _transmit(self, encoded: EncodedFrame, first_id: int | None = None) -> SentFrame:
+        """Sends a frame under the next id; the caller holds the lock and has waited for room."""
+        frame = SentFrame(self._next_frame_id, encoded)
+        self._next_frame_id += 1
+        if first_id is None:
+            self._newest_frame = frame
+        if self._link.up:
+            self._frames.sent(first_id or frame.frame_id, frame.frame_id)
+            await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
+        return frame
+
+    async def _send_offers(self) -> None:
+        while True:
+            await self._offer_arrived.wait()
+            async with self._frame_lock:
+                await self._frames.room()
+                pixels, self._offered = self._offered, None
+                self._offer_arrived.clear()
+                if pixels is not None and self._link.up:
+                    await self._transmit(await self._encode(pixels))
+
+    # What the link tells
+
+    async def _connected(self, started: pb.SessionStarted, resumed: bool) -> None:
+        self.session_id = started.session_id
+        self._stream_number += 1
+        if not resumed:
+            self._session_number += 1
+            self._refused_frame = ""
+        self._frames.connected(started.frame_credits, resumed)
+        abandoned, self._abandoned = self._abandoned, set()
+        if resumed:
+            for query_id in abandoned:
+                await self._link.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id)))
+        self._tell_all(Reconnected(resumed))
+
+    def _received(self, response: pb.GuideResponse) -> None:
+        if response.WhichOneof("message") == "frame_received":
+            self._frames.received(response.frame_received.frame_id)
+            return
+        event = event_from_proto(response)
+        if event is None:
+            return
         if isinstance(event, QueryFailed) and event.query_id == 0:
             # A frame was refused. The query about it fails next, and should say why.
             self._refused_frame = event.message
             return
-        inbox = self._inboxes.get(event.query_id)
-        if inbox is None:  # a query already given up
+        query = self._queries.get(event.query_id)
+        if query is None:  # a query already given up
             return
         if isinstance(event, QueryFailed) and event.code == "no_frame" and self._refused_frame:
             event = replace(event, message=f"{event.message} (the server refused a frame: {self._refused_frame})")
-        inbox.put(event)
+        query.inbox.put(event)
 
-    async def _diagnosed(self, error: grpc.aio.AioRpcError) -> ServerError:
-        """Explains why no connection came about."""
-        if error.code() is grpc.StatusCode.UNAVAILABLE and self.info == ServerInfo():
-            fault = await asyncio.to_thread(tls_fault, self.target, self._connection)
-            if fault is not None:
-                return ServerError(fault)
-        return self._explained(error)
+    def _lost(self, failure: ConnectionFailed) -> None:
+        self._frames.lost()
+        self._tell_all(ConnectionLost(str(failure)))
 
-    def _explained(self, error: grpc.aio.AioRpcError) -> ServerError:
-        details = " ".join((error.details() or "").split())
-        match error.code():
-            case grpc.StatusCode.UNAVAILABLE if self.session_id:
-                return ServerError(f"the server at {self.target} went away; start it again and ask once more")
-            case grpc.StatusCode.UNAVAILABLE if self.info != ServerInfo():  # it has answered once, so it is there
-                return ServerError(f"the server at {self.target} takes no session now: {details or 'no reason given'}")
-            case grpc.StatusCode.UNAVAILABLE if "resol" in details:  # gRPC has no status of its own for these two
-                return ServerError(f"there is no host by the name in {self.target}; check its spelling and the network")
-            case grpc.StatusCode.UNAVAILABLE if "HTTP/2" in details:
-                return ServerError(f"what runs at {self.target} is not a LEGO guidance server; check the port")
-            case grpc.StatusCode.UNAVAILABLE:
-                return ServerError(
-                    f"no server at {self.target}: start one with 'lego-server serve --engines DIR --port PORT'"
-                )
-            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-                return ServerError(f"the server at {self.target} refused: {details or 'no reason given'}")
-            case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return ServerError(f"the server at {self.target} is busy: {details or 'no reason given'}")
-            case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return ServerError(f"the server at {self.target} did not answer within {self._timeout:g} s")
-            case grpc.StatusCode.UNIMPLEMENTED:
-                return ServerError(f"what runs at {self.target} is not a LEGO guidance server; check the port")
-            case code:
-                return ServerError(f"the server at {self.target} failed ({code.name}): {details or 'no reason given'}")
+    def _ended(self, failure: ServerError) -> None:
+        self._frames.lost()
+        for query in self._queries.values():
+            query.inbox.fail(failure)
 
-    async def _close_channel(self) -> None:
-        self._traces.end()
-        if self._call is not None:
-            self._call.cancel()
-        if self._channel is not None:
-            await self._channel.close()
-
-
-class _Inbox:
-    """The events of one query, waiting for its reader. Newest wins: progress not yet read is replaced."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._failure: ServerError | None = None
-        self._arrived = asyncio.Event()
-
-    def put(self, event: Event) -> None:
-        waiting = self._events[-1] if self._events else None
-        if isinstance(event, Progress) and isinstance(waiting, Progress):
-            self._events.pop()
-            event = replace(event, preview=event.preview or waiting.preview)
-        self._events.append(event)
-        self._arrived.set()
-
-    def fail(self, failure: ServerError) -> None:
-        self._failure = failure
-        self._arrived.set()
-
-    async def take(self) -> Event:
-        """Waits for the next event; what arrived before the server went away is still handed out."""
-        while not self._events:
-            if self._failure is not None:
-                raise self._failure
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._events.popleft()
+    def _tell_all(self, event: Event) -> None:
+        for query in self._queries.values():
+            query.inbox.put(event)
 
 
 def check_target(target: str) -> str:
@@ -326,3 +402,19 @@ def check_target(target: str) -> str:
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise LegoError(f"the server is {target!r}; it must be HOST:PORT, such as localhost:50051")
     return target
+
+
+def check_patience(deadline_seconds: float | None, retries: int) -> None:
+    """Checks what `GuidanceClient.ask` takes.
+
+    Raises:
+        LegoError: The deadline is not from 0 to a day, or the retries are not from 0 to 100.
+    """
+    if deadline_seconds is not None and not 0 < deadline_seconds <= _LONGEST_DEADLINE_S:
+        raise LegoError(f"the deadline is {deadline_seconds:g} s; it must be above 0 and at most {_LONGEST_DEADLINE_S}")
+    if not 0 <= retries <= 100:
+        raise LegoError(f"retries is {retries}; it must be from 0 to 100")
+
+
+def _cancelled(query_id: int) -> QueryFailed:
+    return QueryFailed(query_id, "cancelled", "cancelled as asked")

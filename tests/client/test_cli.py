@@ -160,10 +160,43 @@ async def test_ctrl_c_cancels_the_query_on_the_server(picture: Path, tmp_path: P
 async def test_a_server_that_dies_is_one_line_and_code_one(picture: Path, tmp_path: Path) -> None:
     async with ScriptedServer(Script(dies_at_step=2)) as server:
         finished = await lego_client(
-            "ask", "--server", server.target, "--source", picture, "--out", tmp_path / "out", QUERY
+            "ask", "--server", server.target, "--source", picture, "--out", tmp_path / "out", "--reconnect", 0, QUERY
         )
     assert finished.code == 1
     assert "went away" in the_error(finished)
+
+
+async def test_a_connection_that_is_lost_and_comes_back_is_told_and_answered_once(
+    picture: Path, tmp_path: Path
+) -> None:
+    async with ScriptedServer(Script(resumable=True, forgets=True, breaks=[5], step_seconds=0.02)) as server:
+        finished = await lego_client(
+            "ask", "--server", server.target, "--source", picture, "--out", tmp_path / "out", QUERY
+        )
+    assert finished.code == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert lines.count("connection lost, trying again") == lines.count("back; asking again") == 1
+    assert finished.stdout.count("The left hand pulls the drawer open.") == 1
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["query"] == QUERY
+
+
+async def test_model_deadline_and_kind_of_preview_reach_the_server(picture: Path, tmp_path: Path) -> None:
+    script = Script()
+    script.info.models.extend(["small", "large"])
+    script.info.max_deadline_ms = 90_000
+    async with ScriptedServer(script) as server:
+        finished = await lego_client(
+            "ask", "--server", server.target, "--source", picture, "--out", tmp_path / "out", "--model", "large",
+            "--deadline", 8, "--previews", 2, "--preview", "fast", QUERY,
+        )  # fmt: skip
+        shown = await lego_client("info", "--server", server.target)
+        refused = await lego_client("info", "--server", server.target, "--model", "huge")
+    assert finished.code == 0, finished.stderr
+    (query,) = script.queries
+    assert query.model == "large" and 7000 < query.deadline_ms <= 8000
+    assert query.options.preview == pb.PREVIEW_FAST
+    assert "small, large" in shown.stdout and "90 s" in shown.stdout
+    assert refused.code == 2 and "'huge'" in the_error(refused)
 
 
 async def test_no_server_is_one_line_and_code_one(picture: Path, tmp_path: Path) -> None:
@@ -209,6 +242,11 @@ async def test_a_missing_camera_is_one_line(server: ScriptedServer, tmp_path: Pa
         (["--previews", "-1", QUERY], "previews is -1"),
         (["--timeout", "0", QUERY], "the timeout is 0 s"),
         (["--quality", "101", QUERY], "quality is 101"),
+        (["--deadline", "0", QUERY], "the deadline is 0 s"),
+        (["--retries", "-1", QUERY], "retries is -1"),
+        (["--reconnect", "-1", QUERY], "reconnect is -1 s"),
+        (["--wait", "-1", QUERY], "wait is -1 s"),
+        (["--preview", "tiny", QUERY], "preview is 'tiny'; choose one of fast, full"),
         (["--server", "nowhere", QUERY], "must be HOST:PORT"),
         (["--colour", "red", QUERY], "No such option: --colour"),
         ([""], "the query is empty"),

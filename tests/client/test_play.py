@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from lego_client.backoff import Backoff
 from lego_client.errors import ServerError
 from lego_client.events import GuidanceOptions
 from lego_client.film import write_film
@@ -24,7 +25,7 @@ QUERIES = [TimedQuery(1.0, "how do I open the drawer?"), TimedQuery(2.5, "how do
 
 
 async def played(server: ScriptedServer, clip: Path, queries: list[TimedQuery], speed: float = 5) -> list[TimedAnswer]:
-    async with GuidanceClient(server.target) as client:
+    async with GuidanceClient(server.target, backoff=Backoff(0)) as client:
         return await play_clip(
             client, open_clip(str(clip), speed), queries, options=GuidanceOptions(preview_every=2), time_limit=10
         )

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import grpc.aio
 import pytest
 from lego_client.answer import ask
+from lego_client.backoff import Backoff
 from lego_client.errors import ServerError
 from lego_client.events import DescriptionPiece, Event, Guidance, GuidanceOptions, Progress, QueryFailed
 from lego_client.session import GuidanceClient
@@ -242,7 +243,10 @@ async def test_a_server_that_takes_no_session_is_quoted() -> None:
 
 
 async def test_a_server_that_dies_while_answering_is_reported() -> None:
-    async with ScriptedServer(Script(steps=1000, step_seconds=0.01)) as server, GuidanceClient(server.target) as client:
+    async with (
+        ScriptedServer(Script(steps=1000, step_seconds=0.01)) as server,
+        GuidanceClient(server.target, backoff=Backoff(0)) as client,
+    ):
         asking = asyncio.create_task(events_of(client))
         await server.script.working.wait()
         await server.stop()

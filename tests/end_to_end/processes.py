@@ -56,8 +56,9 @@ def serving(model: Path, log: Path, *arguments: str) -> Iterator[Server]:
         line = process.stdout.readline()
         assert line.startswith("listening on "), log.read_text()
         yield Server(line.split()[-1], process, log)
-        process.terminate()
-        assert process.wait(20) == 0, log.read_text()
+        if process.poll() is None:  # a test may have killed it
+            process.terminate()
+            assert process.wait(20) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()
