@@ -69,6 +69,22 @@ def print_config(config: ServerConfig) -> None:
 
 
 @app.command()
+def health(
+    server: Annotated[str, typer.Argument(help="HOST:PORT of a running server.")] = "localhost:50051",
+    service: Annotated[str, typer.Option(help="What to ask about: live, ready or model.")] = "ready",
+    ca: Annotated[Path | None, typer.Option(help="PEM authority of the server, which then must speak TLS.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in its certificate, where that is not the host's.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds it may take.")] = 5.0,
+) -> None:
+    """Print a running server's health; exits with 1 unless it is SERVING."""
+    from lego_server.probe import ask_health
+
+    status = ask_health(server, service, timeout, ca, name)
+    print(status)
+    raise typer.Exit(0 if status == "SERVING" else 1)
+
+
+@app.command()
 def info(engines: Engines) -> None:
     """Say what an engine directory holds."""
     manifest = Manifest.load(engines)

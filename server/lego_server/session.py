@@ -203,9 +203,8 @@ class Session:
     def _encode_ahead(self, frame: _StoredFrame) -> None:
         """Has the newest frame encoded before a query asks about it, if the engine has nothing else to do."""
         period, now = self._models.config.sessions.encode_ahead_seconds, time.perf_counter()
-        asked = self._asked_guide and self._asked_guide()
-        guide = asked if asked in self._models.guides else self._models.default
-        assert guide is not None
+        asked = None if self._asked_guide is None else self._asked_guide()
+        guide = self._models.default if asked is None or asked not in self._models.guides else asked
         if period and now - self._encoded_ahead >= period and self._current is None and guide.idle:
             self._encoded_ahead = now
             self._ahead = asyncio.create_task(self._prepare_ahead(guide, frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.config import Listening, ServerConfig
 from lego_server.doctor.checks import check_security
+from lego_server.probe import ask_health
 from lego_server.security.config import SecurityConfig
 
 from tests.security.conftest import Authority, TokenFile
-from tests.security.serving import bearing
+from tests.security.serving import bearing, serving
 from tests.server.harness import picture
 
 COMMAND = [sys.executable, "-m", "lego_server"]
@@ -101,3 +103,12 @@ def test_doctor_says_whether_certificates_and_tokens_are_good(
     assert open_to_all["exposure"][0] == "problem" and "without encryption" in open_to_all["exposure"][1]
     assert bad["certificate"][0] == "problem" and "does not belong" in bad["certificate"][1]
     assert bad["tokens"][0] == "problem"
+
+
+async def test_health_is_asked_over_tls_by_the_certificates_name(authority: Authority) -> None:
+    cert, key = authority.issue("server", "lego-server")
+    async with serving(SecurityConfig(cert, key)) as server:
+        address = f"127.0.0.1:{server.port}"
+        status = await asyncio.to_thread(ask_health, address, "live", 10.0, authority.path, "lego-server")
+
+    assert status == "SERVING"
