@@ -282,13 +282,16 @@ class _Stream:
 
     def _watch_silence(self) -> None:
         """Ends the session if its client has said nothing for too long and waits for nothing; else looks later."""
+        if self._number != self._opened.stream:  # another stream carries it by now
+            return
         loop, limit = asyncio.get_running_loop(), self._sessions.idle_seconds
         if self._opened.session.answering:
             self._heard = loop.time()
         left = self._heard + limit - loop.time()
         self._too_silent = left <= 0
         if self._too_silent:
-            self._opened.session.close()
+            # Not left to `carry`: it may wait for ever to tell a client that does not read.
+            self._sessions.end(self._opened)
         else:
             self._silence = loop.call_later(left, self._watch_silence)
 

@@ -49,11 +49,16 @@ async def _never_read(it: Scene) -> None:
 
 async def test_who_neither_reads_nor_speaks_for_too_long_is_shown_out() -> None:
     async with scene(FakeEngine(), bystanders=0, idle_seconds=1.0, resume_seconds=30.0) as it:
-        client, _ = await open_session(it.server.stub)
+        await _fall_silent(it)
+
+
+async def _fall_silent(it: Scene) -> None:
+    async with own_channel(it.server) as stub:
+        client, _ = await open_session(stub)
         await client.frame(1, picture(size=(640, 20)))
-        await _ask_much(client, 60)  # until the server's own writing waits for the reader
+        await _ask_much(client, _QUERIES)  # until the server's own writing waits for the reader
         await eventually(lambda: it.server.server.sessions == 0)
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             while True:
                 await client.read()
-    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
