@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from statistics import mean
 
 import grpc
 import pytest
@@ -12,8 +13,7 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.faults.scene import Scene, open_session, own_channel, part, scene
 from tests.server.harness import GuideClient, eventually, picture
 
-_READERS, _QUERIES = 4, 40
-_HELD_MIB = 24  # of all: what gRPC itself buffers for a reader, 8 frames, and 256 messages
+_READERS, _STEPS = 2, 200
 
 
 async def _ask_much(client: GuideClient, queries: int) -> None:
@@ -34,17 +34,21 @@ async def _never_read(it: Scene) -> None:
             await client.frame(1, picture(size=(640, 20)))
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
-        async with asyncio.TaskGroup() as group:
+        for query_id in (1, 2):
             for client in clients:
-                group.create_task(_ask_much(client, _QUERIES))
-        await it.several_answers()
+                await client.query(query_id, steps=_STEPS, preview_every=1)
+            await it.several_answers()
+            await eventually(lambda: it.server.server.live_queries <= 2, seconds=20)  # the bystanders'
         held = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        assert held < _HELD_MIB * 2**20
-        for client in clients:  # what they were told last is still there
-            while (await client.result()).query_id < _QUERIES:
-                pass
+        sizes = []
+        for client in clients:
+            for _ in (1, 2):
+                answer = await client.read_until("result")
+                sizes += [len(each.progress.preview) for each in answer if each.HasField("progress")]
+            assert answer[-1].result.query_id == 2, "what they were told last is still there"
             await part(client)
+    assert held < 2 * _READERS * _STEPS * mean(sizes) / 2, "not half of all the previews there were"
 
 
 async def test_who_neither_reads_nor_speaks_for_too_long_is_shown_out() -> None:
@@ -56,7 +60,7 @@ async def _fall_silent(it: Scene) -> None:
     async with own_channel(it.server) as stub:
         client, _ = await open_session(stub)
         await client.frame(1, picture(size=(640, 20)))
-        await _ask_much(client, _QUERIES)  # until the server's own writing waits for the reader
+        await _ask_much(client, 40)  # until the server's own writing waits for the reader
         await eventually(lambda: it.server.server.sessions == 0)
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             while True:
