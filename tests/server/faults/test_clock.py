@@ -24,7 +24,7 @@ _DAY = 86_400.0
 @pytest.mark.parametrize("jump", [_DAY, -_DAY])
 async def test_a_jump_of_a_day_changes_nothing(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
     true_time = time.time
-    async with scene(FakeEngine(delay=0.003), resume_seconds=2.0, idle_seconds=30, query_seconds=20) as it:
+    async with scene(FakeEngine(delay=0.003), resume_seconds=1.0, idle_seconds=30, query_seconds=20) as it:
         client, _ = await open_session(it.server.stub)
         await client.frame()
         await client.query(1, steps=60)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import base64
 import random
 import subprocess
 import sys
@@ -16,7 +16,6 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.faults.scene import Scene, open_session, part, scene
 from tests.server.harness import GuideClient
 
-_ROOT = Path(__file__).parents[3]
 _KILLS = 20
 
 
@@ -31,7 +30,7 @@ async def test_clients_killed_at_any_moment_leave_nothing() -> None:
                     assert wearer.stdout is not None
                     assert await asyncio.to_thread(wearer.stdout.readline) == b"asking\n"
                 for wearer in wearers:
-                    await asyncio.sleep(draw.uniform(0, 0.15))
+                    await asyncio.sleep(draw.uniform(0, 0.1))
                     wearer.kill()
             finally:
                 for wearer in wearers:
@@ -41,9 +40,10 @@ async def test_clients_killed_at_any_moment_leave_nothing() -> None:
 
 
 def _start_wearer(it: Scene) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.server.faults.wearer", f"127.0.0.1:{it.server.server.port}"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(command, cwd=_ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    script, frame = Path(__file__).with_name("wearer.py"), base64.b64encode(picture()).decode()
+    return subprocess.Popen(
+        [sys.executable, str(script), it.server.server.address, frame], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 class _Proxy:

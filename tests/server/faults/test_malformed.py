@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -112,7 +113,8 @@ class _Speaker:
         with grpc.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
             while self.received < _MESSAGES / _SPEAKERS:
                 path = self._draw.choices(_PATHS, [8, 1, 1])[0]
-                call = channel.stream_stream(path)(self._requests(), timeout=30)
+                method: Any = channel.stream_stream(path)
+                call = method(self._requests(), timeout=30)
                 try:
                     for _ in call:
                         pass

@@ -13,7 +13,7 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.faults.scene import Scene, open_session, own_channel, part, scene
 from tests.server.harness import GuideClient, eventually, picture
 
-_READERS, _STEPS = 2, 200
+_READERS, _STEPS = 2, 120
 
 
 async def _ask_much(client: GuideClient, queries: int) -> None:
