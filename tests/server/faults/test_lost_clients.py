@@ -14,7 +14,7 @@ from lego_proto.v1 import guidance_pb2 as pb
 
 from tests.server.fake_engine import FakeEngine
 from tests.server.faults.scene import Scene, open_session, part, scene
-from tests.server.harness import GuideClient
+from tests.server.harness import GuideClient, picture
 
 _KILLS = 20
 
