@@ -216,6 +216,8 @@ class EngineLoop:
 
     def _notify(self) -> None:
         with self._changed:
+            # At once, and not at the next turn: while an engine call hangs, there is none.
+            self._drop_cancelled()
             self._changed.notify_all()
 
     def _run(self) -> None:

@@ -44,8 +44,9 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         self._models = models
         self._telemetry = models.telemetry
         self._sessions = Sessions(models)
-        self._generating = 0
+        self._generating: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._handing_back = False
 
     async def Guide(  # the protocol's name
         self, requests: AsyncIterator[pb.GuideRequest], context: grpc.aio.ServicerContext
@@ -66,7 +67,9 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         """One frame, one query, one answer; stops when the call is cancelled or past its deadline."""
         await self._refuse_if_draining(context)
         self._telemetry.enter_call(context.invocation_metadata() or ())
-        self._generating += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._generating.add(task)
         try:
             guide = self._models.find(request.model)
             query = guide.check_query(request.text, _wishes(request.options), context.time_remaining())
@@ -78,8 +81,13 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         except RequestError as error:
             self._telemetry.metrics.rejected(error.reason)
             await _abort(context, error)
+        except asyncio.CancelledError:
+            if not self._handing_back:  # the client is gone
+                raise
+            task.uncancel()
+            await _abort(context, shutting_down())
         finally:
-            self._generating -= 1
+            self._generating.discard(task)
         return self._result(answer)
 
     async def GetServerInfo(  # the protocol's name
@@ -109,6 +117,9 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         until = asyncio.get_running_loop().time() + seconds
         while (self._sessions.answering or self._generating) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        self._handing_back = True
+        for task in self._generating:
+            task.cancel()
         self._sessions.hand_back()
 
     async def _refuse_if_draining(self, context: grpc.aio.ServicerContext) -> None:
@@ -284,13 +295,16 @@ class _Stream:
 
     def _watch_silence(self) -> None:
         """Ends the session if its client has said nothing for too long and waits for nothing; else looks later."""
+        if self._number != self._opened.stream:  # another stream carries it by now
+            return
         loop, limit = asyncio.get_running_loop(), self._sessions.idle_seconds
         if self._opened.session.answering:
             self._heard = loop.time()
         left = self._heard + limit - loop.time()
         self._too_silent = left <= 0
         if self._too_silent:
-            self._opened.session.close()
+            # Not left to `carry`: it may wait for ever to tell a client that does not read.
+            self._sessions.end(self._opened)
         else:
             self._silence = loop.call_later(left, self._watch_silence)
 

@@ -107,10 +107,10 @@ async def serving(server: RunningServer) -> set[str]:
 
 
 @asynccontextmanager
-async def own_channel(server: RunningServer, port: int | None = None) -> AsyncIterator[guidance_pb2_grpc.GuidanceStub]:
-    """A connection that nobody shares, to the server or, by another port, to what stands before it."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port or server.server.port}", options=options) as channel:
+async def own_channel(server: RunningServer) -> AsyncIterator[guidance_pb2_grpc.GuidanceStub]:
+    """A connection that nobody shares, and which holds no more than 64 kB for a client that does not read."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(server.server.address, options=options) as channel:
         yield guidance_pb2_grpc.GuidanceStub(channel)
 
 
