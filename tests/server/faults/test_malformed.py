@@ -142,7 +142,7 @@ async def test_ten_thousand_malformed_messages_harm_nobody(caplog: pytest.LogCap
     statuses = sum((each.statuses for each in speakers), Counter[grpc.StatusCode]())
     assert sum(each.received for each in speakers) >= 10_000
     assert set(statuses) <= _TOLD, statuses
-    assert statuses[grpc.StatusCode.INVALID_ARGUMENT] > 100 and statuses[grpc.StatusCode.RESOURCE_EXHAUSTED] > 10
+    assert statuses[grpc.StatusCode.INVALID_ARGUMENT] and statuses[grpc.StatusCode.RESOURCE_EXHAUSTED]
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
