@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from lego_client.backoff import Backoff
 from lego_client.connection import Connection
-from lego_client.encoding import EncodedFrame, encode_frame
 from lego_client.errors import ConnectionFailed, ServerError
 from lego_client.events import (
     ConnectionLost,
@@ -28,7 +27,7 @@ from lego_client.events import (
     Reconnected,
     ServerInfo,
 )
-from lego_client.frame_window import FrameWindow
+from lego_client.frames import FrameSender
 from lego_client.link import Hooks, Link
 from lego_client.pending import PendingQuery, SentFrame
 from lego_client.protocol import event_from_proto, options_to_proto
@@ -89,14 +88,8 @@ class GuidanceClient:
         self._link = Link(Route(self.target, connection, model), timeout, self._backoff, hooks)
         self._session_number = 0
         self._stream_number = 0
-        self._next_frame_id = 1
         self._next_query_id = 1
-        self._frames = FrameWindow()
-        self._frame_lock = asyncio.Lock()
-        self._newest_frame: SentFrame | None = None
-        self._offered: NDArray[np.uint8] | None = None
-        self._offer_arrived = asyncio.Event()
-        self._offers: asyncio.Task[None] | None = None
+        self._frames = FrameSender(self._link)
         self._refused_frame = ""
         self._queries: dict[int, PendingQuery] = {}
         self._newest_query: PendingQuery | None = None
@@ -119,14 +112,11 @@ class GuidanceClient:
         except BaseException:
             self._traces.end()
             raise
-        self._offers = asyncio.create_task(self._send_offers())
+        self._frames.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._offers is not None:
-            self._offers.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LegoError, ServerError):
-                await self._offers
+        await self._frames.stop()
         await self._link.close(as_friends=kind is None)
         self._traces.end()
 
@@ -142,11 +132,7 @@ class GuidanceClient:
             LegoError: The frame cannot be sent as it is.
             ServerError: The server went away for good.
         """
-        self._link.check()
-        encoded = await self._encode(pixels)
-        async with self._frame_lock:
-            await self._frames.room()
-            return await self._transmit(encoded)
+        return await self._frames.send(pixels)
 
     def offer_frame(self, pixels: NDArray[np.uint8]) -> None:
         """Sends a frame soon, unless a newer one is offered before the server has room: for live views.
@@ -158,11 +144,7 @@ class GuidanceClient:
             LegoError: An earlier frame could not be sent as it was.
             ServerError: The server went away for good.
         """
-        self._link.check()
-        if self._offers is not None and self._offers.done():
-            self._offers.result()
-        self._offered = pixels
-        self._offer_arrived.set()
+        self._frames.offer(pixels)
 
     async def ask(
         self, text: str, frame: SentFrame | None = None, options: GuidanceOptions | None = None, *,
@@ -240,13 +222,8 @@ class GuidanceClient:
     async def _submit(self, query: PendingQuery) -> None:
         """Sends a query, after its frame where the session lacks it. Without a stream, `_catch_up` sends it later."""
         query.session, query.stream = self._session_number, self._stream_number
-        frame_id = None
-        if frame := query.frame or self._newest_frame:
-            async with self._frame_lock:
-                frame_id = self._frames.id_of(frame.frame_id)
-                if frame_id is None:
-                    await self._frames.room()
-                    frame_id = (await self._transmit(frame.encoded, frame.frame_id)).frame_id
+        frame = query.frame or self._frames.newest
+        frame_id = None if frame is None else await self._frames.ensure(frame)
         message = query.message(None if query.frame is None else frame_id, self._model)
         await self._link.write(pb.GuideRequest(query=message))
 
@@ -319,32 +296,6 @@ class GuidanceClient:
             except TimeoutError:
                 self._abandoned.add(query.query_id)
 
-    # Frames
-
-    async def _encode(self, pixels: NDArray[np.uint8]) -> EncodedFrame:
-        return await asyncio.to_thread(encode_frame, pixels, self.info.max_image_bytes, self.info.max_image_pixels)
-
-    async def _transmit(self, encoded: EncodedFrame, first_id: int | None = None) -> SentFrame:
-        """Sends a frame under the next id; the caller holds the lock and has waited for room."""
-        frame = SentFrame(self._next_frame_id, encoded)
-        self._next_frame_id += 1
-        if first_id is None:
-            self._newest_frame = frame
-        if self._link.up:
-            self._frames.sent(first_id or frame.frame_id, frame.frame_id)
-            await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
-        return frame
-
-    async def _send_offers(self) -> None:
-        while True:
-            await self._offer_arrived.wait()
-            async with self._frame_lock:
-                await self._frames.room()
-                pixels, self._offered = self._offered, None
-                self._offer_arrived.clear()
-                if pixels is not None and self._link.up:
-                    await self._transmit(await self._encode(pixels))
-
     # What the link tells
 
     async def _connected(self, started: pb.SessionStarted, resumed: bool) -> None:
@@ -353,7 +304,7 @@ class GuidanceClient:
         if not resumed:
             self._session_number += 1
             self._refused_frame = ""
-        self._frames.connected(started.frame_credits, resumed)
+        self._frames.window.connected(started.frame_credits, resumed)
         abandoned, self._abandoned = self._abandoned, set()
         if resumed:
             for query_id in abandoned:
@@ -362,7 +313,7 @@ class GuidanceClient:
 
     def _received(self, response: pb.GuideResponse) -> None:
         if response.WhichOneof("message") == "frame_received":
-            self._frames.received(response.frame_received.frame_id)
+            self._frames.window.received(response.frame_received.frame_id)
             return
         event = event_from_proto(response)
         if event is None:
@@ -379,11 +330,11 @@ class GuidanceClient:
         query.inbox.put(event)
 
     def _lost(self, failure: ConnectionFailed) -> None:
-        self._frames.lost()
+        self._frames.window.lost()
         self._tell_all(ConnectionLost(str(failure)))
 
     def _ended(self, failure: ServerError) -> None:
-        self._frames.lost()
+        self._frames.window.lost()
         for query in self._queries.values():
             query.inbox.fail(failure)
 

@@ -22,6 +22,8 @@ _CHANNEL_OPTIONS = [
     # (grpc.http2.min_ping_interval_without_data_ms), or gRPC ends the connection with "too_many_pings".
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # While a ping of gRPC's own is unanswered it sends none for keepalive, and waits for a minute by itself.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC's 4 MiB is less than a large guidance frame may take.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),

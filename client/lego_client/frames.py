@@ -1,0 +1,101 @@
+"""Frames on their way: within the server's credits, each under an id of the present session, the newest view first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import numpy as np
+from lego_core.errors import LegoError
+from lego_proto.v1 import guidance_pb2 as pb
+from numpy.typing import NDArray
+
+from lego_client.encoding import EncodedFrame, encode_frame
+from lego_client.errors import ServerError
+from lego_client.frame_window import FrameWindow
+from lego_client.link import Link
+from lego_client.pending import SentFrame
+
+
+class FrameSender:
+    """Sends frames over a link, one after another.
+
+    Attributes:
+        window: What the server's session has; told of streams and acknowledgements by the owner.
+        newest: The frame sent last; None before the first.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.window = FrameWindow()
+        self.newest: SentFrame | None = None
+        self._link = link
+        self._lock = asyncio.Lock()
+        self._next_id = 1
+        self._offered: NDArray[np.uint8] | None = None
+        self._offer_arrived = asyncio.Event()
+        self._offers: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to send what is offered."""
+        self._offers = asyncio.create_task(self._send_offers())
+
+    async def stop(self) -> None:
+        """Sends no more of it."""
+        if self._offers is not None:
+            self._offers.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LegoError, ServerError):
+                await self._offers
+
+    async def send(self, pixels: NDArray[np.uint8]) -> SentFrame:
+        """See `GuidanceClient.send_frame`."""
+        self._link.check()
+        encoded = await self._encode(pixels)
+        async with self._lock:
+            await self.window.room()
+            return await self._transmit(encoded)
+
+    def offer(self, pixels: NDArray[np.uint8]) -> None:
+        """See `GuidanceClient.offer_frame`."""
+        self._link.check()
+        if self._offers is not None and self._offers.done():
+            self._offers.result()
+        self._offered = pixels
+        self._offer_arrived.set()
+
+    async def ensure(self, frame: SentFrame) -> int:
+        """Returns the id that a frame has in the present session, after sending it again where it has none.
+
+        Raises:
+            ServerError: The server went away for good.
+        """
+        async with self._lock:
+            known = self.window.id_of(frame.frame_id)
+            if known is not None:
+                return known
+            await self.window.room()
+            return (await self._transmit(frame.encoded, frame.frame_id)).frame_id
+
+    async def _encode(self, pixels: NDArray[np.uint8]) -> EncodedFrame:
+        info = self._link.info
+        return await asyncio.to_thread(encode_frame, pixels, info.max_image_bytes, info.max_image_pixels)
+
+    async def _transmit(self, encoded: EncodedFrame, first_id: int | None = None) -> SentFrame:
+        """Sends a frame under the next id; the caller holds the lock and has waited for room."""
+        frame = SentFrame(self._next_id, encoded)
+        self._next_id += 1
+        if first_id is None:
+            self.newest = frame
+        if self._link.up:  # without a stream it keeps: whoever asks about it has it sent again
+            self.window.sent(first_id or frame.frame_id, frame.frame_id)
+            await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
+        return frame
+
+    async def _send_offers(self) -> None:
+        while True:
+            await self._offer_arrived.wait()
+            async with self._lock:
+                await self.window.room()
+                pixels, self._offered = self._offered, None
+                self._offer_arrived.clear()
+                if pixels is not None and self._link.up:
+                    await self._transmit(await self._encode(pixels))
