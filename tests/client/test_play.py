@@ -35,11 +35,16 @@ def shade_of_jpeg(data: bytes) -> int:
     return shade_of(cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
 
 
+def index_of_jpeg(data: bytes) -> int:
+    """Which frame of the clip this is: the codecs move a shade by a few levels, and frames are eight apart."""
+    return round(shade_of_jpeg(data) / 8)
+
+
 async def test_every_query_is_asked_about_what_was_just_seen(server: ScriptedServer, clip: Path) -> None:
     answers = await played(server, clip, QUERIES)
     assert [answer.answer.query for answer in answers] == [query.query for query in QUERIES]
     for query, timed in zip(QUERIES, answers, strict=True):
-        index = shade_of_jpeg(timed.answer.frame.encoded.jpeg) / 8
+        index = index_of_jpeg(timed.answer.frame.encoded.jpeg)
         assert query.time - 0.75 <= index / CLIP_FPS <= query.time + 0.05  # of the seven frames up to the query
         assert len(timed.answer.previews) == 1
 
@@ -47,8 +52,8 @@ async def test_every_query_is_asked_about_what_was_just_seen(server: ScriptedSer
 async def test_frames_are_streamed_up_while_the_clip_plays(server: ScriptedServer, clip: Path) -> None:
     await played(server, clip, QUERIES)
     assert len(server.script.frames) > CLIP_FRAMES / 2
-    shades = [shade_of_jpeg(data) for _, data in sorted(server.script.frames.items())]
-    assert shades[-1] >= 8 * (CLIP_FRAMES - 2)
+    _, newest = max(server.script.frames.items())
+    assert index_of_jpeg(newest) >= CLIP_FRAMES - 4  # a busy machine may be a frame or two behind at the end
 
 
 async def test_queries_wait_for_one_another_rather_than_supersede(clip: Path) -> None:
@@ -59,7 +64,7 @@ async def test_queries_wait_for_one_another_rather_than_supersede(clip: Path) ->
 
 async def test_a_query_after_the_end_is_asked_at_the_end(server: ScriptedServer, clip: Path) -> None:
     (timed,) = await played(server, clip, [TimedQuery(99, "how do I open the drawer?")], speed=50)
-    assert shade_of_jpeg(timed.answer.frame.encoded.jpeg) >= 8 * (CLIP_FRAMES - 8)
+    assert index_of_jpeg(timed.answer.frame.encoded.jpeg) >= CLIP_FRAMES - 8
 
 
 async def test_a_refused_query_ends_the_play(clip: Path) -> None:
