@@ -175,7 +175,7 @@ def _sample(began: float, pid: int, metrics_port: int) -> dict[str, Any]:
     )  # fmt: skip
     sample: dict[str, Any] = {
         "at": round(time.time() - began, 1),
-        "resident_mib": int(status["VmRSS"].split()[0]) / 1024,
+        "resident_mib": round(int(status["VmRSS"].split()[0]) / 1024, 1),
         "threads": int(status["Threads"]),
         "files": len(os.listdir(f"/proc/{pid}/fd")),
     }
@@ -206,7 +206,7 @@ def _conclude(soak: Soak, json_file: Path, settings: dict[str, Any]) -> int:
         "samples": soak.samples,
     }
     json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps(result, indent=1) + "\n")
+    json_file.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     if soak.samples:
         _plot(soak, json_file.with_suffix(".png"))
     for what, count in sorted(soak.happened.items()):
@@ -235,7 +235,7 @@ def _plot(soak: Soak, path: Path) -> None:
         counts.plot(at, [each[key] for each in soak.samples], label=name)
     counts.set(ylabel="of the server", xlabel="minutes", ylim=(0, None))
     counts.legend()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
