@@ -156,6 +156,11 @@ class ServerConfig:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every address at which wearers are served."""
+        return (self.server.host,)
+
     @classmethod
     def sections(cls) -> dict[str, type[Section]]:
         """Returns every section by name."""

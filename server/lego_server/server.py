@@ -31,8 +31,10 @@ from lego_server.metrics import Metrics, MetricsPort
 from lego_server.models import Models
 from lego_server.options import OptionWishes
 from lego_server.security.exposure import exposure
-from lego_server.security.guard import Security
+from lego_server.security.guard import Guard, connection_limits
+from lego_server.security.protection import Security
 from lego_server.service import GuidanceService
+from lego_server.stream import Streams
 from lego_server.telemetry import Telemetry
 from lego_server.tracing import QueryTraces
 
@@ -65,15 +67,16 @@ class GuidanceServer:
             LegoError: The address is not safe to listen on, or a model's defaults lie outside the limits.
         """
         self._config = config
-        self._security = security or Security(config.security, config.server.host)
+        self._security = security or Security(config.security, config.hosts)
         self._telemetry = telemetry or Telemetry()
         guides = {name: Guide(engine, config, self._telemetry) for name, engine in engines.items()}
         self._models = Models(guides, config, self._telemetry)
-        self._service = GuidanceService(self._models)
+        self._streams = Streams(self._models)
+        self._service = GuidanceService(self._models, self._streams)
         self._health = Health(lambda: [guide.engine for guide in self._models.guides], SERVICE_NAME)
         self._server = grpc.aio.server(
-            interceptors=self._security.interceptors,
-            options=[*_channel_options(config), *self._security.channel_options],
+            interceptors=[Guard(self._security.admission)],
+            options=[*_channel_options(config), *connection_limits(config.security)],
         )
         guidance_pb2_grpc.add_GuidanceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -103,7 +106,7 @@ class GuidanceServer:
     @property
     def sessions(self) -> int:
         """Sessions there are, those that wait for their client included."""
-        return self._service.session_count
+        return self._streams.session_count
 
     async def start(self) -> None:
         """Listens; health answers NOT_SERVING until `warm_up` is done.
@@ -115,7 +118,7 @@ class GuidanceServer:
         host = self._config.server.host
         host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
-            self.port = self._security.add_port(self._server, f"{host}:{self._config.server.port}")
+            self.port = self._add_port(f"{host}:{self._config.server.port}")
         except RuntimeError as error:
             self._health.stop()
             await self._models.close()
@@ -125,6 +128,11 @@ class GuidanceServer:
             ) from error
         self.address = f"{host}:{self.port}"
         await self._server.start()
+
+    def _add_port(self, address: str) -> int:
+        if self._security.tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._security.tls.credentials())
 
     async def warm_up(self) -> None:
         """Has each model answer one query, so that the first wearer does not pay for what is built on first use.
