@@ -25,6 +25,7 @@ from PIL import Image
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.failures import RequestError
+from lego_server.gateway.gateway import Gateway
 from lego_server.guide import Guide
 from lego_server.health import Health
 from lego_server.metrics import Metrics, MetricsPort
@@ -49,6 +50,7 @@ class GuidanceServer:
     Attributes:
         port: The TCP port listened on, once started.
         address: HOST:PORT listened on, once started.
+        gateway: For wearers with a browser; None where there is no web port.
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class GuidanceServer:
             security: What protects it; None for what the config says.
 
         Raises:
-            LegoError: The address is not safe to listen on, or a model's defaults lie outside the limits.
+            LegoError: The address is not safe to listen on, a model's defaults lie outside the limits, or the web page
+                cannot be served.
         """
         self._config = config
         self._security = security or Security(config.security, config.hosts)
@@ -82,6 +85,9 @@ class GuidanceServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self.gateway = None
+        if config.web.port is not None:
+            self.gateway = Gateway(config, self._security, self._streams, self._health, self._telemetry.metrics)
         self._telemetry.metrics.watch_certificate(self._security.certificate_expiry)
         self.port = 0
         self.address = ""
@@ -89,9 +95,10 @@ class GuidanceServer:
     @property
     def exposure_warning(self) -> str:
         """What an operator who allowed it should be told at every start; empty if nothing lacks."""
-        host = self._config.server.host
-        lacking = exposure(self._security.config, host)
-        return lacking and f"{host} can be reached from other machines, and without {lacking}"
+        lacking = {host: exposure(self._security.config, host) for host in self._config.hosts}
+        return "; ".join(
+            f"{host} can be reached from other machines, and without {each}" for host, each in lacking.items() if each
+        )
 
     @property
     def telemetry(self) -> Telemetry:
@@ -112,7 +119,7 @@ class GuidanceServer:
         """Listens; health answers NOT_SERVING until `warm_up` is done.
 
         Raises:
-            LegoError: The address cannot be listened on.
+            LegoError: An address cannot be listened on.
         """
         await self._health.start()
         host = self._config.server.host
@@ -120,13 +127,19 @@ class GuidanceServer:
         try:
             self.port = self._add_port(f"{host}:{self._config.server.port}")
         except RuntimeError as error:
-            self._health.stop()
-            await self._models.close()
+            await self._close()
             raise LegoError(
                 f"cannot listen on {host}:{self._config.server.port}: the port is taken or the address is not this "
                 "machine's; choose another --port (0 takes any free one) or --host"
             ) from error
         self.address = f"{host}:{self.port}"
+        try:
+            if self.gateway is not None:
+                await self.gateway.start()
+        except LegoError:
+            await self._server.stop(None)
+            await self._close()
+            raise
         await self._server.start()
 
     def _add_port(self, address: str) -> int:
@@ -168,7 +181,13 @@ class GuidanceServer:
         self._health.draining = True
         await self._health.update()
         await self._service.drain(self._config.server.shutdown_seconds)
-        await self._server.stop(_LAST_WORDS_SECONDS)
+        ending = [self._server.stop(_LAST_WORDS_SECONDS)]
+        if self.gateway is not None:
+            ending.append(self.gateway.stop(_LAST_WORDS_SECONDS))
+        await asyncio.gather(*ending)
+        await self._close()
+
+    async def _close(self) -> None:
         await self._models.close()
         self._health.stop()
 
@@ -223,6 +242,8 @@ async def serve(
                 )
             metrics_port = MetricsPort(telemetry.metrics, config.metrics.host, config.metrics.port)
             announce(f"metrics at http://{config.metrics.host}:{metrics_port.port}/metrics")
+        if server.gateway is not None:
+            announce(f"web page at {server.gateway.url}")
         if warning := server.exposure_warning:
             announce(f"warning: {warning}")
         asked_to_stop = asyncio.create_task(stopping.wait())

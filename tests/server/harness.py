@@ -76,10 +76,11 @@ class RunningServer:
 
 
 def config_of(**values: Any) -> ServerConfig:
-    """Returns the defaults with other values, each in the first section that has its key."""
+    """Returns the defaults with other values, each in the first section that has its key; `web__port` is `[web] port`."""
     config = ServerConfig()
-    for key, value in values.items():
-        section = next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
+    for name, value in values.items():
+        given, _, key = name.rpartition("__")
+        section = given or next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
         config = config.with_values({section: {key: value}})
     return config
 
