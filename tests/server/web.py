@@ -107,6 +107,8 @@ async def http(
     writer.write("\r\n".join([*lines, "", ""]).encode())
     data = await asyncio.wait_for(reader.read(), 20)
     writer.close()
+    if not data:
+        raise ConnectionResetError("there is no answer")
     head, _, body = data.partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")
     parts = (line.partition(": ") for line in rest)

@@ -17,8 +17,6 @@ from lego_server.refusals import Refusal
 from lego_server.wire import milliseconds
 
 CLOSE_SECONDS = 5.0  # for the other end to answer a close
-# Longer than gRPC's: a pong waits behind what is on its way to a client, which on a slow link takes long.
-_PATIENCE_SECONDS = 20.0
 _MAX_REASON_BYTES = 123
 _decode = strict(pb.GuideRequest.FromString)
 
@@ -69,35 +67,43 @@ class WebLink:
 
     async def close(self, code: int, reason: str) -> None:
         """Says why and closes; a client that does not take it in is dropped."""
+        discarding = asyncio.create_task(self._discard())  # what was said before the answer to the close
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._connection.close(code, reason)
         except TimeoutError:
             self._connection.transport.abort()
+        finally:
+            discarding.cancel()
 
     async def drop_when_dead(self, period: float) -> None:
-        """Drops the connection once its other end shows no sign of life.
+        """Drops the connection once its other end has shown no sign of life for two periods, pinged after the first.
 
         Args:
-            period: Seconds of silence after which it is pinged.
+            period: In seconds. On a slow link a pong waits behind what is on its way to the client.
         """
-        waited_for = False
+        pinged = False
         while True:
             before = self._signs_of_life()
-            await asyncio.sleep(_PATIENCE_SECONDS if waited_for else period)
+            await asyncio.sleep(period)
             if self._signs_of_life() != before:
-                waited_for = False
-            elif waited_for:
+                pinged = False
+            elif pinged:
                 self._connection.transport.abort()
                 return
             else:
-                waited_for = True
+                pinged = True
                 if not self._connection.transport.get_write_buffer_size():  # else what waits there is as good as a ping
                     with contextlib.suppress(ConnectionClosed):
                         await self._connection.ping()
 
     def _signs_of_life(self) -> tuple[int, int, int]:
         return self._connection.heard, self._sent, self._connection.transport.get_write_buffer_size()
+
+    async def _discard(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await self._connection.recv()
 
     async def _requests(self) -> AsyncIterator[pb.GuideRequest]:
         while True:
