@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,16 +33,19 @@ class GuideClient:
 
     async def frame(self, frame_id: int = 1, image: bytes | None = None) -> None:
         frame = pb.Frame(frame_id=frame_id, image=picture() if image is None else image)
-        await self.call.write(pb.GuideRequest(frame=frame))
+        await self.write(pb.GuideRequest(frame=frame))
 
     async def query(self, query_id: int, text: str = "how do I open the drawer", **fields: Any) -> None:
         frame_id = fields.pop("frame_id", None)
         options = pb.GuidanceOptions(**{"seed": 7, **fields})
         query = pb.Query(query_id=query_id, text=text, frame_id=frame_id, options=options)
-        await self.call.write(pb.GuideRequest(query=query))
+        await self.write(pb.GuideRequest(query=query))
 
     async def cancel(self, query_id: int) -> None:
-        await self.call.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id)))
+        await self.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id)))
+
+    async def write(self, request: pb.GuideRequest) -> None:
+        await self.call.write(request)
 
     async def read(self) -> pb.GuideResponse:
         response = await asyncio.wait_for(self.call.read(), 20)
@@ -63,6 +66,14 @@ class GuideClient:
         return (await self.read_until("error"))[-1].error
 
 
+def check_told_once(responses: Sequence[pb.GuideResponse]) -> None:
+    """Checks that nothing was told twice or out of order, and that the pieces make up the description."""
+    numbers = [response.sequence for response in responses]
+    assert numbers == sorted(set(numbers)), "each message once, in order"
+    pieces = [each.description_delta.text for each in responses if each.HasField("description_delta")]
+    assert "".join(pieces) == responses[-1].result.description
+
+
 @dataclass
 class RunningServer:
     server: GuidanceServer
@@ -76,10 +87,11 @@ class RunningServer:
 
 
 def config_of(**values: Any) -> ServerConfig:
-    """Returns the defaults with other values, each in the first section that has its key."""
+    """Returns the defaults with other values, each in the first section that has its key, or as `SECTION__KEY`."""
     config = ServerConfig()
-    for key, value in values.items():
-        section = next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
+    for name, value in values.items():
+        given, _, key = name.rpartition("__")
+        section = given or next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
         config = config.with_values({section: {key: value}})
     return config
 
