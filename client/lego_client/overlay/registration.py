@@ -242,7 +242,8 @@ def _like(warped: Grey, view: Grey, points: Points) -> Grey:
     x, y = np.rint(points).astype(int).T
     ours, theirs = warped[y, x].astype(np.float64), view[y, x].astype(np.float64)
     gain = float(np.clip(theirs.std() / max(ours.std(), 1.0), 0.25, 4.0))
-    adapted: Grey = cv2.convertScaleAbs(warped, alpha=gain, beta=float(theirs.mean() - gain * ours.mean()))
+    curve = np.clip(theirs.mean() + gain * (np.arange(256) - ours.mean()), 0, 255).astype(np.uint8)
+    adapted: Grey = cv2.LUT(warped, curve)
     return adapted
 
 
