@@ -29,11 +29,11 @@ from lego_client.overlay.homography import (
 Grey = NDArray[np.uint8]
 
 FOUND_FROM = 0.5  # confidence
-LOST_BELOW = 0.2
+LOST_BELOW = 0.05
 
 _LONGER_SIDE = 480  # pixels at which frames are registered
 _MARGIN = 10  # pixels from the border within which no point is used
-_POINTS = 300
+_POINTS = 200
 _POINT_SPACING = 8  # pixels
 _POINT_QUALITY = 0.002  # of the best point
 _LEAST_CORNER = 2e-4  # smallest eigenvalue of a point's structure; below is noise
@@ -172,16 +172,15 @@ class SceneTracker:
     def _follow(self, view: _Frame) -> _Pose | None:
         """Finds the frame near where it was in the last view."""
         assert self._last_view is not None and self._last is not None
-        candidates = []
+        prediction = self._last
         if self._last_view.shape == view.grey.shape:
             before = transform(self._last, self._points)
             seen = _inside(before, view.size)
             after, found = _flow(self._last_view, view.grey, before[seen], _FOLLOW_LEVELS)
             fit = fit_homography(self._points[seen][found], after[found], _FOLLOW_TOLERANCE)
-            candidates.append(self._judge(fit, self._points[seen][found], view))
-        prediction = self._last if not candidates or candidates[0] is None else candidates[0].homography
-        candidates.append(self._anchor(view, prediction))
-        pose = max((each for each in candidates if each is not None), key=lambda each: each.confidence, default=None)
+            if fit is not None and is_plausible(fit.homography, self._size):
+                prediction = fit.homography
+        pose = self._anchor(view, prediction)
         return pose if pose is not None and pose.confidence >= LOST_BELOW else None
 
     def _relocalise(self, view: _Frame) -> _Pose | None:
