@@ -22,8 +22,8 @@ _NO_CHARACTER = "\uffff"  # every font draws its sign for "missing" here
 def font_for(text: str, size: int) -> tuple[Font, str]:
     """Returns a font, and the text as it can be drawn with it.
 
-    `LEGO_FONT` (a file) goes before the fonts of the system. Where none has every letter, the first is taken and what it
-    lacks is written without accents, if it has that.
+    `LEGO_FONT` (a file) goes before the fonts of the system. Where none has every letter, Pillow's own is taken, and
+    what it lacks is written without accents, if it has that.
 
     Raises:
         LegoError: `LEGO_FONT` is no font.

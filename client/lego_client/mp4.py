@@ -27,7 +27,11 @@ def mp4_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[Callab
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
     if not writer.isOpened():
         raise LegoError(f"{path} cannot be written as MP4; choose another folder")
+
+    def write(frame: NDArray[np.uint8]) -> None:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
     try:
-        yield lambda frame: writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        yield write
     finally:
         writer.release()

@@ -1,7 +1,7 @@
 """Where a guidance frame differs from the frame that was asked about: the hands and the thing they act on.
 
-A generated picture differs a little everywhere. Colours are shifted, fine texture is repainted, edges lie a pixel off.
-What counts is what no small shift of colour or place explains, and what is more than the picture's own usual difference.
+A generated picture differs a little everywhere: colours are shifted, fine texture is repainted, edges lie a pixel off.
+What counts is what no small shift of colour or place explains, and what is more than the picture's usual difference.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Mask = NDArray[np.uint8]
 _SIDE = 256  # pixels of the shorter side at which pictures are compared
 _BLUR = 1.5  # pixels: texture finer than this is repainted in any case
 _SHIFT = 3  # pixels by which a repainted edge may be off
+_COMMON = 0.003  # share of the picture that a shade must have to count
 _FLOOR = 9.0  # difference in CIE Lab below which nothing counts as changed
 _USUAL = 4.0  # times the picture's usual difference, that must be exceeded
 _WEAK = 0.5  # share of the threshold that suffices beside what is surely changed
@@ -39,8 +40,8 @@ def changed_region(asked: Picture, guidance: Picture) -> Mask:
     height, width = guidance.shape[:2]
     scale = min(1.0, _SIDE / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    before, after = (_lab(scaled(picture, size)) for picture in (asked, guidance))
-    difference = _unexplained(_recoloured(before, after), after)
+    before, after = (cv2.GaussianBlur(scaled(picture, size), (0, 0), _BLUR) for picture in (asked, guidance))
+    difference = _unexplained(_lab(_recoloured(before, after)), _lab(after))
     usual = float(np.median(difference))
     threshold = max(_FLOOR, usual + _USUAL * 1.4826 * float(np.median(np.abs(difference - usual))))
     region = _grown(difference, threshold)
@@ -48,29 +49,28 @@ def changed_region(asked: Picture, guidance: Picture) -> Mask:
 
 
 def _lab(pixels: Picture) -> NDArray[np.float32]:
-    smooth = cv2.GaussianBlur(pixels, (0, 0), _BLUR)
-    lab: NDArray[np.float32] = cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab: NDArray[np.float32] = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     return lab
 
 
-def _recoloured(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gives the frame the guidance's overall colours: one line for each channel, fitted to what has not changed."""
+def _recoloured(before: Picture, after: Picture) -> Picture:
+    """Gives the frame the guidance's overall colours: one line for each of red, green and blue.
+
+    Every shade counts alike, however much of the picture has it, and the line is the median of those through any two
+    of them (Theil and Sen), so that what was painted anew does not bend it.
+    """
     result = np.empty_like(before)
     for channel in range(3):
-        x, y = before[..., channel].ravel()[::7], after[..., channel].ravel()[::7]
-        kept = np.ones(len(x), bool)
-        slope, offset = 1.0, 0.0
-        for _ in range(4):
-            spread = float(x[kept].std())
-            if spread < 1.0:  # one colour: only its shift can be known
-                slope, offset = 1.0, float(np.median(y - x))
-                break
-            slope, offset = np.polyfit(x[kept], y[kept], 1)
-            slope = float(np.clip(slope, 0.7, 1.4))
-            offset = float(np.median(y[kept] - slope * x[kept]))
-            errors = np.abs(y - slope * x - offset)
-            kept = errors <= max(1.0, 2.0 * float(np.median(errors)))
-        result[..., channel] = slope * before[..., channel] + offset
+        x, y = before[..., channel], after[..., channel]
+        shades = [x // 16 == shade for shade in range(16)]
+        common = [shade for shade in shades if np.count_nonzero(shade) >= _COMMON * x.size]
+        xs, ys = (np.array([np.median(values[shade]) for shade in common], np.float64) for values in (x, y))
+        first, second = np.triu_indices(len(xs), 1)
+        slopes = (ys[second] - ys[first]) / (xs[second] - xs[first])
+        slope = float(np.clip(np.median(slopes), 0.7, 1.4)) if len(slopes) else 1.0
+        offset = float(np.median(ys - slope * xs)) if len(xs) else 0.0
+        curve = np.clip(slope * np.arange(256) + offset, 0, 255).astype(np.uint8)
+        result[..., channel] = cv2.LUT(np.ascontiguousarray(x), curve)
     return result
 
 

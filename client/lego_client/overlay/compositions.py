@@ -1,4 +1,4 @@
-"""Live view and guidance frame in one picture of the view's size. `ghost` has the composition that moves with the head."""
+"""Live view and guidance frame in one picture of the view's size. The one that moves with the head is in `ghost`."""
 
 from __future__ import annotations
 

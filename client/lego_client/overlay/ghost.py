@@ -64,9 +64,10 @@ class Ghost:
 
     def compose(self, view: Picture, guidance: Picture) -> Picture:
         """See `Composition`."""
-        view, guidance = checked(view, "the view"), checked(guidance, "the guidance frame")
+        view = checked(view, "the view")
         if guidance is not self._guidance:
-            self._guidance, self._layer = guidance, _Layer.of(self._asked, guidance)
+            self._layer = _Layer.of(self._asked, checked(guidance, "the guidance frame"))
+            self._guidance = guidance
         homography = self._locate(view)
         if homography is None or self.opacity == 0:
             return view.copy()

@@ -81,7 +81,7 @@ def scaling(size: tuple[int, int], target: tuple[int, int]) -> Matrix:
 
 
 def is_plausible(homography: Matrix, size: tuple[int, int]) -> bool:
-    """Says whether a camera could see a picture of (width, height) so: upright side forward, convex, not absurdly scaled."""
+    """Says whether a camera could see a picture of (width, height) so: from its front, convex, not absurdly scaled."""
     quad = corners(size)
     depths = np.column_stack([quad, np.ones(4)]) @ homography[2]
     if depths.min() <= 0 or depths.max() > _STEEPEST * depths.min():
@@ -118,8 +118,9 @@ def uncertainty(fit: Fit, points: Points, probes: Points) -> float:
     covariance = np.linalg.inv(conditioned) * np.outer(units, units)
     at = _derivatives(fit.homography, probes)
     variances = np.einsum("ij,jk,ik->i", at, covariance, at).reshape(-1, 2).sum(axis=1)
-    freedom = max(1, 2 * np.count_nonzero(fit.inliers) - 8)
-    sigma = max(_LEAST_SIGMA, fit.rms * np.sqrt(np.count_nonzero(fit.inliers) / freedom))
+    pairs = int(np.count_nonzero(fit.inliers))
+    # The residuals of 2 N numbers to which 8 were fitted.
+    sigma = max(_LEAST_SIGMA, fit.rms * np.sqrt(pairs / max(1, 2 * pairs - 8)))
     return float(sigma * np.sqrt(variances.max()))
 
 

@@ -18,6 +18,7 @@ from lego_client.pictures import Font, line_height, wrap
 _WHITE = (255, 255, 255, 255)
 _BAND = (10, 12, 16, 190)  # dark enough for white letters over white
 _MOST_HEIGHT = 0.4  # of the picture, that a caption may take
+_MOST_CHARACTERS = 400  # a server may be anyone's, and say anything
 _LEAST_LETTERS = 11  # pixels
 _ROUND = 0.45  # of a badge's height
 
@@ -77,7 +78,7 @@ def annotate(picture: Picture, description: str = "", status: Status | None = No
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        description: The sentence; "" for none. A long one is wrapped and, where the room ends, cut short with an ellipsis.
+        description: The sentence; "" for none. It is wrapped and, where the room ends, cut short with an ellipsis.
         status: The badge; None for none.
 
     Raises:
@@ -87,7 +88,7 @@ def annotate(picture: Picture, description: str = "", status: Status | None = No
     width, height = size_of(result)
     letters = max(_LEAST_LETTERS, height // 22)
     if description.strip():
-        patch = _caption(" ".join(description.split()), letters, width, int(height * _MOST_HEIGHT))
+        patch = _caption(" ".join(description[:_MOST_CHARACTERS].split()), letters, width, int(height * _MOST_HEIGHT))
         _put(result, patch, 0, height - patch.shape[0])
     if status is not None:
         margin = min(width, height) // 40
