@@ -23,7 +23,7 @@ _USUAL = 4.0  # times the picture's usual difference, that must be exceeded
 _WEAK = 0.5  # share of the threshold that suffices beside what is surely changed
 _LEAST_AREA = 0.003  # share of the picture; smaller is a speck
 _LEAST_SHARE = 0.1  # of the largest region; smaller is beside the point
-_MOST_AREA = 0.7  # a picture that differs nearly everywhere is another picture: nothing in it stands out
+_UNLIKE = 8.0  # usual difference from which it is another picture altogether: nothing in it stands out
 
 
 def changed_region(asked: Picture, guidance: Picture) -> Mask:
@@ -34,8 +34,8 @@ def changed_region(asked: Picture, guidance: Picture) -> Mask:
         guidance: (h, w, 3) uint8 RGB, of the same view at any size.
 
     Returns:
-        (h', w') uint8, 255 where changed and 0 elsewhere, its shorter side at most 256; all 0 if nothing, or nearly
-        everything, has changed.
+        (h', w') uint8, 255 where changed and 0 elsewhere, its shorter side at most 256; all 0 if nothing has changed, or
+        if it is another picture altogether.
     """
     height, width = guidance.shape[:2]
     scale = min(1.0, _SIDE / min(height, width))
@@ -43,9 +43,10 @@ def changed_region(asked: Picture, guidance: Picture) -> Mask:
     before, after = (cv2.GaussianBlur(scaled(picture, size), (0, 0), _BLUR) for picture in (asked, guidance))
     difference = _unexplained(_lab(_recoloured(before, after)), _lab(after))
     usual = float(np.median(difference))
+    if usual >= _UNLIKE:
+        return np.zeros(difference.shape, np.uint8)
     threshold = max(_FLOOR, usual + _USUAL * 1.4826 * float(np.median(np.abs(difference - usual))))
-    region = _grown(difference, threshold)
-    return region if np.mean(region > 0) <= _MOST_AREA else np.zeros_like(region)
+    return _grown(difference, threshold)
 
 
 def _lab(pixels: Picture) -> NDArray[np.float32]:

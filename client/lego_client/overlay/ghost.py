@@ -40,6 +40,8 @@ class Ghost:
 
     Attributes:
         registration: Where the frame was found in the newest view; None before the first.
+        homography: (3, 3) by which the ghost is drawn, from pixels of the asked frame to the view: that of the
+            registration, steadied; None before the frame was first found.
     """
 
     def __init__(self, asked: Picture, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,6 +53,7 @@ class Ghost:
         self._guidance: Picture | None = None
         self._layer = _Layer(np.zeros((1, 1, 4), np.uint8), [])
         self.registration: Registration | None = None
+        self.homography: Matrix | None = None
 
     @property
     def opacity(self) -> float:
@@ -68,13 +71,13 @@ class Ghost:
         if guidance is not self._guidance:
             self._layer = _Layer.of(self._asked, checked(guidance, "the guidance frame"))
             self._guidance = guidance
-        homography = self._locate(view)
-        if homography is None or self.opacity == 0:
+        self._place(view)
+        if self.homography is None or self.opacity == 0:
             return view.copy()
-        return lay_over(view, self._layer.warped(homography, size_of(self._asked), size_of(view)), self.opacity)
+        return lay_over(view, self._layer.warped(self.homography, size_of(self._asked), size_of(view)), self.opacity)
 
-    def _locate(self, view: Picture) -> Matrix | None:
-        """Returns the smoothed homography from the asked frame to the view; None before it was ever found."""
+    def _place(self, view: Picture) -> None:
+        """Says where in the view the ghost belongs, and how visible it is."""
         now = self._clock()
         self.registration = self._tracker.locate(view)
         found = self.registration.confidence > 0
@@ -82,13 +85,12 @@ class Ghost:
             self._smooth.reset()
         self._fade.update(found, now)
         if self.registration.homography is None:
-            return None
+            return
         quad = corners(size_of(self._asked))
         unit = max(size_of(view)) / _REFERENCE_WIDTH
         seen = transform(self.registration.homography, quad) / unit
         steady = self._smooth(seen.astype(np.float64), now) * unit
-        homography: Matrix = cv2.getPerspectiveTransform(quad, steady.astype(np.float32))
-        return homography
+        self.homography = cv2.getPerspectiveTransform(quad, steady.astype(np.float32))
 
 
 class _Layer:
