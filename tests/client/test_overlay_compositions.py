@@ -127,7 +127,7 @@ def test_the_slider_fits_a_frame_of_another_aspect_ratio_into_the_view() -> None
 
 @pytest.mark.parametrize("position", [-0.1, 1.1, float("nan")])
 def test_a_position_out_of_range_is_refused(position: float) -> None:
-    with pytest.raises(LegoError, match="the position is .*; it must be from 0 to 1"):
+    with pytest.raises(LegoError, match=r"the position is .*; it must be from 0 to 1"):
         Slider(plain(RED), position)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -147,7 +149,7 @@ def test_a_lost_scene_takes_its_ghost_away_and_brings_it_back(
     for _ in range(15):
         picture = player.show(other)
         opacities.append(player.ghost.opacity)
-    assert all(later <= earlier for earlier, later in zip(opacities, opacities[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(opacities))
     assert opacities[0] > 0.8 and opacities[-1] == 0
     assert player.ghost.lost and (picture == other).all()
     back = Look(right=50).view(SCENE)
@@ -194,7 +196,7 @@ def test_a_scene_that_comes_and_goes_does_not_flicker() -> None:
         fade.update(True, frame / FPS)
     assert fade.opacity == 1
     opacities = [fade.update(frame % 2 == 0, (15 + frame) / FPS) for frame in range(30)]
-    assert all(later <= earlier for earlier, later in zip(opacities, opacities[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(opacities))
     assert opacities[-1] == 0
 
 

@@ -34,8 +34,8 @@ def changed_region(asked: Picture, guidance: Picture) -> Mask:
         guidance: (h, w, 3) uint8 RGB, of the same view at any size.
 
     Returns:
-        (h', w') uint8, 255 where changed and 0 elsewhere, its shorter side at most 256; all 0 if nothing has changed, or
-        if it is another picture altogether.
+        (h', w') uint8, 255 where changed and 0 elsewhere, its shorter side at most 256; all 0 if nothing has changed,
+        or if it is another picture altogether.
     """
     height, width = guidance.shape[:2]
     scale = min(1.0, _SIDE / min(height, width))
