@@ -129,20 +129,24 @@ def _stages(views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -
     return {name: _least(rounds, measure) for name, measure in track(measures.items(), "stages")}
 
 
-def _mode(mode: str, views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -> Milliseconds:
-    """Returns the milliseconds of each view but the first: composed, with caption and badge."""
+def _mode(mode: str, views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -> tuple[Milliseconds, float]:
+    """Returns the milliseconds of each view but the first, with caption and badge; and those of processor time."""
     status = Status(State.ANSWER, age_seconds=3)
+    processor = []
 
     def once() -> list[float]:
         ticks = count()
         how = composition(mode, asked, clock=lambda: next(ticks) / FPS)
         how.compose(views[0], guidance)
-        return [
+        begin = time.process_time()
+        times = [
             _seconds(lambda view=view: annotate(how.compose(view, guidance), DESCRIPTION, status))  # type: ignore[misc]
             for view in views[1:]
         ]
+        processor.append(1e3 * (time.process_time() - begin) / len(times))
+        return times
 
-    return _least(rounds, once)
+    return _least(rounds, once), min(processor)
 
 
 def _errors(looks: list[Look], views: list[Pixels], asked: Pixels) -> dict[str, list[float]]:
@@ -169,16 +173,17 @@ def _errors(looks: list[Look], views: list[Pixels], asked: Pixels) -> dict[str, 
 def _report(
     name: str,
     stages: dict[str, Milliseconds],
-    modes: dict[str, Milliseconds],
+    modes: dict[str, tuple[Milliseconds, float]],
     errors: dict[str, list[float]] | None,
     rounds: int,
     path: Path,
 ) -> None:
     console = Console()
-    table = Table("mode", "p50", "p95", "frames a second at p95", title=f"{name}, 640x480, least of {rounds} rounds")
-    for mode, times in modes.items():
+    title = f"{name}, 640x480, least of {rounds} rounds"
+    table = Table("mode", "p50", "p95", "frames a second at p95", "processor time, mean", title=title)
+    for mode, (times, processor) in modes.items():
         median, high = np.percentile(times, (50, 95))
-        table.add_row(mode, f"{median:.1f} ms", f"{high:.1f} ms", f"{1e3 / high:.0f}")
+        table.add_row(mode, f"{median:.1f} ms", f"{high:.1f} ms", f"{1e3 / high:.0f}", f"{processor:.1f} ms")
     console.print(table)
     table = Table("stage", "p50", "p95")
     for stage, times in stages.items():
@@ -187,12 +192,15 @@ def _report(
         table.add_row(f"error: {what}", *(f"{value:.2f} px" for value in np.percentile(pixels, (50, 95))))
     console.print(table, f"figures in {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    milliseconds = {mode: values for mode, (values, _) in modes.items()}
     rounded = {
-        part: {key: [round(value, 3) for value in values] for key, values in figures.items()}
-        for part, figures in (("modes_ms", modes), ("stages_ms", stages), ("errors_px", errors or {}))
+        part: {key: [round(value, 3) for value in values] for key, values in measured.items()}
+        for part, measured in (("modes_ms", milliseconds), ("stages_ms", stages), ("errors_px", errors or {}))
     }
-    path.write_text(json.dumps({"views": name, "rounds": rounds, **rounded}) + "\n")
-    _plot(modes, path.with_suffix(".png"))
+    processor_ms = {mode: round(processor, 3) for mode, (_, processor) in modes.items()}
+    figures = {"views": name, "rounds": rounds, "processor_ms": processor_ms, **rounded}
+    path.write_text(json.dumps(figures) + "\n")
+    _plot(milliseconds, path.with_suffix(".png"))
 
 
 def _plot(modes: dict[str, Milliseconds], path: Path) -> None:

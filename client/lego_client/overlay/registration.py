@@ -8,6 +8,7 @@ the two pictures look alike under it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -247,7 +248,7 @@ def _corner_points(grey: Grey) -> Points:
     return np.zeros((0, 2), np.float32) if points is None else points.reshape(-1, 2)
 
 
-def _positions(keypoints: tuple[cv2.KeyPoint, ...]) -> Points:
+def _positions(keypoints: Sequence[cv2.KeyPoint]) -> Points:
     return np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
 
 
