@@ -69,7 +69,7 @@ def main(
     stages = _stages(views, asked, guidance, rounds)
     modes = {mode: _mode(mode, views, asked, guidance, rounds) for mode in track(MODES, "modes")}
     errors = None if clip is not None else _errors(looks, views, asked)
-    _report(clip or "a scene drawn in code", stages, modes, errors, rounds, json_file)
+    _report("a scene drawn in code" if clip is None else Path(clip).name, stages, modes, errors, rounds, json_file)
 
 
 def _views(clip: str, frames: int) -> list[Pixels]:

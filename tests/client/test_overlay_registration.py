@@ -305,6 +305,10 @@ def test_what_a_camera_sees_is_plausible(look: Look) -> None:
     assert is_plausible(truth(ASKED, look), VIEW_SIZE)
 
 
+def test_no_points_are_mapped_to_none() -> None:
+    assert transform(np.eye(3), np.zeros((0, 2), np.float32)).shape == (0, 2)
+
+
 def test_the_filter_steadies_what_stands_and_hardly_delays_what_moves() -> None:
     rng = np.random.default_rng(0)
     still, moving = OneEuroFilter(2.5, 0.16), OneEuroFilter(2.5, 0.16)

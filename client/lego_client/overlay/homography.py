@@ -60,7 +60,9 @@ def fit_homography(points: Points, targets: Points, tolerance: float) -> Fit | N
 
 
 def transform(homography: Matrix, points: Points) -> Points:
-    """Maps points (N, 2) by a homography."""
+    """Maps points (N, 2), N from 0, by a homography."""
+    if not len(points):
+        return points
     mapped: Points = cv2.perspectiveTransform(points.reshape(-1, 1, 2).astype(np.float32), homography)
     return mapped.reshape(-1, 2)
 

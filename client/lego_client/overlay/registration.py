@@ -26,8 +26,7 @@ from lego_client.overlay.homography import (
     transform,
     uncertainty,
 )
-
-Grey = NDArray[np.uint8]
+from lego_client.overlay.likeness import Grey, correlations, exposed_like, same_tints
 
 FOUND_FROM = 0.5  # confidence
 LOST_BELOW = 0.05
@@ -44,11 +43,8 @@ _KEYPOINTS = 1000
 _FAST_THRESHOLD = 7
 _RATIO = 0.8  # Lowe's test
 _FOLLOW_TOLERANCE, _MATCH_TOLERANCE = 2.0, 3.0  # pixels
-_PATCH = 5  # pixels to each side of a point whose likeness is judged
 _ALIKE = 0.6  # correlation
 _TINT_SIDE = 120  # pixels of the picture from which colours are taken
-_SAME_TINT = 0.05  # of chromaticity, 0 to 1
-_WHITE_BALANCE = 0.08  # of chromaticity, by which all colours may be shifted alike
 _PROBES = np.stack(np.meshgrid(np.linspace(0.02, 0.98, 6), np.linspace(0.02, 0.98, 6)), axis=-1).reshape(-1, 2)
 
 
@@ -158,8 +154,10 @@ class SceneTracker:
         pose, means = None, Means.NONE
         if self._tracking:
             pose, means = self._follow(frame), Means.FOLLOWED
-        if pose is None:
-            pose, means = self._relocalise(frame), Means.RELOCALISED
+        if pose is None or pose.confidence < FOUND_FROM:  # a weak hold may be a wrong one
+            found = self._relocalise(frame)
+            if found is not None and (pose is None or found.confidence > pose.confidence):
+                pose, means = found, Means.RELOCALISED
         self._tracking = pose is not None
         if pose is None:
             self._result = replace(self._result, confidence=0.0, means=Means.NONE)
@@ -203,7 +201,7 @@ class SceneTracker:
         """Aligns the asked frame itself, warped to where it is thought to be, with the view."""
         expected = transform(prediction, self._points)
         seen = _inside(expected, view.size)
-        warped = _like(self._warp(prediction, view), view.grey, expected[seen])
+        warped = exposed_like(self._warp(prediction, view), view.grey, expected[seen])
         after, found = _flow(warped, view.grey, expected[seen], _ANCHOR_LEVELS)
         points = self._points[seen][found]
         return self._judge(fit_homography(points, after[found], _FOLLOW_TOLERANCE), points, view)
@@ -216,8 +214,8 @@ class SceneTracker:
         visible = _inside(expected, view.size)
         if not visible.any():
             return None
-        likeness = _correlations(self._warp(fit.homography, view), view.grey, expected[visible])
-        same_colour = _same_tints(self._tints[visible], view.tints(expected[visible]))
+        likeness = correlations(self._warp(fit.homography, view), view.grey, expected[visible])
+        same_colour = same_tints(self._tints[visible], view.tints(expected[visible]))
         alike = int(np.count_nonzero((likeness >= _ALIKE) & same_colour))
         agreement = alike / int(np.count_nonzero(visible))
         probes = self._probes[_inside(transform(fit.homography, self._probes), view.size, 0)]
@@ -271,40 +269,6 @@ def _flow(before: Grey, after: Grey, points: Points, levels: int) -> tuple[Point
     )  # fmt: skip
     moved = moved.reshape(-1, 2)
     return moved, (found.ravel() > 0) & _inside(moved, (after.shape[1], after.shape[0]), 0)
-
-
-def _like(warped: Grey, view: Grey, points: Points) -> Grey:
-    """Gives the warped frame the brightness and contrast that the view has around the points: exposure changes."""
-    if not len(points):
-        return warped
-    x, y = np.rint(points).astype(int).T
-    ours, theirs = warped[y, x].astype(np.float64), view[y, x].astype(np.float64)
-    gain = float(np.clip(theirs.std() / max(ours.std(), 1.0), 0.25, 4.0))
-    curve = np.clip(theirs.mean() + gain * (np.arange(256) - ours.mean()), 0, 255).astype(np.uint8)
-    adapted: Grey = cv2.LUT(warped, curve)
-    return adapted
-
-
-def _correlations(first: Grey, second: Grey, points: Points) -> NDArray[np.float64]:
-    """Returns (N,): how alike two pictures are around each point, by normalised cross-correlation, -1 to 1."""
-    offsets = np.arange(-_PATCH, _PATCH + 1)
-    x, y = np.rint(points).astype(int).T
-    rows, columns = y[:, None, None] + offsets[:, None], x[:, None, None] + offsets
-    a, b = (picture[rows, columns].reshape(len(points), -1).astype(np.float64) for picture in (first, second))
-    a -= a.mean(axis=1, keepdims=True)
-    b -= b.mean(axis=1, keepdims=True)
-    # A patch without structure is like nothing: the small constant keeps noise from counting.
-    norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)) + 25.0 * a.shape[1] / 10
-    likeness: NDArray[np.float64] = (a * b).sum(axis=1) / norms
-    return likeness
-
-
-def _same_tints(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Returns (N,): which colours are the same, but for one shift of them all, as a camera's white balance makes."""
-    difference = second - first
-    difference -= np.clip(np.median(difference, axis=0), -_WHITE_BALANCE, _WHITE_BALANCE)
-    same: NDArray[np.bool_] = np.linalg.norm(difference, axis=1) <= _SAME_TINT
-    return same
 
 
 def _ramp(value: float, low: float, high: float) -> float:
