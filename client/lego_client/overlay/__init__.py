@@ -1,0 +1,1 @@
+"""The live view with guidance over it: compositions, words, and the ghost that stays on the scene."""

@@ -1,0 +1,265 @@
+"""Where the frame that was asked about lies in the live view, as the wearer's head moves.
+
+A frame is followed in two steps, as patch trackers for phones do: points are followed from the last view into this one
+by Lucas-Kanade, which bears fast motion; then the asked frame, warped to where it should be, is aligned with the view
+itself, which keeps errors from adding up. What was lost is looked for with ORB. Every result is believed only as far as
+the two pictures look alike under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lego_client.overlay.homography import (
+    Fit,
+    Matrix,
+    Points,
+    fit_homography,
+    is_plausible,
+    scaling,
+    transform,
+    uncertainty,
+)
+
+Grey = NDArray[np.uint8]
+
+FOUND_FROM = 0.5  # confidence
+LOST_BELOW = 0.2
+
+_LONGER_SIDE = 480  # pixels at which frames are registered
+_MARGIN = 10  # pixels from the border within which no point is used
+_POINTS = 300
+_POINT_SPACING = 8  # pixels
+_POINT_QUALITY = 0.002  # of the best point
+_LEAST_CORNER = 2e-4  # smallest eigenvalue of a point's structure; below is noise
+_WINDOW = 21  # pixels of Lucas-Kanade
+_FOLLOW_LEVELS, _ANCHOR_LEVELS = 3, 1
+_KEYPOINTS = 1000
+_FAST_THRESHOLD = 7
+_RATIO = 0.8  # Lowe's test
+_FOLLOW_TOLERANCE, _MATCH_TOLERANCE = 2.0, 3.0  # pixels
+_PATCH = 5  # pixels to each side of a point whose likeness is judged
+_ALIKE = 0.6  # correlation
+_PROBES = np.stack(np.meshgrid(np.linspace(0.02, 0.98, 6), np.linspace(0.02, 0.98, 6)), axis=-1).reshape(-1, 2)
+
+
+class Means(Enum):
+    """How the asked frame was found in a view."""
+
+    NONE = "none"
+    FOLLOWED = "followed"
+    RELOCALISED = "relocalised"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where the asked frame lies in a view.
+
+    Attributes:
+        homography: (3, 3) from pixels of the asked frame to pixels of the view; where it was last, if it is lost; None
+            before it was first found.
+        confidence: 0 to 1; 0 where it is lost.
+        means: How it was found.
+        agreement: Share of the points that should be seen which look like those of the asked frame.
+        uncertainty: Pixels by which the worst visible place may be off.
+    """
+
+    homography: Matrix | None
+    confidence: float
+    means: Means
+    agreement: float = 0.0
+    uncertainty: float = float("inf")
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """A candidate, in pixels of the working size."""
+
+    homography: Matrix
+    confidence: float
+    agreement: float
+    uncertainty: float
+
+
+class SceneTracker:
+    """Follows one asked frame through the views that come after it.
+
+    Args:
+        asked: (H, W, 3) uint8 RGB.
+    """
+
+    def __init__(self, asked: NDArray[np.uint8]) -> None:
+        self._asked_size = asked.shape[1], asked.shape[0]
+        self._asked = _working(asked)
+        self._size = self._asked.shape[1], self._asked.shape[0]
+        self._points = _corner_points(self._asked)
+        self._orb = cv2.ORB_create(_KEYPOINTS, fastThreshold=_FAST_THRESHOLD)
+        self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
+        keypoints, self._descriptors = self._orb.detectAndCompute(self._asked, None)
+        self._keypoints = _positions(keypoints)
+        self._probes = (_PROBES * self._size).astype(np.float32)
+        self._last_view: Grey | None = None
+        self._last: Matrix | None = None
+        self._tracking = False
+        self._result = Registration(None, 0.0, Means.NONE)
+
+    def locate(self, view: NDArray[np.uint8]) -> Registration:
+        """Finds the asked frame in the next view: (H, W, 3) uint8 RGB of any size."""
+        grey = _working(view)
+        pose, means = None, Means.NONE
+        if self._tracking:
+            pose, means = self._follow(grey), Means.FOLLOWED
+        if pose is None:
+            pose, means = self._relocalise(grey), Means.RELOCALISED
+        self._tracking = pose is not None
+        if pose is None:
+            self._result = replace(self._result, confidence=0.0, means=Means.NONE)
+        else:
+            self._last_view, self._last = grey, pose.homography
+            to_view = scaling((grey.shape[1], grey.shape[0]), (view.shape[1], view.shape[0]))
+            full = to_view @ pose.homography @ scaling(self._asked_size, self._size)
+            self._result = Registration(full / full[2, 2], pose.confidence, means, pose.agreement, pose.uncertainty)
+        return self._result
+
+    def _follow(self, view: Grey) -> _Pose | None:
+        """Finds the frame near where it was in the last view."""
+        assert self._last_view is not None and self._last is not None
+        candidates = []
+        if self._last_view.shape == view.shape:
+            before = transform(self._last, self._points)
+            seen = _inside(before, view)
+            after, found = _flow(self._last_view, view, before[seen], _FOLLOW_LEVELS)
+            fit = fit_homography(self._points[seen][found], after[found], _FOLLOW_TOLERANCE)
+            candidates.append(self._judge(fit, self._points[seen][found], view))
+        prediction = self._last if not candidates or candidates[0] is None else candidates[0].homography
+        candidates.append(self._anchor(view, prediction))
+        pose = max((each for each in candidates if each is not None), key=lambda each: each.confidence, default=None)
+        return pose if pose is not None and pose.confidence >= LOST_BELOW else None
+
+    def _relocalise(self, view: Grey) -> _Pose | None:
+        """Finds the frame wherever it is."""
+        keypoints, descriptors = self._orb.detectAndCompute(view, None)
+        if self._descriptors is None or descriptors is None or len(keypoints) < 2:
+            return None
+        pairs = self._matcher.knnMatch(self._descriptors, descriptors, k=2)
+        good = [first for first, second in pairs if first.distance < _RATIO * second.distance]
+        points = self._keypoints[[match.queryIdx for match in good]]
+        targets = _positions(keypoints)[[match.trainIdx for match in good]]
+        fit = fit_homography(points, targets, _MATCH_TOLERANCE)
+        if fit is None or not is_plausible(fit.homography, self._size):
+            return None
+        pose = self._anchor(view, fit.homography)
+        return pose if pose is not None and pose.confidence >= FOUND_FROM else None
+
+    def _anchor(self, view: Grey, prediction: Matrix) -> _Pose | None:
+        """Aligns the asked frame itself, warped to where it is thought to be, with the view."""
+        expected = transform(prediction, self._points)
+        seen = _inside(expected, view)
+        warped = _like(self._warp(prediction, view), view, expected[seen])
+        after, found = _flow(warped, view, expected[seen], _ANCHOR_LEVELS)
+        points = self._points[seen][found]
+        return self._judge(fit_homography(points, after[found], _FOLLOW_TOLERANCE), points, view)
+
+    def _judge(self, fit: Fit | None, points: Points, view: Grey) -> _Pose | None:
+        """Says how far a fit can be believed; None if not at all."""
+        if fit is None or not is_plausible(fit.homography, self._size):
+            return None
+        expected = transform(fit.homography, self._points)
+        visible = expected[_inside(expected, view)]
+        if not len(visible):
+            return None
+        likeness = _correlations(self._warp(fit.homography, view), view, visible)
+        alike = np.count_nonzero(likeness >= _ALIKE)
+        agreement = alike / len(visible)
+        probes = self._probes[_inside(transform(fit.homography, self._probes), view, 0)]
+        error = uncertainty(fit, points, probes)
+        confidence = _ramp(agreement, 0.1, 0.4) * _ramp(-error, -8.0, -2.0) * _ramp(alike, 6, 20)
+        return _Pose(fit.homography, confidence, agreement, error)
+
+    def _warp(self, homography: Matrix, view: Grey) -> Grey:
+        size = view.shape[1], view.shape[0]
+        return cv2.warpPerspective(self._asked, homography, size, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _working(pixels: NDArray[np.uint8]) -> Grey:
+    """Returns the grey picture that is registered: at most `_LONGER_SIDE` pixels long, a little smooth."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    height, width = grey.shape
+    scale = _LONGER_SIDE / max(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(grey, (3, 3), 0)
+
+
+def _corner_points(grey: Grey) -> Points:
+    """Returns the corners (N, 2) that can be followed, best first."""
+    strength = cv2.cornerMinEigenVal(grey, 3)
+    best = float(strength.max())
+    if best < _LEAST_CORNER:
+        return np.zeros((0, 2), np.float32)
+    mask = np.zeros_like(grey)
+    mask[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = 255
+    quality = max(_POINT_QUALITY, min(1.0, _LEAST_CORNER / best))
+    points = cv2.goodFeaturesToTrack(grey, _POINTS, quality, _POINT_SPACING, mask=mask)
+    return np.zeros((0, 2), np.float32) if points is None else points.reshape(-1, 2)
+
+
+def _positions(keypoints: tuple[cv2.KeyPoint, ...]) -> Points:
+    return np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
+
+
+def _inside(points: Points, view: Grey, margin: int = _MARGIN) -> NDArray[np.bool_]:
+    height, width = view.shape
+    inside: NDArray[np.bool_] = (
+        (points[:, 0] >= margin) & (points[:, 0] < width - margin)
+        & (points[:, 1] >= margin) & (points[:, 1] < height - margin)
+    )  # fmt: skip
+    return inside
+
+
+def _flow(before: Grey, after: Grey, points: Points, levels: int) -> tuple[Points, NDArray[np.bool_]]:
+    """Follows points (N, 2) from one picture into another; also says which of them were found."""
+    if not len(points):
+        return points, np.zeros(0, bool)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points.reshape(-1, 1, 2), None, winSize=(_WINDOW, _WINDOW), maxLevel=levels,
+        criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
+    )  # fmt: skip
+    moved = moved.reshape(-1, 2)
+    return moved, (found.ravel() > 0) & _inside(moved, after, 0)
+
+
+def _like(warped: Grey, view: Grey, points: Points) -> Grey:
+    """Gives the warped frame the brightness and contrast that the view has around the points: exposure changes."""
+    if not len(points):
+        return warped
+    x, y = np.rint(points).astype(int).T
+    ours, theirs = warped[y, x].astype(np.float64), view[y, x].astype(np.float64)
+    gain = float(np.clip(theirs.std() / max(ours.std(), 1.0), 0.25, 4.0))
+    curve = np.clip(theirs.mean() + gain * (np.arange(256) - ours.mean()), 0, 255).astype(np.uint8)
+    adapted: Grey = cv2.LUT(warped, curve)
+    return adapted
+
+
+def _correlations(first: Grey, second: Grey, points: Points) -> NDArray[np.float64]:
+    """Returns (N,): how alike two pictures are around each point, by normalised cross-correlation, -1 to 1."""
+    offsets = np.arange(-_PATCH, _PATCH + 1)
+    x, y = np.rint(points).astype(int).T
+    rows, columns = y[:, None, None] + offsets[:, None], x[:, None, None] + offsets
+    a, b = (picture[rows, columns].reshape(len(points), -1).astype(np.float64) for picture in (first, second))
+    a -= a.mean(axis=1, keepdims=True)
+    b -= b.mean(axis=1, keepdims=True)
+    # A patch without structure is like nothing: the small constant keeps noise from counting.
+    norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)) + 25.0 * a.shape[1] / 10
+    likeness: NDArray[np.float64] = (a * b).sum(axis=1) / norms
+    return likeness
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    return min(1.0, max(0.0, (value - low) / (high - low)))
