@@ -3,100 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from lego_core.command import run_command
-from lego_core.config import FIDELITIES, SAMPLERS, GuidanceDefaults
-from lego_core.errors import LegoError
 from rich.console import Console
 from rich.text import Text
 
 from lego_client.answer import ask as ask_server
 from lego_client.backoff import Backoff
-from lego_client.connection import Connection
+from lego_client.cli_options import (
+    CONNECT_SECONDS,
+    CaOption,
+    CertOption,
+    DeadlineOption,
+    FidelityOption,
+    ImageScaleOption,
+    KeyOption,
+    KeyringOption,
+    ModelOption,
+    Patience,
+    PreviewOption,
+    PreviewsOption,
+    QualityOption,
+    ReconnectOption,
+    RetriesOption,
+    SamplerOption,
+    SeedOption,
+    ServerOption,
+    StepsOption,
+    TextScaleOption,
+    TimeoutOption,
+    TlsOption,
+    TokenFileOption,
+    WaitOption,
+    check_requests,
+    connection_of,
+    with_previews,
+)
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
-from lego_client.events import PREVIEWS, Event, GuidanceOptions
+from lego_client.events import Event, GuidanceOptions
 from lego_client.film import write_film
 from lego_client.output import answer_directory, check_output, free_path, save_answer
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
-from lego_client.session import GuidanceClient, SentFrame, check_patience
+from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
 from lego_client.sources.video import VideoFile
-from lego_client.token_sources import find_token
 from lego_client.tracing import traces_from_environment
 
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
-_CONNECT_S = 10.0
-_ORIGINAL_STEPS = GuidanceDefaults().at("original").steps
-
-
-@dataclass(frozen=True)
-class _Patience:
-    """How long an answer may take, and how often it may be asked for."""
-
-    time_limit: float
-    deadline_seconds: float | None
-    retries: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.time_limit < math.inf:
-            raise LegoError(f"the timeout is {self.time_limit:g} s; it must be above 0")
-        check_patience(self.deadline_seconds, self.retries)
 
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="See how to do it: ask about what you see."
 )
-
-ServerOption = Annotated[str, typer.Option("--server", envvar="LEGO_SERVER", help="HOST:PORT of lego-server.")]
-SeedOption = Annotated[int | None, typer.Option(help="The same seed, frame and query give the same picture.")]
-StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
-TextScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of query and description, 1 to 30.")]
-ImageScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of the input frame, 1 to 10.")]
-SamplerOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")]
-PreviewsOption = Annotated[int, typer.Option(help="How many previews of the picture to receive on the way.")]
-QualityOption = Annotated[int | None, typer.Option(help="JPEG quality of the guidance frame, 1 to 100.")]
-FidelityOption = Annotated[
-    str | None, typer.Option(help=f"One of {', '.join(FIDELITIES)}: original does as the code of the LEGO paper does.")
-]
-_PANEL = "Security"
-TlsOption = Annotated[
-    bool, typer.Option("--tls", envvar="LEGO_TLS", help="Encrypt; implied by --ca and --cert.", rich_help_panel=_PANEL)
-]
-CaOption = Annotated[
-    Path | None,
-    typer.Option(envvar="LEGO_CA", help="PEM authority of the server; default: public ones.", rich_help_panel=_PANEL),
-]
-CertOption = Annotated[Path | None, typer.Option(help="PEM certificate of your own.", rich_help_panel=_PANEL)]
-KeyOption = Annotated[Path | None, typer.Option(help="PEM private key of that certificate.", rich_help_panel=_PANEL)]
-TokenFileOption = Annotated[
-    Path | None, typer.Option(help="File with your token; default: LEGO_TOKEN.", rich_help_panel=_PANEL)
-]
-KeyringOption = Annotated[
-    bool, typer.Option("--keyring", help="Take your token from the system's keyring.", rich_help_panel=_PANEL)
-]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds one answer may take; then it is cancelled.")]
-DeadlineOption = Annotated[
-    float | None, typer.Option(help="Seconds after which an answer is worth nothing; default: the server's limit.")
-]
-RetriesOption = Annotated[int, typer.Option(help="How often to ask again when the server is full for a while.")]
-ReconnectOption = Annotated[
-    float, typer.Option(help="Seconds to try to come back after the connection was lost; 0 gives up at once.")
-]
-WaitOption = Annotated[float, typer.Option(help="Seconds to wait for a server that is not there yet.")]
-ModelOption = Annotated[str, typer.Option(help="Which of the server's models is asked; default: its first.")]
-PreviewOption = Annotated[
-    str | None, typer.Option(help=f"What previews are, one of {', '.join(PREVIEWS)}: fast is small and free.")
-]
 
 
 @app.command()
@@ -138,12 +104,12 @@ def ask(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
         description=description, jpeg_quality=quality, fidelity=fidelity, preview=preview,
     )  # fmt: skip
-    patience = _Patience(timeout, deadline, retries)
-    _check_requests(queries, previews)
+    patience = Patience(timeout, deadline, retries)
+    check_requests(queries, previews)
     frames = open_source(source, at)
-    connection = _connection(server, tls, ca, cert, key, token_file, keyring)
+    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(
-        server, min(timeout, _CONNECT_S), connection, traces_from_environment(), model=model,
+        server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
         backoff=Backoff(reconnect), wait_seconds=wait,
     )  # fmt: skip
     check_output(out)
@@ -186,12 +152,12 @@ def play(
         fidelity=fidelity, preview=preview,
     )  # fmt: skip
     timed = load_queries(queries)
-    patience = _Patience(timeout, deadline, retries)
-    _check_requests([query.query for query in timed], previews)
+    patience = Patience(timeout, deadline, retries)
+    check_requests([query.query for query in timed], previews)
     source = open_clip(clip, speed)
-    connection = _connection(server, tls, ca, cert, key, token_file, keyring)
+    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(
-        server, min(timeout, _CONNECT_S), connection, traces_from_environment(), model=model,
+        server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
         backoff=Backoff(reconnect), wait_seconds=wait,
     )  # fmt: skip
     check_output(out)
@@ -217,16 +183,11 @@ def info(
     keyring: KeyringOption = False,
 ) -> None:
     """Shows what a server runs and which limits it sets."""
-    connection = _connection(server, tls, ca, cert, key, token_file, keyring)
-    client = GuidanceClient(server, _CONNECT_S, connection, traces_from_environment(), model=model, wait_seconds=wait)
+    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
+    client = GuidanceClient(
+        server, CONNECT_SECONDS, connection, traces_from_environment(), model=model, wait_seconds=wait
+    )
     asyncio.run(_info(client))
-
-
-def _connection(
-    server: str, tls: bool, ca: Path | None, cert: Path | None, key: Path | None, token_file: Path | None, keyring: bool
-) -> Connection:
-    tls = tls or ca is not None or cert is not None
-    return Connection(tls, ca, cert, key, find_token(server, token_file, keyring))
 
 
 async def _ask_all(
@@ -235,14 +196,14 @@ async def _ask_all(
     queries: Sequence[str],
     options: GuidanceOptions,
     previews: int,
-    patience: _Patience,
+    patience: Patience,
     out: Path,
 ) -> None:
     console = Console()
     with source:  # a camera wakes up while the session opens
         async with client:
             _print_notice(console, client)
-            options = _with_previews(options, previews, client)
+            options = with_previews(options, previews, client)
             newest = 0
             sent: tuple[int, SentFrame] | None = None
             for query in queries:
@@ -266,13 +227,13 @@ async def _play(
     queries: list[TimedQuery],
     options: GuidanceOptions,
     previews: int,
-    patience: _Patience,
+    patience: Patience,
     out: Path,
 ) -> list[TimedAnswer]:
     console = Console()
     async with client:
         _print_notice(console, client)
-        options = _with_previews(options, previews, client)
+        options = with_previews(options, previews, client)
         observer = _PlayDisplay(console, client, out)
         try:
             return await play_clip(
@@ -316,22 +277,6 @@ class _PlayDisplay(PlayObserver):
         if self._display is not None:
             self._display.__exit__(None, None, None)
             self._display = None
-
-
-def _check_requests(queries: Sequence[str], previews: int) -> None:
-    if any(not query.strip() for query in queries):
-        raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
-    if not 0 <= previews <= 100:
-        raise LegoError(f"previews is {previews}; it must be from 0 to 100")
-
-
-def _with_previews(options: GuidanceOptions, previews: int, client: GuidanceClient) -> GuidanceOptions:
-    """Spreads so many previews evenly over the steps before the last, which brings the picture itself."""
-    if previews == 0:
-        return options
-    default = _ORIGINAL_STEPS if options.fidelity == "original" else client.info.defaults.steps
-    steps = options.steps or default or _ORIGINAL_STEPS  # a server may state none
-    return replace(options, preview_every=math.ceil(steps / (previews + 1)))
 
 
 def _print_notice(console: Console, client: GuidanceClient) -> None:
