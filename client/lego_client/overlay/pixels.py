@@ -28,7 +28,9 @@ def checked(pixels: Picture, name: str) -> Picture:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise LegoError(f"{name} is {shape} {pixels.dtype}; it must be (height, width, 3) uint8, RGB")
     if min(pixels.shape[:2]) < LEAST_SIDE:
-        raise LegoError(f"{name} is {pixels.shape[1]}x{pixels.shape[0]} pixels; both sides must be at least {LEAST_SIDE}")
+        raise LegoError(
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} pixels; both sides must be at least {LEAST_SIDE}"
+        )
     return np.ascontiguousarray(pixels)
 
 
