@@ -21,6 +21,9 @@ from lego_server.work import Work
 
 _LEAST_RETRY = 0.5  # seconds; asking again sooner would only be another refusal
 _SMOOTHING = 0.2
+# A query is taken only if it would be in time although those ahead of it take so much longer than estimated: one given
+# up half way helps nobody, and has kept others waiting.
+_CAUTION = 1.15
 _log = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
 
@@ -199,6 +202,7 @@ class EngineLoop:
         live = sum(not job.cancelled for job in (*self._active, *self._waiting))
         estimate = self._estimate or 0.0
         ahead = live * estimate / len(self._lanes)
+        needed = _CAUTION * (ahead + estimate)
         if live >= self._max_active + self._max_waiting:
             # As long as half of them take: asking sooner would mostly meet the same crowd.
             raise RequestError(
@@ -206,12 +210,12 @@ class EngineLoop:
                 retry_after=max(ahead / 2, estimate, _LEAST_RETRY),
             )  # fmt: skip
         left = deadline - time.perf_counter()
-        if live and ahead + estimate > left:
+        if live and needed > left:
             raise RequestError(
                 Reason.OVERLOADED,
-                f"the server is busy with {live} queries and would need about {ahead + estimate:.1f} s, but the "
+                f"the server is busy with {live} queries and would need about {needed:.1f} s, but the "
                 f"query has {max(left, 0):.1f} s; try again later or give it more time",
-                retry_after=max(ahead + estimate - left, _LEAST_RETRY),
+                retry_after=max(needed - left, _LEAST_RETRY),
             )
 
     def _notify(self) -> None:

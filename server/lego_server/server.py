@@ -273,6 +273,8 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Finds clients that vanished without a word, so that their work is freed.
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # While a ping of gRPC's own is unanswered it sends none for keepalive, and waits for a minute by itself.
+        ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Clients ping as often as we do; with gRPC's default of 5 minutes they would be cut off for too many pings.
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 2),

@@ -92,6 +92,7 @@ class Session:
         self._ahead: asyncio.Task[None] | None = None  # held, as the event loop holds tasks only weakly
         self._current: _CurrentQuery | None = None
         self._last_query_id = 0
+        self._last_words: tuple[str, int | None, OptionWishes, str] | None = None
         self._finishing = False
         self._absent = False
 
@@ -125,6 +126,8 @@ class Session:
     ) -> None:  # fmt: skip
         """Starts answering a query; the one before it, if still unanswered, is superseded.
 
+        The same query under the same id is taken once: a client whose stream broke may not know that it had come.
+
         Args:
             query_id: Above all earlier ones of the session.
             text: What the wearer asked.
@@ -133,6 +136,9 @@ class Session:
             model: Which model is asked; empty for the default.
             seconds: From now, in which it must be answered; None for the server's limit.
         """
+        words = text, frame_id, wishes, model
+        if query_id == self._last_query_id and words == self._last_words:
+            return
         try:
             if query_id <= self._last_query_id:
                 raise RequestError(
@@ -147,7 +153,7 @@ class Session:
         except RequestError as error:
             self._tell_failure(query_id, error)
             return
-        self._last_query_id = query_id
+        self._last_query_id, self._last_words = query_id, words
         self._stop_current(RequestError(Reason.SUPERSEDED, f"query {query_id} took its place"))
         self.outbox.forget()
         if self._asked_frame is not None and self._asked_frame is not frame:

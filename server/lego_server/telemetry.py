@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, Question, StepDone, Steps, Timings
+from lego_server.failures import RequestError
 from lego_server.logs import bind, bound, log_event
 from lego_server.loop import Listener
 from lego_server.metrics import Metrics
@@ -108,7 +109,7 @@ class QueryWatch:
                 stages = asdict(timings)
                 stages.pop("total")
                 metrics.answered(since, now - self._frame_arrived, stages)
-            case Failed():
+            case Failed(error=error) if not isinstance(error, RequestError):  # else handed back, and nothing is amiss
                 self._last = event
                 metrics.failed()
 

@@ -190,7 +190,7 @@ async def test_ids_must_increase() -> None:
         assert "query_id is 0; it must be above 0" in (await client.error()).message
         await client.query(3)
         await client.result()
-        await client.query(3)
+        await client.query(3, "how do I close the drawer?")
         assert "query_id is 3; it must be above 3" in (await client.error()).message
 
 

@@ -95,6 +95,17 @@ async def test_failed_and_dropped_queries_are_told_apart() -> None:
         assert registry.get_sample_value("lego_rejects_total", {"reason": "superseded"}) is None
 
 
+async def test_a_query_handed_back_by_a_server_that_stops_has_not_failed() -> None:
+    async with running(FakeEngine(delay=0.01), max_active=1, shutdown_seconds=0.1) as server:
+        for number, client in enumerate([await server.open_session() for _ in range(2)], start=1):
+            await client.frame()
+            await client.query(1, steps=500)
+            await eventually(lambda number=number: server.server.live_queries == number)
+        await server.server.stop()
+        await eventually(lambda: value(server, "lego_queries_total", outcome="dropped") == 2)
+        assert value(server, "lego_queries_total", outcome="failed") == 0
+
+
 async def test_the_port_serves_what_prometheus_reads_and_is_told() -> None:
     told: list[str] = []
     config = config_of(port=0, shutdown_seconds=0.1).with_values({"metrics": {"port": 0}})

@@ -69,6 +69,23 @@ async def test_an_answer_that_came_while_nobody_was_there_waits() -> None:
     assert following.query_id == 2 and following.frame_id == 3, "the frames are still there"
 
 
+@pytest.mark.parametrize("answered_before", [False, True])
+async def test_a_query_sent_again_by_a_client_that_heard_nothing_of_it_is_taken_once(answered_before: bool) -> None:
+    engine = FakeEngine(delay=0.005)
+    async with running(engine) as server:
+        started, _ = await begin(server, steps=10)
+        if answered_before:
+            await eventually(lambda: server.server.live_queries == 0)
+        client, _ = await come_back(server, started.resume_token, 0)
+        await client.query(1, steps=10)
+        heard = await client.read_until("result")
+        await client.query(2, steps=1)
+        heard += await client.read_until("result")
+
+    assert [r.result.query_id for r in heard if r.HasField("result")] == [1, 2]
+    assert not any(r.HasField("error") for r in heard)
+
+
 async def test_what_was_lost_on_the_way_is_sent_again() -> None:
     async with running(FakeEngine()) as server:
         started, _ = await begin(server, steps=2)
