@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from lego_core.command import run_command
+from lego_core.errors import LegoError
+from lego_core.files import check_output as check_file
 from rich.console import Console
+from rich.progress import track
 from rich.text import Text
 
 from lego_client.answer import ask as ask_server
@@ -48,7 +52,12 @@ from lego_client.display import AnswerDisplay, answers_table, server_table, timi
 from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions
 from lego_client.film import write_film
+from lego_client.live.displays import DISPLAYS, check_display, default_display
+from lego_client.live.run import LiveSettings, run_live
 from lego_client.output import answer_directory, check_output, free_path, save_answer
+from lego_client.overlay.compositions import CORNERS
+from lego_client.overlay.film import FilmClock, read_answer, write_overlay_film
+from lego_client.overlay.modes import MODES, composition
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
@@ -168,6 +177,96 @@ def play(
         path = free_path(out / "demo.mp4")
         write_film(path, source.path, answers, client.info.notice)
         _print_written(console, [path])
+
+
+@app.command()
+def live(
+    source: Annotated[
+        str, typer.Option(help="The camera: its index, an rtsp/http address, or a video, picture or folder.")
+    ] = "0",
+    server: ServerOption = "localhost:50051",
+    query: Annotated[str, typer.Option(help="A question to ask at once.")] = "",
+    display: Annotated[str, typer.Option(help=f"One of {', '.join(DISPLAYS)}; default: what this machine has.")] = "",
+    mode: Annotated[str, typer.Option(help=f"How guidance is shown first, one of {', '.join(MODES)}.")] = MODES[0],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for every answer; default: those you choose to save.")
+    ] = None,
+    stream_fps: Annotated[
+        float, typer.Option(help="Views sent per second, asked about or not; 0 sends those asked about only.")
+    ] = 0.0,
+    seed: SeedOption = None,
+    steps: StepsOption = None,
+    text_scale: TextScaleOption = None,
+    image_scale: ImageScaleOption = None,
+    sampler: SamplerOption = None,
+    previews: PreviewsOption = 4,
+    preview: PreviewOption = None,
+    quality: QualityOption = None,
+    fidelity: FidelityOption = None,
+    model: ModelOption = "",
+    retries: RetriesOption = 3,
+    reconnect: ReconnectOption = 3600.0,
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    token_file: TokenFileOption = None,
+    keyring: KeyringOption = False,
+) -> None:
+    """Shows what you see with guidance in it, and takes questions until you leave. Press H for the keys."""
+    options = GuidanceOptions(
+        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
+        fidelity=fidelity, preview=preview,
+    )  # fmt: skip
+    settings = LiveSettings(
+        check_display(display or default_display()), mode, out, stream_fps=stream_fps, retries=retries,
+        first_query=query,
+    )  # fmt: skip
+    check_requests([query] if query else [], previews)
+    frames = open_source(source)
+    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
+
+    def open_client() -> GuidanceClient:
+        return GuidanceClient(
+            server, CONNECT_SECONDS, connection, traces_from_environment(), model=model, backoff=Backoff(reconnect),
+            wait_seconds=reconnect,
+        )  # fmt: skip
+
+    open_client()  # wrong settings are told before a window opens
+    asyncio.run(
+        run_live(open_client, frames, lambda client: with_previews(options, previews, client), settings, server)
+    )
+
+
+@app.command()
+def overlay(
+    clip: Annotated[str, typer.Argument(help="A first-person video file.")],
+    out: Annotated[Path, typer.Option(help="The film to write, an .mp4 file; an earlier one is kept.")],
+    answer: Annotated[
+        Path | None, typer.Option(help="Folder of an answer, as ask and play leave it; gives the next three.")
+    ] = None,
+    guidance: Annotated[Path | None, typer.Option(help="The guidance frame.")] = None,
+    asked: Annotated[Path | None, typer.Option(help="The frame that was asked about.")] = None,
+    description: Annotated[str | None, typer.Option(help="The sentence to write under it.")] = None,
+    mode: Annotated[str, typer.Option(help=f"One of {', '.join(MODES)}.")] = "ghost",
+    corner: Annotated[str, typer.Option(help=f"Of picture-in-picture: one of {', '.join(CORNERS)}.")] = "top-right",
+    size: Annotated[float, typer.Option(help="Of picture-in-picture: share of the view, 0.1 to 0.9.")] = 0.4,
+    position: Annotated[float, typer.Option(help="Of the slider: 0 shows after only, 1 before only.")] = 0.5,
+) -> None:
+    """Writes a film of guidance over a clip: as a ghost that stays on the scene, beside it, or in a corner."""
+    source = open_clip(clip)
+    if out.suffix.lower() != ".mp4":
+        raise LegoError(f"the film is to be {out}; give it a name that ends in .mp4")
+    shown = read_answer(answer, guidance, asked, description)
+    clock = FilmClock()
+    how = composition(mode, shown.asked, corner=corner, size=size, position=position, clock=clock)
+    check_file(out)
+    path = free_path(out)
+    seen = write_overlay_film(
+        path, source.path, shown, how, clock, lambda frames, count: track(frames, "composing", count or None)
+    )
+    found = f"; the scene was found in {np.mean(seen):.0%}" if mode == "ghost" else ""
+    Console().print(Text(f"wrote {path}: {len(seen)} frames{found}"), soft_wrap=True)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from lego_client.answer import Answer
 from lego_client.events import DescriptionPiece, Guidance, Progress, QueryRestarted
+from lego_client.mp4 import mp4_writer
 from lego_client.pictures import font, line_height, open_jpeg, wrap
 from lego_client.play import TimedAnswer
 from lego_client.sources.opencv import frames_per_second, opened, read_rgb
@@ -60,15 +61,9 @@ def write_film(path: Path, clip: Path, answers: list[TimedAnswer], notice: str =
         fps = frames_per_second(video)
         panel = _panel_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         film_size = _film_size(panel)
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, film_size)
-        if not writer.isOpened():
-            raise LegoError(f"{path} cannot be written as MP4; choose another folder, or use --no-film")
-        try:
+        with mp4_writer(path, fps, film_size) as write:
             for view, shown in _scenes(video, fps, answers):
-                page = _draw(view, shown, panel, film_size, notice)
-                writer.write(cv2.cvtColor(np.asarray(page), cv2.COLOR_RGB2BGR))
-        finally:
-            writer.release()
+                write(np.asarray(_draw(view, shown, panel, film_size, notice)))
 
 
 def _scenes(video: cv2.VideoCapture, fps: float, answers: list[TimedAnswer]) -> Iterator[tuple[Image.Image, _Shown]]:

@@ -54,13 +54,13 @@ class AnswerFiles:
         await asyncio.gather(*self._saving)
 
     async def _save(self, exchange: Exchange) -> None:
-        client, answer = self._conversation.client, exchange.answer(self._source)
-        if client is None or answer is None:
+        answer = exchange.answer(self._source)
+        if answer is None:
             return
 
         def write() -> Path:
             check_output(self._out)
-            return save_answer(answer_directory(self._out, one_of_many=True), answer, client.info)[0].parent
+            return save_answer(answer_directory(self._out, one_of_many=True), answer, self._conversation.info)[0].parent
 
         try:
             self._state.tell(f"saved in {await asyncio.to_thread(write)}", 4)

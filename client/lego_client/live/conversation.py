@@ -12,7 +12,7 @@ from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
 from lego_client.errors import ServerError
-from lego_client.events import GuidanceOptions
+from lego_client.events import GuidanceOptions, ServerInfo
 from lego_client.live.exchange import Exchange
 from lego_client.live.state import LiveState
 from lego_client.session import GuidanceClient
@@ -39,6 +39,9 @@ class Conversation:
         options: How to paint, once the server is known.
         retries: How often to ask again when the server has no room.
         ahead: Whether a view is sent when the wearer begins to ask, so that the server may look at it already.
+
+    Attributes:
+        info: What the server runs, as far as is known.
     """
 
     def __init__(
@@ -62,11 +65,7 @@ class Conversation:
         self._wanted = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
         self._ended: list[Listener] = []
-
-    @property
-    def client(self) -> GuidanceClient | None:
-        """The session; None while there is none."""
-        return self._client
+        self.info = ServerInfo()
 
     def when_ended(self, listener: Listener) -> None:
         """Has a listener told of every question that has got its answer or failed."""
@@ -139,7 +138,7 @@ class Conversation:
         Raises:
             ServerError: It is lost for good.
         """
-        self._client = client
+        self._client, self.info = client, client.info
         self._connected.set()
         try:
             while True:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lego_core.errors import LegoError
+
 from lego_client.live.answers import AnswerFiles
 from lego_client.live.controls import Controls
 from lego_client.live.conversation import Conversation, Options
 from lego_client.live.displays import open_display
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.overlay.modes import MODES
 from lego_client.session import GuidanceClient
 from lego_client.sources import FrameSource
 
@@ -39,6 +42,12 @@ class LiveSettings:
     ahead: bool = True
     retries: int = 3
     first_query: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise LegoError(f"the mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
+        if not 0 <= self.stream_fps <= 30:
+            raise LegoError(f"stream-fps is {self.stream_fps:g}; it must be from 0 to 30 views a second")
 
 
 async def run_live(

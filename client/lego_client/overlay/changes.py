@@ -21,6 +21,7 @@ _FLOOR = 9.0  # difference in CIE Lab below which nothing counts as changed
 _USUAL = 4.0  # times the picture's usual difference, that must be exceeded
 _WEAK = 0.5  # share of the threshold that suffices beside what is surely changed
 _LEAST_AREA = 0.003  # share of the picture; smaller is a speck
+_LEAST_SHARE = 0.1  # of the largest region; smaller is beside the point
 _MOST_AREA = 0.7  # a picture that differs nearly everywhere is another picture: nothing in it stands out
 
 
@@ -97,8 +98,11 @@ def _grown(difference: NDArray[np.float32], threshold: float) -> Mask:
     region = np.isin(labels, chosen[chosen > 0]).astype(np.uint8)
     region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, large)
     region = cv2.morphologyEx(region, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(region)
-    areas = statistics[:, cv2.CC_STAT_AREA]
-    large_enough = [index for index in range(1, count) if areas[index] >= _LEAST_AREA * region.size]
-    mask: Mask = np.isin(labels, large_enough).astype(np.uint8) * 255
+    outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    areas = [cv2.contourArea(outline) for outline in outlines]
+    least = max(_LEAST_AREA * region.size, _LEAST_SHARE * max(areas, default=0.0))
+    mask: Mask = np.zeros_like(region)
+    for outline, area in zip(outlines, areas, strict=True):
+        if area >= least:
+            cv2.drawContours(mask, [outline], -1, 255, cv2.FILLED)
     return mask

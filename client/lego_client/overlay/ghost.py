@@ -40,7 +40,6 @@ class Ghost:
 
     Attributes:
         registration: Where the frame was found in the newest view; None before the first.
-        opacity: How visible the ghost is, 0 to 1.
     """
 
     def __init__(self, asked: Picture, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,6 +56,11 @@ class Ghost:
     def opacity(self) -> float:
         """How visible the ghost is, 0 to 1."""
         return self._fade.opacity
+
+    @property
+    def lost(self) -> bool:
+        """Whether the scene is not in the newest view and the ghost has gone."""
+        return self.registration is not None and self.registration.confidence == 0 and self.opacity == 0
 
     def compose(self, view: Picture, guidance: Picture) -> Picture:
         """See `Composition`."""

@@ -45,6 +45,9 @@ _RATIO = 0.8  # Lowe's test
 _FOLLOW_TOLERANCE, _MATCH_TOLERANCE = 2.0, 3.0  # pixels
 _PATCH = 5  # pixels to each side of a point whose likeness is judged
 _ALIKE = 0.6  # correlation
+_TINT_SIDE = 120  # pixels of the picture from which colours are taken
+_SAME_TINT = 0.05  # of chromaticity, 0 to 1
+_WHITE_BALANCE = 0.08  # of chromaticity, by which all colours may be shifted alike
 _PROBES = np.stack(np.meshgrid(np.linspace(0.02, 0.98, 6), np.linspace(0.02, 0.98, 6)), axis=-1).reshape(-1, 2)
 
 
@@ -77,6 +80,45 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class _Frame:
+    """A picture at the size at which it is registered.
+
+    Attributes:
+        grey: (H, W), a little smooth.
+        tint: (h, w, 2) float32, much smaller: the shares of red and of blue.
+    """
+
+    grey: Grey
+    tint: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> _Frame:
+        """Takes (H, W, 3) uint8 RGB of any size."""
+        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        size = _size_within((pixels.shape[1], pixels.shape[0]), _LONGER_SIDE)
+        if size[0] < grey.shape[1]:
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(pixels, _size_within(size, _TINT_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        # The constant draws dark colours, of which little is known, towards grey.
+        tint = (small[..., ::2] + 10) / (small.sum(axis=2, keepdims=True) + 30)
+        return cls(cv2.GaussianBlur(grey, (3, 3), 0), tint)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.grey.shape[1], self.grey.shape[0]
+
+    def tints(self, points: Points) -> NDArray[np.float32]:
+        """Returns (N, 2), the colours at points of `grey`."""
+        height, width = self.tint.shape[:2]
+        across, down = points.T * [[width / self.size[0]], [height / self.size[1]]]
+        found: NDArray[np.float32] = self.tint[
+            np.clip(down.astype(int), 0, height - 1), np.clip(across.astype(int), 0, width - 1)
+        ]
+        return found
+
+
+@dataclass(frozen=True)
 class _Pose:
     """A candidate, in pixels of the working size."""
 
@@ -95,10 +137,11 @@ class SceneTracker:
 
     def __init__(self, asked: NDArray[np.uint8]) -> None:
         self._asked_size = asked.shape[1], asked.shape[0]
-        self._asked = _working(asked)
-        self._size = self._asked.shape[1], self._asked.shape[0]
-        self._points = _corner_points(self._asked)
-        self._orb = cv2.ORB_create(_KEYPOINTS, fastThreshold=_FAST_THRESHOLD)
+        frame = _Frame.of(asked)
+        self._asked, self._size = frame.grey, frame.size
+        self._points = _corner_points(frame.grey)
+        self._tints = frame.tints(self._points)
+        self._orb = cv2.ORB.create(_KEYPOINTS, fastThreshold=_FAST_THRESHOLD)
         self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
         keypoints, self._descriptors = self._orb.detectAndCompute(self._asked, None)
         self._keypoints = _positions(keypoints)
@@ -110,30 +153,30 @@ class SceneTracker:
 
     def locate(self, view: NDArray[np.uint8]) -> Registration:
         """Finds the asked frame in the next view: (H, W, 3) uint8 RGB of any size."""
-        grey = _working(view)
+        frame = _Frame.of(view)
         pose, means = None, Means.NONE
         if self._tracking:
-            pose, means = self._follow(grey), Means.FOLLOWED
+            pose, means = self._follow(frame), Means.FOLLOWED
         if pose is None:
-            pose, means = self._relocalise(grey), Means.RELOCALISED
+            pose, means = self._relocalise(frame), Means.RELOCALISED
         self._tracking = pose is not None
         if pose is None:
             self._result = replace(self._result, confidence=0.0, means=Means.NONE)
         else:
-            self._last_view, self._last = grey, pose.homography
-            to_view = scaling((grey.shape[1], grey.shape[0]), (view.shape[1], view.shape[0]))
+            self._last_view, self._last = frame.grey, pose.homography
+            to_view = scaling(frame.size, (view.shape[1], view.shape[0]))
             full = to_view @ pose.homography @ scaling(self._asked_size, self._size)
             self._result = Registration(full / full[2, 2], pose.confidence, means, pose.agreement, pose.uncertainty)
         return self._result
 
-    def _follow(self, view: Grey) -> _Pose | None:
+    def _follow(self, view: _Frame) -> _Pose | None:
         """Finds the frame near where it was in the last view."""
         assert self._last_view is not None and self._last is not None
         candidates = []
-        if self._last_view.shape == view.shape:
+        if self._last_view.shape == view.grey.shape:
             before = transform(self._last, self._points)
-            seen = _inside(before, view)
-            after, found = _flow(self._last_view, view, before[seen], _FOLLOW_LEVELS)
+            seen = _inside(before, view.size)
+            after, found = _flow(self._last_view, view.grey, before[seen], _FOLLOW_LEVELS)
             fit = fit_homography(self._points[seen][found], after[found], _FOLLOW_TOLERANCE)
             candidates.append(self._judge(fit, self._points[seen][found], view))
         prediction = self._last if not candidates or candidates[0] is None else candidates[0].homography
@@ -141,9 +184,9 @@ class SceneTracker:
         pose = max((each for each in candidates if each is not None), key=lambda each: each.confidence, default=None)
         return pose if pose is not None and pose.confidence >= LOST_BELOW else None
 
-    def _relocalise(self, view: Grey) -> _Pose | None:
+    def _relocalise(self, view: _Frame) -> _Pose | None:
         """Finds the frame wherever it is."""
-        keypoints, descriptors = self._orb.detectAndCompute(view, None)
+        keypoints, descriptors = self._orb.detectAndCompute(view.grey, None)
         if self._descriptors is None or descriptors is None or len(keypoints) < 2:
             return None
         pairs = self._matcher.knnMatch(self._descriptors, descriptors, k=2)
@@ -156,45 +199,40 @@ class SceneTracker:
         pose = self._anchor(view, fit.homography)
         return pose if pose is not None and pose.confidence >= FOUND_FROM else None
 
-    def _anchor(self, view: Grey, prediction: Matrix) -> _Pose | None:
+    def _anchor(self, view: _Frame, prediction: Matrix) -> _Pose | None:
         """Aligns the asked frame itself, warped to where it is thought to be, with the view."""
         expected = transform(prediction, self._points)
-        seen = _inside(expected, view)
-        warped = _like(self._warp(prediction, view), view, expected[seen])
-        after, found = _flow(warped, view, expected[seen], _ANCHOR_LEVELS)
+        seen = _inside(expected, view.size)
+        warped = _like(self._warp(prediction, view), view.grey, expected[seen])
+        after, found = _flow(warped, view.grey, expected[seen], _ANCHOR_LEVELS)
         points = self._points[seen][found]
         return self._judge(fit_homography(points, after[found], _FOLLOW_TOLERANCE), points, view)
 
-    def _judge(self, fit: Fit | None, points: Points, view: Grey) -> _Pose | None:
+    def _judge(self, fit: Fit | None, points: Points, view: _Frame) -> _Pose | None:
         """Says how far a fit can be believed; None if not at all."""
         if fit is None or not is_plausible(fit.homography, self._size):
             return None
         expected = transform(fit.homography, self._points)
-        visible = expected[_inside(expected, view)]
-        if not len(visible):
+        visible = _inside(expected, view.size)
+        if not visible.any():
             return None
-        likeness = _correlations(self._warp(fit.homography, view), view, visible)
-        alike = np.count_nonzero(likeness >= _ALIKE)
-        agreement = alike / len(visible)
-        probes = self._probes[_inside(transform(fit.homography, self._probes), view, 0)]
+        likeness = _correlations(self._warp(fit.homography, view), view.grey, expected[visible])
+        same_colour = _same_tints(self._tints[visible], view.tints(expected[visible]))
+        alike = int(np.count_nonzero((likeness >= _ALIKE) & same_colour))
+        agreement = alike / int(np.count_nonzero(visible))
+        probes = self._probes[_inside(transform(fit.homography, self._probes), view.size, 0)]
         error = uncertainty(fit, points, probes)
-        confidence = _ramp(agreement, 0.1, 0.4) * _ramp(-error, -8.0, -2.0) * _ramp(alike, 6, 20)
+        confidence = _ramp(agreement, 0.15, 0.55) * _ramp(-error, -8.0, -2.0) * _ramp(alike, 6, 20)
         return _Pose(fit.homography, confidence, agreement, error)
 
-    def _warp(self, homography: Matrix, view: Grey) -> Grey:
-        size = view.shape[1], view.shape[0]
-        return cv2.warpPerspective(self._asked, homography, size, borderMode=cv2.BORDER_REPLICATE)
+    def _warp(self, homography: Matrix, view: _Frame) -> Grey:
+        warped: Grey = cv2.warpPerspective(self._asked, homography, view.size, borderMode=cv2.BORDER_REPLICATE)
+        return warped
 
 
-def _working(pixels: NDArray[np.uint8]) -> Grey:
-    """Returns the grey picture that is registered: at most `_LONGER_SIDE` pixels long, a little smooth."""
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    height, width = grey.shape
-    scale = _LONGER_SIDE / max(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(grey, (3, 3), 0)
+def _size_within(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
+    scale = min(1.0, longer_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _corner_points(grey: Grey) -> Points:
@@ -214,8 +252,8 @@ def _positions(keypoints: tuple[cv2.KeyPoint, ...]) -> Points:
     return np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
 
 
-def _inside(points: Points, view: Grey, margin: int = _MARGIN) -> NDArray[np.bool_]:
-    height, width = view.shape
+def _inside(points: Points, size: tuple[int, int], margin: int = _MARGIN) -> NDArray[np.bool_]:
+    width, height = size
     inside: NDArray[np.bool_] = (
         (points[:, 0] >= margin) & (points[:, 0] < width - margin)
         & (points[:, 1] >= margin) & (points[:, 1] < height - margin)
@@ -232,7 +270,7 @@ def _flow(before: Grey, after: Grey, points: Points, levels: int) -> tuple[Point
         criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
     )  # fmt: skip
     moved = moved.reshape(-1, 2)
-    return moved, (found.ravel() > 0) & _inside(moved, after, 0)
+    return moved, (found.ravel() > 0) & _inside(moved, (after.shape[1], after.shape[0]), 0)
 
 
 def _like(warped: Grey, view: Grey, points: Points) -> Grey:
@@ -259,6 +297,14 @@ def _correlations(first: Grey, second: Grey, points: Points) -> NDArray[np.float
     norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)) + 25.0 * a.shape[1] / 10
     likeness: NDArray[np.float64] = (a * b).sum(axis=1) / norms
     return likeness
+
+
+def _same_tints(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Returns (N,): which colours are the same, but for one shift of them all, as a camera's white balance makes."""
+    difference = second - first
+    difference -= np.clip(np.median(difference, axis=0), -_WHITE_BALANCE, _WHITE_BALANCE)
+    same: NDArray[np.bool_] = np.linalg.norm(difference, axis=1) <= _SAME_TINT
+    return same
 
 
 def _ramp(value: float, low: float, high: float) -> float:
