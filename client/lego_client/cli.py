@@ -62,7 +62,7 @@ from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
-from lego_client.sources.factory import open_clip
+from lego_client.sources.factory import open_camera, open_clip
 from lego_client.sources.video import VideoFile
 from lego_client.tracing import traces_from_environment
 
@@ -223,7 +223,7 @@ def live(
         first_query=query,
     )  # fmt: skip
     check_requests([query] if query else [], previews)
-    frames = open_source(source)
+    frames = open_camera(source)
     connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
 
     def open_client() -> GuidanceClient:

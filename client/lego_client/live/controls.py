@@ -53,9 +53,9 @@ class Controls:
         self.keys = (
             Key(("enter", "/"), "Enter", "type a question; Enter again asks it", self._type),
             *((Key((" ",), "Space", "begin or end a spoken question", talk),) if talk is not None else ()),
-            Key(("r",), "R", "ask the last question again, about what you see now", self._repeat),
+            Key(("r",), "R", "ask again, about what you see now", self._repeat),
             Key(("escape",), "Esc", "give up the question under way", self._cancel),
-            Key(("m",), "M", f"show guidance another way: {', '.join(MODES)}", self._next_mode),
+            Key(("m",), "M", "another way to show guidance", self._next_mode),
             Key(("[",), "[", "move the slider left", lambda: self._slide(-_SLIDE)),
             Key(("]",), "]", "move the slider right", lambda: self._slide(_SLIDE)),
             Key(("left",), "←", "an older answer", lambda: state.browse(1)),

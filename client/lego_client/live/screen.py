@@ -19,7 +19,8 @@ from lego_client.overlay.modes import composition
 from lego_client.overlay.pixels import Picture, blank
 from lego_client.sources import FrameSource
 
-WIDEST = 1280  # pixels; a larger view is drawn smaller
+# Pixels of the longer side; another view is scaled, so that it is quick to draw, and words on it can be read.
+_LEAST_SIDE, _MOST_SIDE = 640, 1280
 _WITHOUT_CAMERA = (640, 480)
 
 
@@ -39,7 +40,7 @@ class Screen:
         self._composition: tuple[Exchange, str, Composition] | None = None
 
     def draw(self) -> Picture:
-        """Returns the screen: (H, W, 3) uint8 RGB, of the view's size or smaller."""
+        """Returns the screen: (H, W, 3) uint8 RGB, of the view's shape."""
         state = self._state
         view = self._view()
         shown = state.shown
@@ -63,11 +64,13 @@ class Screen:
             return blank(_WITHOUT_CAMERA)
         pixels = frames[-1].pixels
         height, width = pixels.shape[:2]
-        if max(height, width) <= WIDEST:
+        side = min(_MOST_SIDE, max(_LEAST_SIDE, height, width))
+        scale = side / max(height, width)
+        if scale == 1:
             return pixels
-        scale = WIDEST / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
 
     def _chosen(self, exchange: Exchange, asked: Picture) -> Composition:
         """Returns the composition of an answer; it is kept, because a ghost learns where the scene is."""

@@ -14,6 +14,7 @@ from lego_client.live.state import LiveState
 
 _NAME = "LEGO-AR"
 _FRAMES_PER_SECOND = 25.0
+_LOOK_SECONDS = 0.005
 # Of waitKeyEx, by Qt and GTK, Windows, and Cocoa.
 _KEYS = {
     13: "enter", 10: "enter", 65421: "enter", 27: "escape", 8: "backspace", 127: "backspace", 65288: "backspace",
@@ -42,17 +43,23 @@ class Window:
         try:
             while not self._state.leaving:
                 began = time.monotonic()
-                picture = await asyncio.to_thread(self._screen.draw)
+                drawing = asyncio.create_task(asyncio.to_thread(self._screen.draw))
+                # Of keys pressed between two looks the window remembers the last only: look often.
+                while not drawing.done() or time.monotonic() - began < 1 / _FRAMES_PER_SECOND:
+                    self._take_keys()
+                    await asyncio.sleep(_LOOK_SECONDS)
+                picture = drawing.result()
                 if size != (size := (picture.shape[1], picture.shape[0])):
                     cv2.resizeWindow(_NAME, *size)
                 cv2.imshow(_NAME, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-                while (code := cv2.waitKeyEx(1)) != -1:
-                    self._press(code)
-                if cv2.getWindowProperty(_NAME, cv2.WND_PROP_VISIBLE) < 1:  # closed by its corner
-                    self._state.leaving = True
-                await asyncio.sleep(max(0.001, 1 / _FRAMES_PER_SECOND - (time.monotonic() - began)))
         finally:
             cv2.destroyAllWindows()
+
+    def _take_keys(self) -> None:
+        while (code := cv2.waitKeyEx(1)) != -1:
+            self._press(code)
+        if cv2.getWindowProperty(_NAME, cv2.WND_PROP_VISIBLE) < 1:  # closed by its corner
+            self._state.leaving = True
 
     def _press(self, code: int) -> None:
         name = _KEYS.get(code) or _KEYS.get(code & ~_MODIFIERS)
