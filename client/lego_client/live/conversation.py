@@ -66,6 +66,7 @@ class Conversation:
         self._asking: asyncio.Task[None] | None = None
         self._ended: list[Listener] = []
         self.info = ServerInfo()
+        state.offline = f"connecting to {state.target}"
 
     def when_ended(self, listener: Listener) -> None:
         """Has a listener told of every question that has got its answer or failed."""
@@ -80,7 +81,6 @@ class Conversation:
         """
         first = True
         while True:
-            self._state.offline = f"connecting to {self._state.target}"
             try:
                 async with self._open_client() as client:
                     first = False
@@ -91,6 +91,7 @@ class Conversation:
                 self._state.offline = f"{error}; the next question tries again"
             self._wanted.clear()
             await self._wanted.wait()
+            self._state.offline = f"connecting to {self._state.target}"
 
     async def stream(self, frames_per_second: float) -> None:
         """Sends the newest view again and again, until cancelled: answers come a little sooner, and data is used."""
