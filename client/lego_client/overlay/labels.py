@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -26,6 +27,7 @@ _ROUND = 0.45  # of a badge's height
 class State(Enum):
     """What the assistant is doing."""
 
+    READY = "ready"
     LISTENING = "listening"
     THINKING = "thinking"
     ANSWER = "answer"
@@ -34,8 +36,8 @@ class State(Enum):
 
 
 _COLOURS = {
-    State.LISTENING: (120, 220, 150), State.THINKING: (250, 200, 90), State.ANSWER: (116, 190, 255),
-    State.OFFLINE: (255, 110, 100), State.LOST: (255, 160, 90),
+    State.READY: (200, 205, 212), State.LISTENING: (120, 220, 150), State.THINKING: (250, 200, 90),
+    State.ANSWER: (116, 190, 255), State.OFFLINE: (255, 110, 100), State.LOST: (255, 160, 90),
 }  # fmt: skip
 
 
@@ -96,6 +98,23 @@ def annotate(picture: Picture, description: str = "", status: Status | None = No
     return result
 
 
+def put_list(picture: Picture, rows: Sequence[tuple[str, str]]) -> Picture:
+    """Returns a copy of a picture with a list over its middle: a short name and what it means, row by row.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        rows: Names and meanings; as many as there is room for are shown.
+
+    Raises:
+        LegoError: It is no picture, or too small; or `LEGO_FONT` is no font.
+    """
+    result = checked(picture, "the picture").copy()
+    width, height = size_of(result)
+    patch = _list(tuple(rows), max(_LEAST_LETTERS, height // 30), width, height)
+    _put(result, patch, (width - patch.shape[1]) // 2, (height - patch.shape[0]) // 2)
+    return result
+
+
 def _put(picture: Picture, patch: NDArray[np.uint8], left: int, top: int) -> None:
     """Draws a patch onto a picture, as much of it as lies inside."""
     left, top = max(0, left), max(0, top)
@@ -129,6 +148,23 @@ def _within(lines: list[str], letters: Font, width: int, height: int) -> list[st
     while last and letters.getlength(f"{last}…") > width:
         last = last[:-1]
     return [*lines[: most - 1], f"{last.rstrip()}…"]
+
+
+@lru_cache(maxsize=8)
+def _list(rows: tuple[tuple[str, str], ...], size: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Returns (h, w, 4): two columns on a dark panel, no larger than the room there is."""
+    letters, _ = font_for("".join(name + meaning for name, meaning in rows), size)
+    step, margin = line_height(letters), size
+    left = round(max((letters.getlength(name) for name, _ in rows), default=0)) + margin
+    right = round(max((letters.getlength(meaning) for _, meaning in rows), default=0))
+    rows = rows[: max(1, (height - 2 * margin) // step)]
+    page = Image.new("RGBA", (min(width, left + right + 2 * margin), len(rows) * step + 2 * margin), _BAND)
+    draw = ImageDraw.Draw(page)
+    for index, (name, meaning) in enumerate(rows):
+        y = margin + index * step
+        draw.text((margin, y), name, font=letters, fill=(*_COLOURS[State.ANSWER], 255))
+        draw.text((margin + left, y), meaning, font=letters, fill=_WHITE)
+    return _multiplied(page)
 
 
 @lru_cache(maxsize=128)

@@ -46,6 +46,17 @@ def open_source(spec: str, at: float | None = None) -> FrameSource:
     raise _unsupported(path)
 
 
+def open_camera(spec: str) -> FrameSource:
+    """Returns the source, not yet started, that shows what the wearer sees from now on: a video file is played.
+
+    Raises:
+        LegoError: As `open_source`.
+    """
+    if not spec.lower().startswith(STREAM_SCHEMES) and Path(spec).suffix.lower() in VIDEO_SUFFIXES:
+        return open_clip(spec)
+    return open_source(spec)
+
+
 def open_clip(spec: str, speed: float = 1.0) -> VideoFile:
     """Returns a video file, not yet started, that plays `speed` seconds per second.
 

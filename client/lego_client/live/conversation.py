@@ -1,0 +1,180 @@
+"""Questions and answers of one wearer, over a server that may come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import numpy as np
+from lego_core.errors import LegoError
+from numpy.typing import NDArray
+
+from lego_client.errors import ServerError
+from lego_client.events import GuidanceOptions, ServerInfo
+from lego_client.live.exchange import Exchange
+from lego_client.live.state import LiveState
+from lego_client.session import GuidanceClient
+from lego_client.sharpness import sharpest
+from lego_client.sources import FrameSource
+
+_LOOK_SECONDS = 0.1  # between two looks at the connection
+_FRAME_SECONDS = 10.0  # for which a question waits for a camera that shows nothing
+
+Options = Callable[[GuidanceClient], GuidanceOptions]
+Listener = Callable[[Exchange], Awaitable[None]]
+
+
+class Conversation:
+    """Asks for the wearer, one question at a time: a new one takes the place of one that is not yet answered.
+
+    What the camera sees is sent when a question is asked, or begun to be asked, and at no other time, unless `stream`
+    says otherwise. A question asked while the server is away waits until it is back.
+
+    Args:
+        open_client: Makes a session that is not yet connected.
+        source: The started camera.
+        state: Told everything.
+        options: How to paint, once the server is known.
+        retries: How often to ask again when the server has no room.
+        ahead: Whether a view is sent when the wearer begins to ask, so that the server may look at it already.
+
+    Attributes:
+        info: What the server runs, as far as is known.
+    """
+
+    def __init__(
+        self,
+        open_client: Callable[[], GuidanceClient],
+        source: FrameSource,
+        state: LiveState,
+        options: Options,
+        *,
+        retries: int = 3,
+        ahead: bool = True,
+    ) -> None:
+        self._open_client = open_client
+        self._source = source
+        self._state = state
+        self._options = options
+        self._retries = retries
+        self._ahead = ahead
+        self._client: GuidanceClient | None = None
+        self._connected = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._asking: asyncio.Task[None] | None = None
+        self._ended: list[Listener] = []
+        self.info = ServerInfo()
+        state.offline = f"connecting to {state.target}"
+
+    def when_ended(self, listener: Listener) -> None:
+        """Has a listener told of every question that has got its answer or failed."""
+        self._ended.append(listener)
+
+    async def connect(self) -> None:
+        """Keeps a session open until cancelled. A server that refuses is tried again with the next question.
+
+        Raises:
+            LegoError: The server refused the first time, and trying again would not help.
+            ServerError: As above.
+        """
+        first = True
+        while True:
+            try:
+                async with self._open_client() as client:
+                    first = False
+                    await self._stay(client)
+            except (LegoError, ServerError) as error:
+                if first:
+                    raise
+                self._state.offline = f"{error}; the next question tries again"
+            self._wanted.clear()
+            await self._wanted.wait()
+            self._state.offline = f"connecting to {self._state.target}"
+
+    async def stream(self, frames_per_second: float) -> None:
+        """Sends the newest view again and again, until cancelled: answers come a little sooner, and data is used."""
+        while True:
+            self.look_ahead()
+            await asyncio.sleep(1 / frames_per_second)
+
+    def look_ahead(self) -> None:
+        """Sends the present view before the question about it: the wearer has begun to ask."""
+        if not self._ahead or self._client is None or not self._client.online:
+            return
+        with contextlib.suppress(LegoError, ServerError):  # told when the question itself is asked
+            frames = self._source.newest()
+            if frames:
+                self._client.offer_frame(frames[-1].pixels)
+
+    def ask(self, query: str) -> Exchange:
+        """Asks about what the wearer sees now; a question still unanswered is given up for this one."""
+        self.cancel("a newer question took its place")
+        exchange = Exchange(query, GuidanceOptions())
+        self._state.add(exchange)
+        self._wanted.set()
+        self._asking = asyncio.create_task(self._ask(exchange))
+        return exchange
+
+    def cancel(self, why: str = "cancelled") -> bool:
+        """Gives up the question under way; returns whether there was one."""
+        exchange = self._state.newest
+        if self._asking is None or self._asking.done() or exchange is None:
+            return False
+        exchange.fail(why)
+        self._asking.cancel()
+        return True
+
+    async def close(self) -> None:
+        """Gives up what is under way and waits until the server has been told."""
+        if self._asking is not None:
+            self._asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._asking
+
+    async def _stay(self, client: GuidanceClient) -> None:
+        """Stays with a session as long as it can be kept, and says when it is away.
+
+        Raises:
+            ServerError: It is lost for good.
+        """
+        self._client, self.info = client, client.info
+        self._connected.set()
+        try:
+            while True:
+                client.check()
+                self._state.offline = "" if client.online else f"{self._state.target} is away; trying again"
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            self._connected.clear()
+            self._client = None
+
+    async def _ask(self, exchange: Exchange) -> None:
+        try:
+            pixels = await self._view()
+            await self._connected.wait()
+            client = self._client
+            assert client is not None
+            exchange.options = self._options(client)
+            exchange.about(await client.send_frame(pixels))
+            asking = client.ask(exchange.query, exchange.frame, exchange.options, retries=self._retries)
+            async with aclosing(asking) as events:
+                async for event in events:
+                    exchange.take(event)
+        except (LegoError, ServerError) as error:
+            exchange.fail(error)
+            self._state.tell(exchange.failed)
+        if exchange.pending:  # the server ended it without a word
+            exchange.fail("the server gave no answer; ask again")
+        for listener in self._ended:
+            await listener(exchange)
+
+    async def _view(self) -> NDArray[np.uint8]:
+        """Returns the sharpest of the newest frames, taken when the wearer asked and not when the server is back.
+
+        Raises:
+            LegoError: The camera shows nothing.
+        """
+        frames = await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS)
+        return await asyncio.to_thread(lambda: sharpest(frames).pixels)

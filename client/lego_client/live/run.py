@@ -1,0 +1,90 @@
+"""A live session from its parts: runs until the wearer leaves, and ends tidily."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lego_core.errors import LegoError
+
+from lego_client.live.answers import AnswerFiles
+from lego_client.live.controls import Controls
+from lego_client.live.conversation import Conversation, Options
+from lego_client.live.displays import open_display
+from lego_client.live.screen import Screen
+from lego_client.live.state import LiveState
+from lego_client.overlay.modes import MODES
+from lego_client.session import GuidanceClient
+from lego_client.sources import FrameSource
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """What the wearer chose.
+
+    Attributes:
+        display: One of `displays.DISPLAYS`.
+        mode: One of `overlay.modes.MODES`.
+        out: A folder for every answer; None saves on demand only.
+        stream_fps: Views sent per second whether asked about or not; 0 sends none but those asked about.
+        ahead: Whether a view is sent when the wearer begins to ask.
+        retries: How often to ask again when the server has no room.
+        first_query: Asked at once; "" for none.
+    """
+
+    display: str
+    mode: str
+    out: Path | None = None
+    stream_fps: float = 0.0
+    ahead: bool = True
+    retries: int = 3
+    first_query: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise LegoError(f"the mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
+        if not 0 <= self.stream_fps <= 30:
+            raise LegoError(f"stream-fps is {self.stream_fps:g}; it must be from 0 to 30 views a second")
+
+
+async def run_live(
+    open_client: Callable[[], GuidanceClient],
+    source: FrameSource,
+    options: Options,
+    settings: LiveSettings,
+    target: str,
+) -> None:
+    """Runs a live session until the wearer leaves.
+
+    Raises:
+        LegoError: The display cannot be had, or the server refuses.
+        ServerError: There is no server for as long as is waited for one.
+    """
+    state = LiveState(target=target, mode=settings.mode)
+    with source:
+        conversation = Conversation(
+            open_client, source, state, options, retries=settings.retries, ahead=settings.ahead
+        )  # fmt: skip
+        files = AnswerFiles(conversation, state, source.name, settings.out)
+        controls = Controls(state, conversation, files.save_shown)
+        display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
+        if settings.first_query:
+            conversation.ask(settings.first_query)
+        work = [asyncio.create_task(display.run()), asyncio.create_task(conversation.connect())]
+        if settings.stream_fps:
+            work.append(asyncio.create_task(conversation.stream(settings.stream_fps)))
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await conversation.close()
+            await files.close()
+            for task in work:
+                task.cancel()
+            for task in work:
+                with contextlib.suppress(asyncio.CancelledError, Exception):  # the first failure has been raised
+                    await task
