@@ -15,7 +15,7 @@ from lego_server.gateway.config import WebSettings
 from lego_server.security.config import SecurityConfig
 from lego_server.settings import Section, setting
 
-DEVICES = ("cpu", "cuda", "tensorrt", "tensorrt-plans", "openvino")
+DEVICES = ("cpu", "cuda", "tensorrt", "tensorrt-plans", "openvino", "openvino-bf16")
 _SPARE_BYTES = 2**20  # of a message, beside the frame in it
 
 

@@ -1,10 +1,12 @@
-"""The onnxruntime engine on real, hand-written graphs."""
+"""The engines on a CPU, with onnxruntime and with OpenVINO, on real, hand-written graphs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +35,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def engine(directory: Path) -> Engine:
-    return load_engine(directory, "cpu", threads=1)
+@pytest.fixture(scope="module", params=["cpu", "openvino"])
+def engine(directory: Path, request: pytest.FixtureRequest) -> Engine:
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return load_engine(directory, request.param, threads=1)
 
 
 def random(*shape: int) -> np.ndarray:
@@ -162,7 +166,7 @@ async def test_the_whole_server_answers_with_it(engine: Engine) -> None:
         given = await server.stub.Generate(request)
         info = await server.stub.GetServerInfo(pb.GetServerInfoRequest())
 
-    assert info.engine == "onnx-cpu"
+    assert info.engine == engine.name
     assert first.steps == 3 and first.width == 114
     assert len(first.description.split()) == 10
     assert given.description == first.description
@@ -227,10 +231,46 @@ def test_a_missing_or_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_missing_provider_is_an_error_never_a_silent_cpu(directory: Path) -> None:
     import onnxruntime
 
-    if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has OpenVINO")
-    with pytest.raises(LegoError, match=r"needs onnxruntime's OpenVINOExecutionProvider.*install onnxruntime-openvino"):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(LegoError, match=r"needs onnxruntime's CUDAExecutionProvider.*install onnxruntime-gpu"):
+        load_engine(directory, "cuda")
+
+
+def test_without_openvino_its_devices_are_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
+    with pytest.raises(LegoError, match=r"needs the package openvino: pip install lego-ar\[server-openvino\]"):
         load_engine(directory, "openvino")
+
+
+def test_bfloat16_is_used_where_the_processor_has_it_and_refused_elsewhere(
+    directory: Path, frame: FrameFeatures, engine: Engine
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(LegoError, match="multiplies bfloat16"):
+            load_engine(directory, "openvino-bf16")
+        return
+    narrow = load_engine(directory, "openvino-bf16", threads=1, lanes=2)
+    condition = engine.condition(frame, engine.texts.clip_ids("left hand"), random(3, 16))
+    latent = random(4, 8, 8)
+    exact = engine.denoise([latent], [500.0], [condition], ALL_BRANCHES)[0]
+    close = narrow.denoise([latent], [500.0], [condition], ALL_BRANCHES)[0]
+    np.testing.assert_allclose(close, exact, atol=0.05)
+    assert narrow.name == "openvino-bf16"
+
+
+def test_several_threads_may_call_one_engine(engine: Engine, frame: FrameFeatures) -> None:
+    conditions = [engine.condition(frame, engine.texts.clip_ids("left hand"), random(3, 16)) for _ in range(8)]
+    latents = [random(4, 8, 8) for _ in conditions]
+
+    def paint(number: int) -> np.ndarray:
+        return engine.denoise([latents[number]], [500.0], [conditions[number]], ALL_BRANCHES)[0]
+
+    alone = [paint(number) for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            np.testing.assert_allclose(list(pool.map(paint, range(8))), alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(("device", "threads", "told"), [("tpu", 0, "device is 'tpu'"), ("cpu", -1, "threads is -1")])

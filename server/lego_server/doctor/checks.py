@@ -22,7 +22,7 @@ from lego_server.doctor.machine import available_memory, open_files_limit
 from lego_server.models import named_directories
 
 _PACKAGES = (
-    "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt", "grpcio", "protobuf", "numpy", "websockets",
+    "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "grpcio", "protobuf", "numpy", "websockets",
 )  # fmt: skip
 _SPARE_FILES = 64  # libraries, weights, logs
 # Beside the weights: the interpreter, the runtime and one query. lego-nano's server takes 300 MB with 23 MB of weights.
@@ -84,7 +84,7 @@ def check_memory(config: ServerConfig) -> Iterator[Finding]:
     available = available_memory()
     if available is None:
         return
-    on_cpu = config.engine.device in ("cpu", "openvino")
+    on_cpu = config.engine.device in ("cpu", "openvino", "openvino-bf16")
     try:
         manifests = {path: Manifest.load(path) for path in named_directories(config.engine).values()}
         widened = sum(

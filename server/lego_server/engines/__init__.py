@@ -18,17 +18,18 @@ def load_engine(directory: Path, device: str = "cpu", threads: int = 0, max_batc
         device: One of `lego_server.engines.devices.DEVICES`.
         threads: CPU threads within one graph; 0 lets the runtime choose.
         max_batch: Most requests that will be given to one call; TensorRT wants to know before.
-        lanes: Calls that will be made at the same time, between which the threads are divided; CPU only.
+        lanes: Calls that will be made at the same time, between which the threads are divided; CPUs only.
 
     Raises:
         LegoError: The directory is incomplete, a graph of it is altered, its format is not this software's, or the
             device is not there.
     """
     # Imported here: onnxruntime takes a second to import, and `--help` need not wait for it.
+    from lego_server.engines.devices import CPU_DEVICES
     from lego_server.engines.graph_engine import GraphEngine
 
     if lanes > 1:
-        if device != "cpu":
+        if device not in CPU_DEVICES:
             raise LegoError(f"lanes is {lanes}; device {device} makes one call at a time: leave it at 1")
         threads = max(1, (threads or len(os.sched_getaffinity(0))) // lanes)
-    return GraphEngine.load(directory, device, threads, max_batch)
+    return GraphEngine.load(directory, device, threads, max_batch, lanes)

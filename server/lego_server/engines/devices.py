@@ -11,11 +11,13 @@ from lego_core.plans import Plans, Profile, find_plans
 
 from lego_server.engines.graph import Graph
 from lego_server.engines.onnx_graph import PROVIDERS, OnnxGraph, require_providers
+from lego_server.engines.openvino_graph import OPENVINO_DEVICES, OpenVINOGraph, require_openvino
 from lego_server.engines.profiles import Sizes, serving_profiles
 from lego_server.engines.provider_options import provider_options
 
 PLANS_DEVICE = "tensorrt-plans"
-DEVICES = (*PROVIDERS, PLANS_DEVICE)
+DEVICES = (*PROVIDERS, PLANS_DEVICE, *OPENVINO_DEVICES)
+CPU_DEVICES = ("cpu", *OPENVINO_DEVICES)
 
 OpenGraph = Callable[[str], Graph]
 
@@ -28,6 +30,9 @@ def require_device(device: str) -> None:
     """
     if device not in DEVICES:
         raise LegoError(f"device is {device!r}; choose one of {', '.join(DEVICES)}")
+    if device in OPENVINO_DEVICES:
+        require_openvino(device)
+        return
     if device != PLANS_DEVICE:
         require_providers(device)
         return
@@ -40,7 +45,9 @@ def require_device(device: str) -> None:
     read_machine(version)
 
 
-def open_graphs(directory: Path, manifest: Manifest, device: str, threads: int, max_batch: int) -> OpenGraph:
+def open_graphs(
+    directory: Path, manifest: Manifest, device: str, threads: int, max_batch: int, lanes: int = 1
+) -> OpenGraph:
     """Returns what opens the graphs of an engine directory by name; it raises `LegoError` for one that is refused.
 
     Args:
@@ -49,12 +56,15 @@ def open_graphs(directory: Path, manifest: Manifest, device: str, threads: int, 
         device: One of `DEVICES`, there according to `require_device`.
         threads: CPU threads within one graph; 0 lets the runtime choose.
         max_batch: Most queries in one engine call.
+        lanes: Calls at the same time.
 
     Raises:
         LegoError: There are no plans for this machine, or only for smaller batches.
     """
     if device == PLANS_DEVICE:
         return _open_plans(directory, manifest, max_batch)
+    if device in OPENVINO_DEVICES:
+        return lambda name: OpenVINOGraph(name, directory / manifest.graphs[name].file, device, threads, lanes)
     providers = require_providers(device)
 
     def open_graph(name: str) -> Graph:

@@ -1,4 +1,4 @@
-"""The engine that runs an engine directory's graphs, with onnxruntime or as TensorRT plans."""
+"""The engine that runs an engine directory's graphs: with onnxruntime, with OpenVINO, or as TensorRT plans."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from lego_core.manifest import Manifest
 from numpy.typing import NDArray
 
 from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
-from lego_server.engines.devices import PLANS_DEVICE, open_graphs, require_device
+from lego_server.engines.devices import CPU_DEVICES, open_graphs, require_device
 from lego_server.engines.graph import Graph, KeptTensor
 from lego_server.engines.interface import check_tensors, expected_interface
+from lego_server.engines.onnx_graph import PROVIDERS
 from lego_server.texts import PromptTokens, Texts
 
 
@@ -61,7 +62,7 @@ class GraphEngine:
 
     def __init__(self, manifest: Manifest, texts: Texts, graphs: dict[str, Graph], device: str) -> None:
         """Puts checked parts together; use `load`."""
-        self.name = device if device == PLANS_DEVICE else f"onnx-{device}"
+        self.name = f"onnx-{device}" if device in PROVIDERS else device
         self.manifest = manifest
         self.texts = texts
         self._text_encoder, self._frame_encoder = graphs["text_encoder"], graphs["frame_encoder"]
@@ -77,7 +78,7 @@ class GraphEngine:
         self._kept = threading.local()  # the rows of each thread's last U-Net call
 
     @classmethod
-    def load(cls, directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1) -> Self:
+    def load(cls, directory: Path, device: str = "cpu", threads: int = 0, max_batch: int = 1, lanes: int = 1) -> Self:
         """Loads an engine directory.
 
         Raises:
@@ -91,7 +92,7 @@ class GraphEngine:
         check_precision(directory, manifest, device)
         manifest.check_content(directory)
         texts = Texts.load(directory, manifest)
-        open_graph = open_graphs(directory, manifest, device, threads, max_batch)
+        open_graph = open_graphs(directory, manifest, device, threads, max_batch, lanes)
         graphs: dict[str, Graph] = {}
         for name in manifest.graph_names:
             spec = manifest.graphs[name]
@@ -265,8 +266,8 @@ def check_precision(directory: Path, manifest: Manifest, device: str) -> None:
     half = next(
         (name for name in manifest.graph_names if manifest.precision_of(name).compute in ("fp16", "bf16")), None
     )
-    if half is not None and device == "cpu":
-        # onnxruntime has no bfloat16 on the CPU, and crashes on some float16 graphs.
+    if half is not None and device in CPU_DEVICES:
+        # onnxruntime has no bfloat16 on the CPU, and crashes on some float16 graphs; OpenVINO narrows float32 itself.
         raise LegoError(
             f"{directory} computes in {manifest.precision_of(half).compute} ({half}), which is for GPUs: choose "
             "another --device, or build engines with --precision fp32 or int8"
