@@ -34,7 +34,7 @@ class FeatureCache:
             folder.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(self._path, timeout=600)
             with self._base:
-                self._base.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+                self._base.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB)")
         except sqlite3.Error as error:
             raise self._damaged(error) from error
 

@@ -15,7 +15,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 
 class _Ignored:
-    """Stands for every object in a file that is no tensor and no plain value: takes what it is given and keeps nothing."""
+    """Stands for every object in a file that is no tensor and no plain value; keeps nothing of what it is given."""
 
     def __new__(cls, *arguments: Any) -> _Ignored:
         return super().__new__(cls)

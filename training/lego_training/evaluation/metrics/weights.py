@@ -50,7 +50,8 @@ WEIGHTS: Mapping[str, WeightSet] = {
     "egovlp-epickitchen": WeightSet(("epic_mir_plus.pth",), hint=f"epic_mir_plus.pth {_LEGO_BUNDLE}"),
     "distilbert": WeightSet(("distilbert-base-uncased",), hub="distilbert/distilbert-base-uncased"),
     "blip-base": WeightSet(
-        ("model_base_caption_capfilt_large.pth", "blip-image-captioning-base"), hub="Salesforce/blip-image-captioning-base"
+        ("model_base_caption_capfilt_large.pth", "blip-image-captioning-base"),
+        hub="Salesforce/blip-image-captioning-base",
     ),
     "blip-large": WeightSet(
         ("model_large_caption.pth", "blip-image-captioning-large"), hub="Salesforce/blip-image-captioning-large"
