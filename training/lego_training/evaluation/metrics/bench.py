@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import batched
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lego_training.evaluation.metrics.cache import FeatureCache
-from lego_training.evaluation.metrics.samples import Sample, read_picture
+from lego_training.evaluation.metrics.samples import Sample, in_batches, read_picture
 from lego_training.evaluation.metrics.weights import WeightPlaces
 
 # What a network is shown together: a picture's file, several such as input and output, or a text.
@@ -93,7 +92,7 @@ class Bench:
 
         with ThreadPoolExecutor(4) as pool:
             ahead: list[list[tuple[bytes, Future[tuple[Any, ...]]]]] = []
-            for some in batched(items, self.batch_size):
+            for some in in_batches(items, self.batch_size):
                 ahead.append([(key, pool.submit(read, item)) for key, item in some])
                 if len(ahead) > 1:
                     yield [(key, pictures.result()) for key, pictures in ahead.pop(0)]

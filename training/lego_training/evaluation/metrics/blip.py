@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lego_core.errors import LegoError
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as transforms
@@ -21,7 +21,7 @@ from lego_training.evaluation.metrics.bench import Bench, progress
 from lego_training.evaluation.metrics.clip import ClipNetwork, load_folder
 from lego_training.evaluation.metrics.egovlp import EgoVlpNetwork
 from lego_training.evaluation.metrics.metric import Mode, cosine, mean_score
-from lego_training.evaluation.metrics.samples import Fault, Sample
+from lego_training.evaluation.metrics.samples import Fault, Sample, in_batches
 from lego_training.evaluation.metrics.scores import Score
 from lego_training.evaluation.metrics.tensors import load_into, read_tensors
 
@@ -42,8 +42,8 @@ class BlipCaption:
     unit, scale = "x100", 100.0
     better: Literal["higher", "lower"] = "higher"
     notes: dict[Mode, str] = {  # noqa: RUF012  # written nowhere
-        "published": "captions by a network in training mode, so that dropout makes them vary; compared by EgoVLP's text "
-        "encoder. The paper names CLIP's. The random numbers are seeded for each batch of 30 and not the original's",
+        "published": "captions by a network in training mode, where dropout makes them vary, compared by EgoVLP's text "
+        "encoder; dropout is seeded for each batch of 30, as the original's own random numbers cannot be had again",
         "corrected": "captions by a network in evaluation mode, compared by CLIP's text encoder, as the paper says",
     }
 
@@ -70,7 +70,7 @@ def write_captions(paths: Sequence[Path], size: Literal["base", "large"], mode: 
     path = bench.weights.find(f"blip-{size}")
     tokenizer_folder = path if path.is_dir() else bench.weights.find("bert")
     kind = f"blip-{size} {mode} {bench.weights.digest(path)} {bench.weights.digest(tokenizer_folder)}"
-    batches = [list(some) for some in batched(paths, _BATCH if mode == "published" else bench.batch_size)]
+    batches = [list(some) for some in in_batches(paths, _BATCH if mode == "published" else bench.batch_size)]
     keys = []
     for number, batch in enumerate(batches):
         # With dropout, a caption is one of its batch's as a whole.
@@ -142,7 +142,10 @@ class Captioner:
             torch.manual_seed(dropout_seed)
             with _training_mode(model, self.drop_path):
                 tokens = model.generate(pixels.to(device), prompt, **options)
-        captions = [text[len(_PROMPT) :] for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        # Behind the token that begins every caption, which not every tokenizer knows.
+        captions = [
+            text[len(_PROMPT) :] for text in self.tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
+        ]
         return captions if dropout_seed is not None else [caption.strip() for caption in captions]
 
 
@@ -213,8 +216,6 @@ def load_salesforce(path: Path) -> BlipForConditionalGeneration:
         )
     }
     if not all(shape.values()):
-        from lego_core.errors import LegoError
-
         raise LegoError(f"{path} is no captioning model of BLIP; fetch it again")
     side = int((shape["places"][1] - 1) ** 0.5)
     vision = BlipVisionConfig(

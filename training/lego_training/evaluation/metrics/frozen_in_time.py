@@ -32,7 +32,7 @@ class DividedAttention(nn.Module):
 
     def forward(self, tokens: Tensor, frames: int, across_time: bool) -> Tensor:
         """Returns what tokens (B, 1 + frames * patches, D) attend to, in the same shape."""
-        batch, length, width = tokens.shape
+        batch, length = tokens.shape[:2]
         query, key, value = self.qkv(tokens).view(batch, length, 3, -1, _HEAD_WIDTH).permute(2, 0, 3, 1, 4)
         of_class = scaled_dot_product_attention(query[:, :, :1], key, value)
 
@@ -84,6 +84,7 @@ class SpaceTimeTransformer(nn.Module):
 
     def __init__(self, frames: int, patches: int, patch_size: int, width: int, depth: int) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch_size, patch_size)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, width))
@@ -154,12 +155,7 @@ class FrozenInTime(nn.Module):
     def picture_size(self) -> int:
         """Pixels of a frame's side."""
         patches = self.video_model.pos_embed.shape[1] - 1
-        return int(patches**0.5) * int(self.video_model.patch_embed["proj"].stride[0])
-
-    @property
-    def frames(self) -> int:
-        """Most frames of a video."""
-        return int(self.video_model.temporal_embed.shape[1])
+        return int(patches**0.5) * self.video_model.patch_size
 
     def videos(self, video: Tensor) -> Tensor:
         """Returns the embeddings (B, size) of videos (B, F, 3, S, S), normalised pixels."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from lego_training.dataset import Record, read_frame, split_folder
 # A picture is taken to be of its target's frame if their aspect ratios differ by no more: the original's own rounding
 # makes 455 of 456 columns.
 _ASPECT_TOLERANCE = 0.02
+
+
+Element = TypeVar("Element")
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,14 @@ def _find_picture(path: Path) -> Path | None:
     return next((each for each in candidates if each.is_file()), None)
 
 
-def check_samples(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Fault | None, bool]]:
+def check_samples(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Fault | None, bool]]:
     """Decodes every sample's three pictures once.
 
     Yields:
         The sample; what keeps it from being judged, if anything; and whether the picture's size is not its target's.
     """
     with ThreadPoolExecutor(8) as pool:
-        for some in batched(samples, 64):
+        for some in in_batches(samples, 64):
             yield from pool.map(_check, some)
 
 
@@ -127,6 +130,11 @@ def _check(sample: Sample) -> tuple[Sample, Fault | None, bool]:
         reason = f"it is {width}x{height} and its target {true_width}x{true_height}: the shapes disagree"
         return sample, Fault(str(sample.generated), reason), False
     return sample, None, sizes[0] != sizes[1]
+
+
+def in_batches(elements: Sequence[Element], size: int) -> Iterator[Sequence[Element]]:
+    """Yields elements in order, `size` at a time; fewer at the end."""
+    return (elements[first : first + size] for first in range(0, len(elements), size))
 
 
 def read_picture(path: Path) -> Tensor:

@@ -48,6 +48,8 @@ class MeanScore:
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The 2.5th and 97.5th percentile of the means of pictures drawn with replacement."""
+        if not np.isfinite(self.values).all():
+            return self.value(), self.value()
         rng = np.random.default_rng(seed)
         means = [self.value(rng.integers(self.count, size=self.count)) for _ in range(resamples)]
         low, high = np.percentile(means, [2.5, 97.5])
