@@ -74,7 +74,7 @@ def write_captions(paths: Sequence[Path], size: Literal["base", "large"], mode: 
     keys = []
     for number, batch in enumerate(batches):
         # With dropout, a caption is one of its batch's as a whole.
-        company = (str(number), *batch) if mode == "published" else ()
+        company: tuple[Path | str, ...] = (str(number), *batch) if mode == "published" else ()
         keys.append([bench.cache.key(kind, path, *company) for path in batch])
     found = bench.cache.texts([key for batch in keys for key in batch])
     missing = [number for number, batch in enumerate(keys) if any(key not in found for key in batch)]

@@ -83,7 +83,7 @@ class Fid:
             bench.features(kind, [(path,) for path in paths], load)
             for paths in ([each.target for each in samples], [each.generated for each in samples])
         )
-        fine = np.isfinite(np.hstack([true, generated])).all(axis=1)
+        fine: NDArray[np.bool_] = np.isfinite(np.hstack([true, generated])).all(axis=1)
         faults = [
             Fault(str(each.generated), "its Inception features are no numbers")
             for each, ok in zip(samples, fine, strict=True)

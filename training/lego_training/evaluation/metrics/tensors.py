@@ -47,7 +47,9 @@ def read_tensors(path: Path, ignore_objects: bool = False) -> dict[str, Tensor]:
         names = get_unsafe_globals_in_checkpoint(str(path)) if ignore_objects else []
         with safe_globals([(_Ignored, name) for name in names]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own message would have the file executed
+        raise LegoError(f"{path} cannot be read as weights (it holds more than tensors); fetch it again") from error
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
         raise LegoError(f"{path} cannot be read as weights ({str(error).splitlines()[0]}); fetch it again") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
