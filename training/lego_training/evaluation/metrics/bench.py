@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from lego_core.errors import LegoError
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from lego_training.evaluation.metrics.cache import FeatureCache
 from lego_training.evaluation.metrics.samples import Sample, in_batches, read_picture
 from lego_training.evaluation.metrics.weights import WeightPlaces
 
+Network = TypeVar("Network", bound=nn.Module)
 # What a network is shown together: a picture's file, several such as input and output, or a text.
 Item = tuple[Path | str, ...]
 # Of each item, its pictures (3, H, W) in [0, 1] and on the device, a row of features: (B, D).
@@ -46,6 +47,17 @@ class Bench:
     batch_size: int = 16
     text: Literal["description", "action"] = "description"
     dataset: str = "ego4d"
+    _networks: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def network(self, name: str, load: Callable[[], Network]) -> Network:
+        """Returns a network on the device, loaded if it is none of the two used last: modes and metrics share some."""
+        found = self._networks.pop(name, None)
+        if found is None:
+            while len(self._networks) > 1:
+                self._networks.pop(next(iter(self._networks)))
+            found = load().to(self.device)
+        self._networks[name] = found
+        return cast(Network, found)
 
     def words(self, sample: Sample) -> str:
         """Returns the words of a sample that its picture is compared with.

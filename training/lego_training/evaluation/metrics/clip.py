@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,9 +84,9 @@ class ClipNetwork:
         """Returns the text embeddings, (n, D), not normalised; texts longer than CLIP reads are cut."""
         return self._bench.features(f"clip text {self._digest}", [(text,) for text in texts], self._text_tower)
 
-    @cached_property
+    @property
     def _model(self) -> CLIPModel:
-        return load_folder(CLIPModel, self._path).to(self._bench.device)
+        return self._bench.network(str(self._path), lambda: load_folder(CLIPModel, self._path))
 
     def _image_tower(self, mode: Mode) -> Callable[[], Compute]:
         def load() -> Compute:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -98,7 +97,8 @@ class EgoVlpNetwork:
         """Returns the embeddings of videos in which each picture of an item stands for an equal share, (n, D)."""
 
         def load() -> Compute:
-            model, size = self._model, self._model.picture_size
+            model = self._model
+            size = model.picture_size
             mean, std = (torch.tensor(each, device=self._bench.device)[:, None, None] for each in (_MEAN, _STD))
 
             def prepare(picture: Tensor) -> Tensor:
@@ -133,19 +133,20 @@ class EgoVlpNetwork:
 
         def load() -> Compute:
             tokenizer = load_folder(AutoTokenizer, folder)
-            longest = self._model.text_model.config.max_position_embeddings
+            model, device = self._model, self._bench.device
+            longest = model.text_model.config.max_position_embeddings
 
             def compute(rows: list[tuple[str, ...]]) -> Tensor:
                 only = [text for (text,) in rows]
                 tokens = tokenizer(only, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-                device = self._bench.device
-                return self._model.texts(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+                return model.texts(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
 
             return compute
 
         kind = f"egovlp-text {self._digest} {self._bench.weights.digest(folder)}"
         return self._bench.features(kind, [(text,) for text in texts], load)
 
-    @cached_property
+    @property
     def _model(self) -> FrozenInTime:
-        return FrozenInTime.load(self._path, self._frames).to(self._bench.device)
+        name = f"{self._path} {self._frames}"
+        return self._bench.network(name, lambda: FrozenInTime.load(self._path, self._frames))

@@ -77,13 +77,13 @@ class Fid:
         kind = f"fid {mode} {bench.weights.digest(path)}"
 
         def load() -> partial[Tensor]:
-            return partial(_activations, load_inception(path).to(bench.device), mode)
+            return partial(_activations, bench.network(str(path), lambda: load_inception(path)), mode)
 
         true, generated = (
-            bench.features(kind, [(path,) for path in paths], load)
-            for paths in ([each.target for each in samples], [each.generated for each in samples])
+            bench.features(kind, [(picture,) for picture in pictures], load)
+            for pictures in ([each.target for each in samples], [each.generated for each in samples])
         )
-        fine: NDArray[np.bool_] = np.isfinite(np.hstack([true, generated])).all(axis=1)
+        fine = np.asarray(np.isfinite(np.hstack([true, generated])).all(axis=1))
         faults = [
             Fault(str(each.generated), "its Inception features are no numbers")
             for each, ok in zip(samples, fine, strict=True)

@@ -83,15 +83,15 @@ class Lpips:
         path = bench.weights.find(self._network)
         items = [(each.target, each.generated) for each in samples]
         kind = f"{self.name} {mode} {bench.weights.digest(path)}"
-        values = bench.features(kind, items, lambda: self._load(path, mode, bench.device))
+        values = bench.features(kind, items, lambda: self._load(path, mode, bench))
         return mean_score(samples, values[:, 0])
 
-    def _load(self, path: Path, mode: Mode, device: torch.device) -> Compute:
-        network = load_lpips(self._network, path).to(device)
+    def _load(self, path: Path, mode: Mode, bench: Bench) -> Compute:
+        network = bench.network(str(path), lambda: load_lpips(self._network, path))
 
         def compute(pictures: list[tuple[Tensor, ...]]) -> Tensor:
             pairs = [(target, _at_target_size(generated, target, mode)) for target, generated in pictures]
-            distances = torch.empty(len(pairs), 1, device=device)
+            distances = torch.empty(len(pairs), 1, device=bench.device)
             for rows in _of_one_size([target for target, _ in pairs]):
                 target, generated = (torch.stack([pairs[row][side] for row in rows]) for side in (0, 1))
                 distances[rows, 0] = network(target, generated, normalize=mode == "corrected").flatten()

@@ -109,11 +109,7 @@ class WeightPlaces:
     def digest(self, path: Path) -> str:
         """Returns a short checksum of weights: what features were made with."""
         if path not in self._digests:
-            files = [path] if path.is_file() else sorted(
-                each for each in path.rglob("*") if each.suffix in (*_WEIGHT_FILES, ".json", ".txt")
-            )  # fmt: skip
-            named = (f"{each.name} {file_sha256(each)}" for each in files)
-            self._digests[path] = hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
+            self._digests[path] = weights_digest(path)
         return self._digests[path]
 
     def _of_hub(self, name: str, repository: str) -> Path:
@@ -154,6 +150,14 @@ class WeightPlaces:
         return Absent(
             f"the weights {name} are absent: put {files} of {source} into the folder of --weights, or give --download"
         )
+
+
+def weights_digest(path: Path) -> str:
+    """Returns a short checksum of a file, or of a folder's weights and configurations."""
+    kinds = (*_WEIGHT_FILES, ".json", ".txt")
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in kinds)
+    named = (f"{each.name} {file_sha256(each)}" for each in files)
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
 def parse_named(pairs: Iterable[str]) -> dict[str, str]:
