@@ -414,6 +414,36 @@ def ablate_command(
     typer.echo(f"figures, table and plot: {out / 'ablation.json'}, .md, .png")
 
 
+@app.command("baselines")
+@_stoppable()
+def baselines_command(
+    config: ConfigFile,
+    data: Data,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint with the tuned VLLM, read.")],
+    out: Annotated[Path, typer.Option(help="Folder for the models; those that are done there are kept.")],
+    untuned: Annotated[
+        Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, for lego_untuned.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Such as instruct_pix2pix or text_to_image; may be repeated. Default: all.")
+    ] = None,
+    features: Features = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train what LEGO is compared with: InstructPix2Pix, the other rows of table 3, SDEdit's and ProxEdit's model."""
+    from lego_training.baselines import BASELINES, train_baselines
+    from lego_training.config import load_config
+
+    quieten()
+    run_config = load_config(config, overrides or ())
+    records = _labelled_records(data, run_config)[: run_config.diffusion.pairs or None]
+    store = None
+    if features is not None:
+        records, store = _with_features(features, records, run_config.dataset)
+    done = train_baselines(checkpoint, untuned, records, run_config, out, only or tuple(BASELINES), store)
+    typer.echo(f"in {out}: {', '.join(done)}")
+
+
 @evaluate.command("toy")
 @_stoppable()
 def evaluate_toy(

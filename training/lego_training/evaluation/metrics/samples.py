@@ -81,7 +81,7 @@ def find_samples(
     for record in records:
         place = Path(*record.target_path.parts[-3:])
         target = truth / place if truth.is_dir() else record.target_path
-        picture = _find_picture(generated / place)
+        picture = find_picture(generated / place)
         missing = [
             Fault(str(path), reason)
             for path, reason in (
@@ -102,7 +102,8 @@ def find_samples(
     return samples, faults
 
 
-def _find_picture(path: Path) -> Path | None:
+def find_picture(path: Path) -> Path | None:
+    """Returns a picture's file, whichever of the endings that are read it has."""
     candidates = (path.with_suffix(suffix) for suffix in (path.suffix, ".jpg", ".jpeg", ".png", ".webp"))
     return next((each for each in candidates if each.is_file()), None)
 
