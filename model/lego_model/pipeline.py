@@ -119,7 +119,7 @@ class LegoPipeline:
         )  # fmt: skip
         image = image.convert("RGB")
         words = self.describe(image, query, description, fidelity)
-        with self._precision(fidelity):
+        with self.precision(fidelity):
             frames, context = self.encode_frames([image]), self.context([words])
         pixels = self.paint(
             frames, context, [seed], scheduler=scheduler, fidelity=fidelity, on_step=on_step, **asdict(options)
@@ -257,7 +257,7 @@ class LegoPipeline:
 
         noise = our_noise if fidelity == "default" else _original_noise(frame_latents, seeds)
         # Within it, a student's weights are put together once and not at every step.
-        with self._precision(fidelity), parametrize.cached():
+        with self.precision(fidelity), parametrize.cached():
             if scheduler is None:
                 latents = sample(options.sampler, self._denoiser(predict), sigmas, noise)
             else:
@@ -296,7 +296,7 @@ class LegoPipeline:
         """Asks every branch of dual guidance that counts in one call, and mixes the answers (lego-reference B)."""
         unet, batch = self.checkpoint.unet, len(contexts)
         weights = branch_weights(options.text_scale, options.image_scale)
-        with self._precision(fidelity):
+        with self.precision(fidelity):
             null = (self._empty_context() if fidelity == "original" else self.null).expand(batch, -1, -1)
         context = torch.cat([contexts if branch == "conditional" else null for branch in weights])
         nothing = torch.zeros_like(frame_latents)
@@ -342,7 +342,7 @@ class LegoPipeline:
 
         return denoise
 
-    def _precision(self, fidelity: Fidelity) -> AbstractContextManager[Any]:
+    def precision(self, fidelity: Fidelity) -> AbstractContextManager[Any]:
         """The original samples under half-precision autocast, which it has on a GPU only (lego-reference B)."""
         if fidelity == "original" and self.device.type == "cuda":
             return torch.autocast("cuda", torch.float16)

@@ -151,7 +151,7 @@ def test_on_a_gpu_an_answer_is_the_originals_under_half_precision_autocast(
 @on_a_gpu
 def test_on_a_gpu_latents_are_in_half_precision(tiny_directory: Path, frames: list[Image.Image]) -> None:
     pipe = LegoPipeline.from_pretrained(tiny_directory, device="cuda")
-    with pipe._precision("original"):
+    with pipe.precision("original"):
         latents = pipe.encode_frames(frames[:1])
 
     pixels = pipe.paint(latents, pipe.null, [0], steps=2, fidelity="original")

@@ -11,8 +11,9 @@ import pytest
 from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
+from lego_training.baselines import new_diffusion_model
 from lego_training.config import RunConfig, load_config
-from lego_training.evaluation.ablation import FIGURES, ROWS, ablate, new_diffusion_model, table
+from lego_training.evaluation.ablation import FIGURES, ROWS, ablate, table
 
 from tests.training.conftest import TINY, Workshop
 

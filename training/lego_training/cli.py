@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lego_training.curate.commands import curate
+from lego_training.evaluation.commands import evaluate_images
 from lego_training.prepare.commands import prepare
 from lego_training.toy_kitchen.commands import toy_kitchen
 
@@ -413,6 +414,36 @@ def ablate_command(
     typer.echo(f"figures, table and plot: {out / 'ablation.json'}, .md, .png")
 
 
+@app.command("baselines")
+@_stoppable()
+def baselines_command(
+    config: ConfigFile,
+    data: Data,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint with the tuned VLLM, read.")],
+    out: Annotated[Path, typer.Option(help="Folder for the models; those that are done there are kept.")],
+    untuned: Annotated[
+        Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, for lego_untuned.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Such as instruct_pix2pix or text_to_image; may be repeated. Default: all.")
+    ] = None,
+    features: Features = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train what LEGO is compared with: InstructPix2Pix, the other rows of table 3, SDEdit's and ProxEdit's model."""
+    from lego_training.baselines import BASELINES, train_baselines
+    from lego_training.config import load_config
+
+    quieten()
+    run_config = load_config(config, overrides or ())
+    records = _labelled_records(data, run_config)[: run_config.diffusion.pairs or None]
+    store = None
+    if features is not None:
+        records, store = _with_features(features, records, run_config.dataset)
+    done = train_baselines(checkpoint, untuned, records, run_config, out, only or tuple(BASELINES), store)
+    typer.echo(f"in {out}: {', '.join(done)}")
+
+
 @evaluate.command("toy")
 @_stoppable()
 def evaluate_toy(
@@ -499,6 +530,9 @@ def evaluate_student(
     figures = student.compare(checkpoint, scenes, teacher_steps or (100, 10, 4, 2))
     student.write(figures, json_file)
     Console().print(student.table(figures), f"figures in {json_file}, plot beside it")
+
+
+evaluate.command("images")(_stoppable()(evaluate_images))
 
 
 def _show(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lego_core.config import whole_number_in_range
 from lego_core.errors import LegoError
@@ -14,6 +14,7 @@ from lego_training.labels import LABEL_MODES, LabelMode
 from lego_training.loop import LoopConfig
 from lego_training.stages.diffusion import DiffusionConfig
 from lego_training.stages.distil import DistillationConfig
+from lego_training.stages.text_to_image import LabelConfig
 from lego_training.stages.vllm import TuningConfig
 from lego_training.yaml_file import build, read_settings
 
@@ -35,6 +36,10 @@ class RunConfig:
         vae: The autoencoder's stage; None for models that keep Stable Diffusion's.
         pretrain_vllm: Captioning; None for models that begin with a LLaVA.
         labels: How narrations become labels, one of `lego_training.labels.LABEL_MODES`.
+        tune_text_to_image: Training of the text-to-image model that baselines edit with; None makes none.
+        text_to_image: How it learns labels.
+        baselines: The baselines' networks begin "new", or as the "checkpoint" has them, which then is the one that
+            LEGO's own training began with.
     """
 
     dataset: str
@@ -49,6 +54,9 @@ class RunConfig:
     vae: LoopConfig | None = None
     pretrain_vllm: LoopConfig | None = None
     labels: LabelMode = "corrected"
+    tune_text_to_image: LoopConfig | None = None
+    text_to_image: LabelConfig = field(default_factory=LabelConfig)
+    baselines: Literal["new", "checkpoint"] = "new"
 
     def __post_init__(self) -> None:
         for name in ("dataset", "architecture"):
@@ -56,6 +64,8 @@ class RunConfig:
                 raise LegoError(f"{name} is {getattr(self, name)!r}; it must be text")
         if self.labels not in LABEL_MODES:
             raise LegoError(f"labels is {self.labels!r}; choose one of {', '.join(LABEL_MODES)}")
+        if self.baselines not in ("new", "checkpoint"):
+            raise LegoError(f"baselines is {self.baselines!r}; choose new or checkpoint")
         whole_number_in_range("seed", self.seed, 0, 2**31 - 1)
 
 
@@ -74,7 +84,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise LegoError(f"{path}: the key 'unet' is called 'tune_diffusion' now; rename it")
     kinds: dict[str, type[Any]] = {
         "tuning": TuningConfig, "diffusion": DiffusionConfig, "distillation": DistillationConfig,
+        "text_to_image": LabelConfig,
     }  # fmt: skip
-    kinds |= dict.fromkeys(("vae", "pretrain_vllm", "tune_vllm", "tune_diffusion", "distil"), LoopConfig)
+    kinds |= dict.fromkeys(
+        ("vae", "pretrain_vllm", "tune_vllm", "tune_diffusion", "distil", "tune_text_to_image"), LoopConfig
+    )
     parts = {key: build(kinds[key], value, key) if key in kinds else value for key, value in values.items()}
     return build(RunConfig, parts, str(path))

@@ -58,3 +58,23 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, values: Any) -> None:
     """Writes values as JSON, whole; a number that is none raises ValueError."""
     write_whole(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+
+
+def check_settings(path: Path, settings: dict[str, Any], what: str) -> None:
+    """Writes what a folder's contents are made with, or compares it with what they were made with.
+
+    Args:
+        path: The file in the folder.
+        settings: Plain JSON values.
+        what: The contents, for the error, such as "an ablation".
+
+    Raises:
+        LegoError: The folder's contents are of other settings; the message names the first.
+    """
+    wanted = json.loads(json.dumps(settings))
+    if path.is_file():
+        saved = read_json(path)
+        wrong = [key for key, value in wanted.items() if saved.get(key) != value]
+        if wrong:
+            raise LegoError(f"{path.parent} holds {what} with another {wrong[0]}; choose another folder")
+    write_json(path, wanted)

@@ -6,7 +6,6 @@ and text encoder, the same number of steps on the same pairs. A finished cell is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,18 +13,16 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from lego_core.config import Conditioning
 from lego_core.errors import LegoError
-from lego_model.checkpoint import LegoCheckpoint, fingerprint
-from lego_model.create import build_parts, read_shape
-from lego_model.skeleton import find_architecture
+from lego_model.checkpoint import fingerprint
 
+from lego_training.baselines import new_diffusion_model
 from lego_training.config import RunConfig
 from lego_training.dataset import Record
 from lego_training.evaluation import report
 from lego_training.evaluation.toy import evaluate_scenes
-from lego_training.files import read_json, write_json
+from lego_training.files import check_settings, read_json, write_json
 from lego_training.stages.diffusion import tune_diffusion
 from lego_training.stages.embed import embed
 
@@ -91,7 +88,7 @@ def ablate(
         "architecture": run_config.architecture, "loop": asdict(run_config.tune_diffusion),
         "diffusion": asdict(run_config.diffusion), "pairs": len(records), "scenes": scenes,
     }  # fmt: skip
-    _check_settings(output / "settings.json", settings)
+    check_settings(output / "settings.json", settings, "an ablation")
     cells: dict[str, list[dict[str, float]]] = {row.title: [] for row in ROWS}
     for seed in range(seeds):  # a whole table early, then more seeds
         for row in ROWS:
@@ -122,31 +119,6 @@ def _cell(
     figures = {name: float(judged[name]) for name in (*FIGURES, "description_slots")}
     write_json(result, figures)
     return figures
-
-
-def new_diffusion_model(base: Path, architecture: str, seed: int) -> LegoCheckpoint:
-    """Returns a checkpoint with the autoencoder and the VLLM of `base`, and all that diffusion tuning trains new."""
-    checkpoint = LegoCheckpoint.load(base)
-    shape = read_shape(find_architecture(Path(architecture)))
-    torch.manual_seed(seed)
-    parts = build_parts(shape, checkpoint.tokenizer.get_vocab_size())
-    config = replace(checkpoint.config, student=None, provenance={"base": checkpoint.config.name, "seed": seed})
-    new = replace(
-        checkpoint, config=config, unet=parts.unet, conditioner=parts.conditioner, text_encoder=parts.text_encoder,
-        student=None,
-    )  # fmt: skip
-    new.check()
-    return new
-
-
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        saved = read_json(path)
-        wrong = [key for key, value in json.loads(json.dumps(settings)).items() if saved.get(key) != value]
-        if wrong:
-            raise LegoError(f"{path.parent} holds an ablation with another {wrong[0]}; choose another folder")
-    write_json(path, settings)
 
 
 def _summaries(cells: dict[str, list[dict[str, float]]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from diffusers import EulerAncestralDiscreteScheduler
 from lego_core.config import Conditioning, LegoConfig, check_conditioning, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
@@ -126,16 +128,12 @@ def tune_diffusion(
         chance = batch.uniform().to(unet.device)
         context, source = drop_conditions(context, frame, null, chance, diffusion.condition_dropout)
 
-        noise = batch.normal(*target.shape[1:]).to(unet.device)
-        timesteps = batch.integers(scheduler.config.num_train_timesteps).to(unet.device)
-        alpha_bar = scheduler.alphas_cumprod.to(unet.device)[timesteps][:, None, None, None]
-        noisy = alpha_bar.sqrt() * target + (1 - alpha_bar).sqrt() * noise
-        if scheduler.config.prediction_type == "v_prediction":
-            wanted = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * target
-        else:
-            wanted = noise
-        inputs = torch.cat([noisy, source], dim=1).contiguous(memory_format=torch.channels_last)
-        error = (unet(inputs, timesteps, context).sample.float() - wanted).square()
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            inputs = torch.cat([noisy, source], dim=1).contiguous(memory_format=torch.channels_last)
+            prediction: Tensor = unet(inputs, timesteps, context).sample
+            return prediction
+
+        error = diffusion_error(scheduler, target, batch, predict)
         weight = 1 + diffusion.change_weight * change(frame, mean, scale)
         return (weight * error).mean(dim=(1, 2, 3)).sum(), weight.mean(dim=(1, 2, 3)).sum()
 
@@ -152,6 +150,31 @@ def tune_diffusion(
 
     gallery = Gallery(checkpoint, data)
     train(NAME, modules, loss_of, config, run, save_result, name_of, gallery.paint)
+
+
+def diffusion_error(
+    scheduler: EulerAncestralDiscreteScheduler,
+    target: Tensor,
+    batch: Batch,
+    predict: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Returns the squared errors (B, 4, r, r) of a network's prediction at random noise levels (lego-reference A4).
+
+    Args:
+        scheduler: The diffusion process, and what is predicted.
+        target: Scaled latents, (B, 4, r, r).
+        batch: Gives noise and timesteps.
+        predict: The network, of noisy latents (B, 4, r, r) and timesteps (B,).
+    """
+    noise = batch.normal(*target.shape[1:]).to(target.device)
+    timesteps = batch.integers(scheduler.config.num_train_timesteps).to(target.device)
+    alpha_bar = scheduler.alphas_cumprod.to(target.device)[timesteps][:, None, None, None]
+    noisy = alpha_bar.sqrt() * target + (1 - alpha_bar).sqrt() * noise
+    if scheduler.config.prediction_type == "v_prediction":
+        wanted = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * target
+    else:
+        wanted = noise
+    return (predict(noisy, timesteps).float() - wanted).square()
 
 
 def condition(
