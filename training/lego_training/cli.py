@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lego_training.curate.commands import curate
+from lego_training.evaluation.commands import evaluate_images
 from lego_training.prepare.commands import prepare
 from lego_training.toy_kitchen.commands import toy_kitchen
 
@@ -499,6 +500,9 @@ def evaluate_student(
     figures = student.compare(checkpoint, scenes, teacher_steps or (100, 10, 4, 2))
     student.write(figures, json_file)
     Console().print(student.table(figures), f"figures in {json_file}, plot beside it")
+
+
+evaluate.command("images")(_stoppable()(evaluate_images))
 
 
 def _show(value: float | None) -> str:

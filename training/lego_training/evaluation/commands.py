@@ -1,0 +1,133 @@
+"""`lego-train evaluate images`: the paper's metrics of a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+from lego_core.errors import LegoError
+from lego_core.files import check_output
+from rich.console import Console
+
+Data = Annotated[Path, typer.Option(help="Dataset directory.")]
+Dataset = Annotated[str, typer.Option(help="Name of the dataset within its directory, such as ego4d.")]
+Split = Annotated[str, typer.Option(help="train or val; the paper's test set is val.")]
+Metrics = Annotated[
+    list[str] | None, typer.Option(help="Such as fid,psnr; may be repeated. Default: all that the comparison has.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Folder with the metrics' weights, searched at any depth (docs/evaluation.md).")
+]
+WeightsOf = Annotated[
+    list[str] | None,
+    typer.Option(help="name=path or name=repository for single weights, such as clip=openai/clip-vit-large-patch14."),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not on this machine.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of cached features; default: beside the output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Pictures that a network is shown at a time.")]
+Resamples = Annotated[int, typer.Option(min=0, max=100_000, help="Of the bootstrap; 0 computes no intervals.")]
+BootstrapSeed = Annotated[int, typer.Option(min=0, help="Of the bootstrap.")]
+Text = Annotated[str, typer.Option(help="Words that captions are compared with: description or action.")]
+
+
+def evaluate_images(
+    generated: Annotated[Path, typer.Option(help="Folder whose pictures lie at clip/action/frame below it.")],
+    data: Data,
+    dataset: Dataset,
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Where the figures go; single pictures' values go into a .csv beside it.")
+    ] = Path("metrics.json"),
+    split: Split = "val",
+    metrics: Metrics = None,
+    weights: Weights = None,
+    weights_of: WeightsOf = None,
+    download: Download = False,
+    cache: Cache = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+    text: Text = "description",
+    labels: Annotated[str, typer.Option(help="How narrations become labels: corrected or original.")] = "corrected",
+) -> None:
+    """Compute the paper's metrics of generated pictures, each as published and corrected."""
+    check_choices(split, text, labels)
+    check_output(json_file)
+    from lego_training.dataset import read_records
+    from lego_training.evaluation.metrics.measure import absences, choose_metrics, measure, per_picture_csv, table
+    from lego_training.evaluation.metrics.samples import find_samples
+    from lego_training.files import write_json, write_whole
+    from lego_training.labels import normalise_records
+
+    names = choose_metrics(metrics or ())
+    records = read_records(data, dataset, cast(Any, split))
+    records = normalise_records(records, dataset, cast(Any, labels))
+    samples, faults = find_samples(records, data, dataset, split, generated)
+    place = cache or json_file.parent / "features"
+    with open_bench(place, weights, weights_of, download, device, batch_size, text, dataset) as bench:
+        figures = measure(samples, faults, names, bench, resamples=resamples, seed=seed)
+    settings = {
+        "generated": str(generated), "dataset": dataset, "split": split, "text": text, "resamples": resamples,
+        "seed": seed,
+    }  # fmt: skip
+    write_json(json_file, {**settings, **figures.to_dict()})
+    write_whole(json_file.with_suffix(".csv"), per_picture_csv(figures, samples).encode())
+    console = Console()
+    console.print(table(figures))
+    for sentence in absences(figures):
+        console.print(f"absent: {sentence}", highlight=False, markup=False)
+    for fault in figures.faults[:10]:
+        console.print(f"skipped: {fault}", highlight=False, markup=False)
+    if len(figures.faults) > 10:
+        console.print(f"and {len(figures.faults) - 10} more, all of them in {json_file}")
+    if figures.resized:
+        console.print(f"{figures.resized} pictures were resized to their target's size")
+    console.print(f"figures in {json_file}, single pictures in {json_file.with_suffix('.csv')}")
+
+
+def check_choices(split: str, text: str, labels: str) -> None:
+    """Checks the options that are one of a few words.
+
+    Raises:
+        LegoError: One is none of them.
+    """
+    for name, value, known in (
+        ("split", split, ("train", "val")), ("text", text, ("description", "action")),
+        ("labels", labels, ("corrected", "original")),
+    ):  # fmt: skip
+        if value not in known:
+            raise LegoError(f"{name} is {value!r}; choose {' or '.join(known)}")
+
+
+def open_bench(
+    cache: Path,
+    weights: Path | None,
+    weights_of: list[str] | None,
+    download: bool,
+    device: str,
+    batch_size: int,
+    text: str,
+    dataset: str,
+) -> Any:
+    """Returns the bench that the options describe; entering it gives the bench, leaving it closes its cache."""
+    from contextlib import contextmanager
+
+    from lego_model.quiet import quieten
+
+    from lego_training.evaluation.metrics.bench import Bench, find_device
+    from lego_training.evaluation.metrics.cache import FeatureCache
+    from lego_training.evaluation.metrics.weights import WeightPlaces, parse_named
+
+    quieten()
+    places = WeightPlaces(weights, parse_named(weights_of or ()), download)
+    found = find_device(device)
+    words = cast(Literal["description", "action"], text)
+
+    @contextmanager
+    def opened() -> Any:
+        with FeatureCache(cache) as features:
+            yield Bench(features, places, found, batch_size, words, dataset)
+
+    return opened()

@@ -1,0 +1,141 @@
+"""Fréchet Inception distance (Heusel et al. 2017)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lego_core.errors import LegoError
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from lego_training.evaluation.metrics.bench import Bench, stack_resized
+from lego_training.evaluation.metrics.metric import Mode
+from lego_training.evaluation.metrics.samples import Fault, Sample
+from lego_training.evaluation.metrics.scores import Rows, Score
+from lego_training.evaluation.metrics.tensors import read_tensors
+
+_SIZE = 299
+_RESAMPLES = 50  # each costs a decomposition of 2048 x 2048
+
+
+@dataclass(frozen=True)
+class FidScore:
+    """The distance between the features of true and of generated pictures.
+
+    Attributes:
+        true: (n, D).
+        generated: (n, D), in the same order.
+        device: Where distances are computed.
+    """
+
+    true: NDArray[np.float32]
+    generated: NDArray[np.float32]
+    device: torch.device
+
+    @property
+    def count(self) -> int:
+        """Pictures it is of."""
+        return len(self.true)
+
+    def value(self, rows: Rows | None = None) -> float:
+        """The distance, of pairs of pictures or of those of the rows."""
+        chosen = (each if rows is None else each[rows] for each in (self.true, self.generated))
+        return frechet_distance(*(torch.from_numpy(each).to(self.device, torch.float64) for each in chosen))
+
+    def interval(self, resamples: int, seed: int) -> tuple[float, float]:
+        """The value and 1.96 bootstrap standard errors to either side, from at most 50 resamples.
+
+        Percentiles would lie too high: a resample holds fewer different pictures, and FID rises with their scarcity.
+        """
+        rng = np.random.default_rng(seed)
+        values = [self.value(rng.integers(self.count, size=self.count)) for _ in range(min(resamples, _RESAMPLES))]
+        value, error = self.value(), float(np.std(values, ddof=1))
+        return max(0.0, value - 1.96 * error), value + 1.96 * error
+
+
+class Fid:
+    """FID of generated and true pictures."""
+
+    name, title, unit, scale = "fid", "FID", "", 1.0
+    better: Literal["higher", "lower"] = "lower"
+    notes: dict[Mode, str] = {  # noqa: RUF012  # written nowhere
+        "published": "resized to 299x299 bilinearly without antialiasing (pytorch-fid)",
+        "corrected": "resized to 299x299 bicubically with antialiasing (Parmar et al. 2022)",
+    }
+
+    def score(self, samples: Sequence[Sample], mode: Mode, bench: Bench) -> tuple[Score, list[Fault]]:
+        """See `Metric`."""
+        path = bench.weights.find("inception")
+        kind = f"fid {mode} {bench.weights.digest(path)}"
+
+        def load() -> partial[Tensor]:
+            return partial(_activations, load_inception(path).to(bench.device), mode)
+
+        true, generated = (
+            bench.features(kind, [(path,) for path in paths], load)
+            for paths in ([each.target for each in samples], [each.generated for each in samples])
+        )
+        fine = np.isfinite(np.hstack([true, generated])).all(axis=1)
+        faults = [
+            Fault(str(each.generated), "its Inception features are no numbers")
+            for each, ok in zip(samples, fine, strict=True)
+            if not ok
+        ]
+        if fine.sum() < 2:
+            raise LegoError(f"FID needs 2 pictures at least; there are {int(fine.sum())}")
+        return FidScore(true[fine], generated[fine], bench.device), faults
+
+
+def _activations(inception: nn.Module, mode: Mode, pictures: list[tuple[Tensor, ...]]) -> Tensor:
+    """Inception's pooled features, (B, 2048)."""
+    only = [picture for (picture,) in pictures]
+    if mode == "published":
+        pixels = 2 * stack_resized(only, (_SIZE, _SIZE), "bilinear", antialias=False) - 1
+    else:
+        pixels = stack_resized(only, (_SIZE, _SIZE), "bicubic", antialias=True).clamp(0, 1)
+        pixels = (255 * pixels - 128) / 128  # as the network was trained
+    features: Tensor = inception(pixels)
+    return features
+
+
+def load_inception(path: Path) -> nn.Module:
+    """Returns Inception v3 as FID uses it, up to its pooled features: from (B, 3, 299, 299) to (B, 2048).
+
+    Raises:
+        LegoError: The file holds other weights.
+    """
+    # torch-fidelity unpickles the file that it is given; this one is made here, of tensors that were read safely.
+    safe = io.BytesIO()
+    torch.save(read_tensors(path), safe)
+    safe.seek(0)
+    try:
+        whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
+    except RuntimeError as error:
+        raise LegoError(f"{path} does not hold FID's Inception v3 ({str(error).splitlines()[0]})") from error
+    # Its own forward resizes in a third way; these are its layers in order, without the classifier.
+    return nn.Sequential(*list(whole.children())[:-1], nn.Flatten())
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Returns the Fréchet distance of the Gaussians with the means and covariances of two sets, (n, D) and (m, D).
+
+    The trace of the root of the covariances' product is the sum of the singular values of A Bᵀ, where A and B are the
+    centred sets: exact also where a covariance is singular, for which the original's matrix root needs a fallback.
+    """
+    means = first.mean(dim=0), second.mean(dim=0)
+    a, b = (
+        (each - mean) / (len(each) - 1) ** 0.5 for each, mean in zip((first, second), means, strict=True)
+    )  # fmt: skip
+    variances = a.square().sum() + b.square().sum()
+    # The triangular factor has the same products, in at most D rows.
+    a, b = (torch.linalg.qr(each, "r").R if len(each) > each.shape[1] else each for each in (a, b))
+    root = torch.linalg.svdvals(a @ b.T).sum()
+    return float((means[0] - means[1]).square().sum() + variances - 2 * root)
