@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -13,45 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from lego_core.errors import LegoError
-from lego_training import cli
 from lego_training.dataset import read_records
 from lego_training.study.build import PAGE_FILES
 from lego_training.study.design import Study, public, read_key
 from lego_training.study.report import find, krippendorff_alpha
 from lego_training.study.serve import open_server
 from lego_training.study.votes import Vote, Votes
-from lego_training.toy_kitchen.dataset import write_dataset
-from typer.testing import CliRunner
 
-METHODS = ("LEGO", "SDEdit", "ProxEdit")
-
-
-def run(*arguments: object) -> str:
-    """Runs a command of lego-train; errors are raised."""
-    result = CliRunner().invoke(cli.app, ["study", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of four pairs and a folder of pictures for each method."""
-    folder = tmp_path_factory.mktemp("made")
-    write_dataset(folder / "data", train=1, val=4)
-    for method in METHODS:
-        for record in read_records(folder / "data", "toykitchen", "val"):
-            place = folder / method / Path(*record.target_path.parts[-3:])
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(record.target_path, place)
-    return folder
-
-
-@pytest.fixture
-def images(made: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "best picture"
-    methods = [part for method in METHODS for part in ("--method", f"{method}={made / method}")]
-    run("images", folder, "--data", made / "data", "--dataset", "toykitchen", "--items", 3, "--raters", 2, *methods)
-    return folder
+from tests.training.study.running import METHODS, run
 
 
 @pytest.fixture

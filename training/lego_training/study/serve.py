@@ -56,6 +56,8 @@ def _handler(study: Study, votes: Votes, files: dict[str, Path]) -> type[BaseHTT
                     self._tell(HTTPStatus.BAD_REQUEST, {"error": "rater must be 3 to 40 letters, digits, - or _"})
                 else:
                     self._tell(HTTPStatus.OK, {"items": votes.left_for(rater, study.raters)})
+            elif url.path == "/favicon.ico":  # browsers ask for it; there is none
+                self._send(HTTPStatus.NO_CONTENT, b"", "image/jpeg")
             elif url.path in files:
                 path = files[url.path]
                 self._send(HTTPStatus.OK, path.read_bytes(), _TYPES.get(path.suffix, "application/octet-stream"))
