@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lego_training.curate.commands import curate
 from lego_training.evaluation.commands import evaluate_images
 from lego_training.prepare.commands import prepare
+from lego_training.study.commands import study
 from lego_training.toy_kitchen.commands import toy_kitchen
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train and evaluate LEGO.")
@@ -31,6 +32,7 @@ app.add_typer(toy_kitchen, name="toy-kitchen")
 app.add_typer(evaluate, name="evaluate")
 app.command("curate")(curate)
 app.add_typer(prepare, name="prepare")
+app.add_typer(study, name="study")
 
 STAGES = ("vae", "pretrain-vllm", "tune-vllm", "embed", "tune-diffusion", "distil")
 
