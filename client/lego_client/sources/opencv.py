@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+
+# Media Foundation takes half a minute to open many cameras if it may look for hardware decoders; read at import.
+if sys.platform == "win32":
+    os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from lego_client.sources.framing import rgb_from_bgr
 
 # OpenCV and FFmpeg print many lines on stderr about a camera that is not there; our one sentence says it better.
 # FFmpeg's level is read when the first file is opened, so it must be set before that. A user's own setting wins.
@@ -30,15 +37,17 @@ def opened(
 
 
 def read_rgb(capture: cv2.VideoCapture) -> NDArray[np.uint8] | None:
-    """Reads the next frame: (H, W, 3) uint8 RGB, or None at the end."""
-    ok, frame = capture.read()
-    if not ok:
-        return None
-    pixels: NDArray[np.uint8] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    return pixels
+    """Reads the next frame: (H, W, 3) uint8 RGB, bounded in size, or None at the end."""
+    return retrieve_rgb(capture) if capture.grab() else None
+
+
+def retrieve_rgb(capture: cv2.VideoCapture) -> NDArray[np.uint8] | None:
+    """Returns the frame that was grabbed last: (H, W, 3) uint8 RGB, bounded in size, or None where it is damaged."""
+    ok, frame = capture.retrieve()
+    return rgb_from_bgr(frame) if ok else None
 
 
 def frames_per_second(capture: cv2.VideoCapture) -> float:
     """Returns the stated frame rate; 25 where a file states none or nonsense."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
-    return fps if 0.1 <= fps <= 1000.0 else 25.0
+    return fps if 0.1 <= fps <= 240.0 else 25.0
