@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
-LONGEST_KEPT = 1920  # pixels: more than is ever sent, and seven such frames are still light
+from lego_client.encoding import LONGEST_SIDE
+
+_Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by number of channels
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,23 @@ class Framing:
         return cv2.rotate(pixels, _TURNS[self.rotate]) if self.rotate else pixels
 
 
-def bounded(pixels: NDArray[np.uint8], longest: int = LONGEST_KEPT) -> NDArray[np.uint8]:
-    """Returns the pixels (H, W, ...), scaled down by a whole number where a side is longer than `longest`.
+def bounded(pixels: NDArray[_Pixel]) -> NDArray[_Pixel]:
+    """Returns the pixels (H, W, ...), averaged over blocks where that leaves as many as are ever sent.
 
-    A whole number, as OpenCV then averages blocks: several times as fast as a fraction, and no sharpness is invented.
+    Blocks of a whole number of pixels are several times as cheap as a scaling by a fraction. At most the last few rows and
+    columns that fill no block are lost.
     """
     height, width = pixels.shape[:2]
-    divisor = -(-max(height, width) // longest)
-    if divisor <= 1:
+    block = max(height, width) // LONGEST_SIDE
+    rows, columns = height // max(1, block), width // max(1, block)
+    if block <= 1 or not rows or not columns:
         return pixels
-    size = (max(1, width // divisor), max(1, height // divisor))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    whole = pixels[: rows * block, : columns * block]
+    reduced: NDArray[_Pixel] = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    return reduced
 
 
-def rgb_from_bgr(frame: NDArray[np.generic]) -> NDArray[np.uint8]:
+def rgb_from_bgr(frame: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Returns (H, W, 3) uint8 RGB, bounded, of what OpenCV captured.
 
     Args:
@@ -58,10 +65,10 @@ def rgb_from_bgr(frame: NDArray[np.generic]) -> NDArray[np.uint8]:
     Raises:
         LegoError: It is of another shape or type.
     """
-    channels = 1 if frame.ndim == 2 else frame.shape[-1]
-    if frame.ndim not in (2, 3) or channels not in (1, 3, 4) or frame.dtype not in (np.uint8, np.uint16):
+    code = _TO_RGB.get(1 if frame.ndim == 2 else frame.shape[-1])
+    if frame.ndim not in (2, 3) or code is None or frame.dtype not in (np.uint8, np.uint16):
         raise LegoError(f"the camera delivers {frame.dtype} pixels of shape {frame.shape}; set it to colour or grey")
-    small = bounded(frame)  # type: ignore[arg-type]
-    eight: NDArray[np.uint8] = (small >> 8).astype(np.uint8) if small.dtype == np.uint16 else small
-    code = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}[channels]
-    return cv2.cvtColor(eight, code)
+    small = bounded(frame)
+    eight = (small >> 8).astype(np.uint8) if small.dtype == np.uint16 else small
+    pixels: NDArray[np.uint8] = cv2.cvtColor(eight, code)
+    return pixels
