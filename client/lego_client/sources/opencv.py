@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-
-# Media Foundation takes half a minute to open many cameras if it may look for hardware decoders; read at import.
-if sys.platform == "win32":
-    os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 import cv2
 import numpy as np
@@ -20,20 +16,48 @@ from lego_client.sources.framing import rgb_from_bgr
 # OpenCV and FFmpeg print many lines on stderr about a camera that is not there; our one sentence says it better.
 # FFmpeg's level is read when the first file is opened, so it must be set before that. A user's own setting wins.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+# For a frame of a camera that has fallen silent, Video4Linux would wait ten seconds.
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "4")
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_SET_BY_USER = _FFMPEG_OPTIONS in os.environ
+_environment = threading.Lock()
 
 
 @contextmanager
 def opened(
-    target: str | int, backend: int = cv2.CAP_ANY, options: tuple[int, ...] = ()
+    target: str | int, backend: int = cv2.CAP_ANY, options: tuple[int, ...] = (), *, ffmpeg: str = ""
 ) -> Generator[cv2.VideoCapture | None, None, None]:
-    """Opens a camera index, file or address; gives None when OpenCV cannot."""
-    capture = cv2.VideoCapture(target, backend, list(options))
+    """Opens a camera index, file or address; gives None when OpenCV cannot.
+
+    Args:
+        target: What to open.
+        backend: Which of OpenCV's backends is to do it.
+        options: Properties and their values in turns.
+        ffmpeg: Options of FFmpeg as OpenCV takes them, "name;value|name;value"; a user's own setting wins.
+    """
+    with _ffmpeg_options(ffmpeg):
+        capture = cv2.VideoCapture(target, backend, list(options))
     try:
         yield capture if capture.isOpened() else None
     finally:
         capture.release()
+
+
+@contextmanager
+def _ffmpeg_options(options: str) -> Generator[None, None, None]:
+    """OpenCV takes them from the environment alone, as it opens; they must not reach another thread's clip."""
+    if not options or _SET_BY_USER:
+        yield
+        return
+    with _environment:
+        os.environ[_FFMPEG_OPTIONS] = options
+        try:
+            yield
+        finally:
+            del os.environ[_FFMPEG_OPTIONS]
 
 
 def read_rgb(capture: cv2.VideoCapture) -> NDArray[np.uint8] | None:
