@@ -15,8 +15,8 @@ def is_address(spec: str) -> bool:
 def shown(address: str) -> str:
     """Returns an address as it may stand in messages and records: without a name, a password or what follows a "?".
 
-    Whatever stands before the last "@" may belong to a password that was not escaped, so all of it is left out; and many
-    cameras take a password after the "?".
+    Whatever stands before the last "@" may belong to a password that was not escaped, so all of it is left out; and
+    many cameras take a password after the "?".
     """
     scheme, _, rest = address.partition("://")
     rest = rest.rpartition("@")[2]

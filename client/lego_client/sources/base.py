@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Self
 
 import numpy as np
@@ -19,8 +19,8 @@ from lego_client.sources.watch import PictureWatch
 
 # The paper picks each of its frames from seven neighbours (LEGO, section 4.1).
 RING_SIZE = 7
-# A live source is looked at so often: seven frames are then half a second, and a camera of 30 or 60 frames a second costs
-# no more than one of 15.
+# A live source is looked at so often: seven frames are then half a second, and a camera of 60 frames a second costs no
+# more than one of 15.
 LIVE_FPS = 15.0
 _SILENT_S = 3.0
 _NEIGHBOURS_S = 2.0  # frames further apart show different views
@@ -41,12 +41,12 @@ class CapturedFrame:
     pixels: NDArray[np.uint8]
     time: float
     sequence: int
-    captured: float = field(default_factory=time.monotonic)
+    captured: float = field(default_factory=monotonic)
 
     @property
     def age(self) -> float:
         """Seconds since it was captured."""
-        return time.monotonic() - self.captured
+        return monotonic() - self.captured
 
 
 class FrameSource(ABC):
@@ -81,7 +81,7 @@ class FrameSource(ABC):
         self._finished = False
         self._error: LegoError | None = None
         self._trouble = ""
-        self._began = self._heard = time.monotonic()
+        self._began = self._heard = monotonic()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"capture {name}", daemon=True)
@@ -98,7 +98,7 @@ class FrameSource(ABC):
 
     def start(self) -> None:
         """Starts capturing."""
-        self._began = self._heard = time.monotonic()
+        self._began = self._heard = monotonic()
         self._thread.start()
 
     def close(self) -> None:
@@ -159,14 +159,14 @@ class FrameSource(ABC):
         Raises:
             LegoError: Capturing failed, or not one frame came in time.
         """
-        told, end = "", time.monotonic() + timeout
+        told, end = "", monotonic() + timeout
         with self._changed:
             while not (self._captured >= total or self._finished or self._closing.is_set()):
                 trouble = self._trouble or self._silence()
                 if trouble not in ("", told):
                     tell(trouble)
                 told = trouble
-                if (left := end - time.monotonic()) <= 0:
+                if (left := end - monotonic()) <= 0:
                     break
                 self._changed.wait(min(left, _SILENT_S))
             if self._error is not None:
@@ -217,7 +217,7 @@ class FrameSource(ABC):
 
     def elapsed(self) -> float:
         """Returns the seconds since the source began."""
-        return time.monotonic() - self._began
+        return monotonic() - self._began
 
     def report(self, trouble: str) -> None:
         """Lets a subclass say in `capture` why no frame comes; the next frame ends it.
@@ -231,7 +231,7 @@ class FrameSource(ABC):
 
     def _silence(self) -> str:
         """Judges a live source that says nothing at all: a driver may hang in a read. The caller holds the lock."""
-        if not self.live or self._finished or not self._captured or time.monotonic() - self._heard < _SILENT_S:
+        if not self.live or self._finished or not self._captured or monotonic() - self._heard < _SILENT_S:
             return ""
         return f"{self.name} has delivered no frame for more than {_SILENT_S:g} s; {_CHECK}"
 
@@ -242,7 +242,7 @@ class FrameSource(ABC):
                 if self._closing.is_set():
                     break
                 view = self.framing.apply(pixels)
-                now = time.monotonic()
+                now = monotonic()
                 trouble = self._watch.look(view, now) if self._watch is not None else ""
                 captured = self._began + moment if self.live else now
                 with self._changed:

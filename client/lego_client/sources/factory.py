@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lego_core.errors import LegoError
 
-from lego_client.sources.addresses import is_address, shown
+from lego_client.sources.addresses import is_address
 from lego_client.sources.base import FrameSource
 from lego_client.sources.framing import Framing
 from lego_client.sources.images import IMAGE_SUFFIXES, ImageFile, ImageFolder
@@ -26,8 +26,8 @@ def open_source(spec: str, at: float | None = None, framing: Framing | None = No
     """Returns the source, not yet started, that shows what the wearer sees when asking.
 
     Args:
-        spec: A camera by its number ("0"), path ("/dev/video2") or name ("camera:brio"); the address of a stream; the path
-            of a picture, a video or a folder of pictures; or "screen:".
+        spec: A camera by its number ("0"), path ("/dev/video2") or name ("camera:brio"); the address of a stream; the
+            path of a picture, a video or a folder of pictures; or "screen:".
         at: Position in a video file in seconds; None means its end.
         framing: How the camera is mounted; None for upright.
 
@@ -104,8 +104,8 @@ def existing_path(spec: str) -> Path:
     if not path.parent.is_dir():
         raise LegoError(f"there is no {spec!r}: the folder {str(path.parent)!r} does not exist")
     raise LegoError(
-        f"there is no {spec!r}; give a picture, a video, a folder, a camera (its number, or camera:NAME), a stream's address "
-        "or screen:"
+        f"there is no {spec!r}; give a picture, a video, a folder, a camera (its number, or camera:NAME), a stream's "
+        "address or screen:"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lego_client.encoding import LONGEST_SIDE
 
-_Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by number of channels
 
@@ -40,11 +39,11 @@ class Framing:
         return cv2.rotate(pixels, _TURNS[self.rotate]) if self.rotate else pixels
 
 
-def bounded(pixels: NDArray[_Pixel]) -> NDArray[_Pixel]:
+def bounded(pixels: NDArray[Any]) -> NDArray[Any]:
     """Returns the pixels (H, W, ...), averaged over blocks where that leaves as many as are ever sent.
 
-    Blocks of a whole number of pixels are several times as cheap as a scaling by a fraction. At most the last few rows and
-    columns that fill no block are lost.
+    Blocks of a whole number of pixels are several times as cheap as a scaling by a fraction. At most the last few rows
+    and columns that fill no block are lost.
     """
     height, width = pixels.shape[:2]
     block = max(height, width) // LONGEST_SIDE
@@ -52,11 +51,11 @@ def bounded(pixels: NDArray[_Pixel]) -> NDArray[_Pixel]:
     if block <= 1 or not rows or not columns:
         return pixels
     whole = pixels[: rows * block, : columns * block]
-    reduced: NDArray[_Pixel] = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    reduced: NDArray[Any] = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
     return reduced
 
 
-def rgb_from_bgr(frame: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+def rgb_from_bgr(frame: NDArray[Any]) -> NDArray[np.uint8]:
     """Returns (H, W, 3) uint8 RGB, bounded, of what OpenCV captured.
 
     Args:

@@ -102,16 +102,19 @@ def _ask(address: str, name: str) -> _Response:
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(error.code, name, bool(user or password)) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except ValueError:  # its words would show a part of a password
+        raise LegoError(
+            f"{name} is no address that can be asked; write special characters of a password as %40 (@), %2F (/), %3A (:)"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise LegoError(
-                f"{name} shows a certificate that nobody known vouches for ({reason.verify_message}); let SSL_CERT_FILE "
-                "name the authority's PEM file"
+                f"{name} shows a certificate that nobody known vouches for ({reason.verify_message}); let "
+                "SSL_CERT_FILE name the authority's PEM file"
             ) from None
-        raise Unreachable(
-            f"no video at {name} ({_plain(reason)}); check the address and that the stream is on"
-        ) from None
+        why = getattr(reason, "strerror", None) or reason
+        raise Unreachable(f"no video at {name} ({why}); check the address and that the stream is on") from None
     return response
 
 
@@ -121,14 +124,10 @@ def _refusal(status: int, name: str, had_password: bool) -> LegoError:
             return LegoError(f"{name} does not take this user name and password (HTTP {status}); check them")
         case 401 | 403:
             return LegoError(
-                f"{name} asks for a password (HTTP {status}); write http://USER:PASSWORD@..., in LEGO_SOURCE rather than "
-                "on the command line, where others can read it"
+                f"{name} asks for a password (HTTP {status}); write http://USER:PASSWORD@..., in LEGO_SOURCE rather "
+                "than on the command line, where others can read it"
             )
         case 404 | 410:
             return LegoError(f"no video at {name} (HTTP {status}); check the part of the address after the host")
         case _:
             return Unreachable(f"no video at {name} now (HTTP {status}); check that the stream is on")
-
-
-def _plain(reason: object) -> str:
-    return getattr(reason, "strerror", None) or str(reason)

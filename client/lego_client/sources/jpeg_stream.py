@@ -1,7 +1,7 @@
 """JPEG pictures in a stream of bytes, found by the format's own marks.
 
-What cameras send over HTTP differs in boundaries, lengths and content types, and some of it is wrong. A JPEG says itself
-where it begins and ends; whatever stands between two of them is passed over, and a damaged one costs no other.
+What cameras send over HTTP differs in boundaries, lengths and content types, and some of it is wrong. A JPEG says
+itself where it begins and ends; whatever stands between two is passed over, and a damaged one costs no other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Streams over the network: RTSP, or HTTP (MJPEG, single pictures, HLS or a file), as phones and wearables serve them."""
+"""Streams over the network, as phones and wearables serve them: RTSP, or HTTP (MJPEG, single pictures, HLS, a file)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lego_client.sources.video import in_real_time
 from lego_client.sources.watch import PictureWatch
 
 _TIMEOUT_MS = round(TIMEOUT_S * 1000)
-# Frames are shown as they arrive: FFmpeg neither collects some before it begins nor puts late ones in order. TCP, because
-# a lost packet of UDP spoils pictures until the next whole one.
+# Frames are shown as they arrive: FFmpeg neither collects some before it begins nor puts late ones in order. TCP,
+# because a lost packet of UDP spoils pictures until the next whole one.
 _LOW_LATENCY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|reorder_queue_size;0|max_delay;0"
 
 
@@ -70,8 +70,8 @@ class NetworkStream(FrameSource):
             self.pause(outage.next_wait())
             if outage.seconds_left <= 0:
                 raise LegoError(
-                    f"{self.name} broke off and did not come back within {self._backoff.seconds:g} s; check the network "
-                    "and the camera"
+                    f"{self.name} broke off and did not come back within {self._backoff.seconds:g} s; check the "
+                    "network and the camera"
                 )
 
     def _jpegs(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:

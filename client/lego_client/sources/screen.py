@@ -26,7 +26,7 @@ class Screen(FrameSource):
         """Names what is captured; nothing is opened yet.
 
         Args:
-            spec: "screen:" for the first monitor, "screen:2" for the second, or "screen:LEFT,TOP,WIDTH,HEIGHT" in pixels.
+            spec: "screen:" for the first monitor, "screen:2" for the second, "screen:LEFT,TOP,WIDTH,HEIGHT" in pixels.
             framing: How it is turned.
 
         Raises:
@@ -41,7 +41,7 @@ class Screen(FrameSource):
             self._monitor = int(place)
         elif place:
             raise LegoError(f"the screen is {spec!r}; write screen:, screen:2 or screen:LEFT,TOP,WIDTH,HEIGHT")
-        if self._region and min(self._region["width"], self._region["height"]) < _LEAST or self._monitor < 1:
+        if (self._region and min(self._region["width"], self._region["height"]) < _LEAST) or self._monitor < 1:
             raise LegoError(
                 f"the screen is {spec!r}; monitors count from 1, and both sides need at least {_LEAST} pixels"
             )
@@ -70,5 +70,5 @@ class Screen(FrameSource):
                     self.pause(pace.wait(time.monotonic()))
         except mss.exception.ScreenShotError as error:
             raise LegoError(
-                f"{self.name} cannot be captured ({error}); run this where there is a display, with the region inside it"
+                f"{self.name} cannot be captured ({error}); run this where there is a display, and give a region of it"
             ) from error

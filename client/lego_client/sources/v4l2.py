@@ -25,7 +25,7 @@ _ENUM_FRAMESIZES = _read_and_write(74, _SIZE.size)
 
 
 def formats(path: str) -> dict[str, list[tuple[int, int]]]:
-    """Returns each format's four letters with its sizes (width, height), or the least and the most where any is possible.
+    """Returns each format's four letters with its sizes (width, height); of a range, the least and the most.
 
     Raises:
         OSError: The camera is not there, or may not be opened.

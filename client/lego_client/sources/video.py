@@ -49,12 +49,11 @@ class VideoMoment(FrameSource):
             start = self._estimated_start(video)
         back = RING_SIZE
         while len(frames := self._read_from(start)) < RING_SIZE and start > 0:
-            # The container's estimate was off, its rate varies, or it cannot seek: begin earlier, at the very start at last.
+            # The container's estimate was off, its rate varies, or it cannot seek: begin earlier, at last at the start.
             start, back = max(0, start - back), 4 * back
         if not frames:
             raise LegoError(_unreadable(self._path))
-        for pixels, moment in frames:
-            yield pixels, moment
+        yield from frames
 
     def _estimated_start(self, video: cv2.VideoCapture) -> int:
         """Returns the index of the first of the seven frames, as far as the container's own words go."""
