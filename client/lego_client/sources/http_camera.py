@@ -102,7 +102,7 @@ def _ask(address: str, name: str) -> _Response:
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(error.code, name, bool(user or password)) from None
-    except ValueError:  # its words would show a part of a password
+    except (ValueError, http.client.InvalidURL):  # its words would show a part of a password
         raise LegoError(
             f"{name} is no address that can be asked; write special characters of a password as %40 (@), %2F (/), %3A (:)"
         ) from None
