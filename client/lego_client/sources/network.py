@@ -11,13 +11,13 @@ from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
 from lego_client.backoff import Backoff, Outage
+from lego_client.pace import Pace
 from lego_client.sources.addresses import shown
 from lego_client.sources.base import LIVE_FPS, FrameSource
 from lego_client.sources.framing import Framing
 from lego_client.sources.http_camera import TIMEOUT_S, HttpCamera, Unreachable
 from lego_client.sources.jpeg_stream import decode
 from lego_client.sources.opencv import opened, retrieve_rgb
-from lego_client.sources.pace import Pace
 from lego_client.sources.video import in_real_time
 from lego_client.sources.watch import PictureWatch
 

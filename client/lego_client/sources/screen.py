@@ -10,9 +10,9 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
+from lego_client.pace import Pace
 from lego_client.sources.base import LIVE_FPS, FrameSource
 from lego_client.sources.framing import Framing, rgb_from_bgr
-from lego_client.sources.pace import Pace
 
 SCHEME = "screen:"
 _REGION = re.compile(r"(?P<left>-?\d+),(?P<top>-?\d+),(?P<width>\d+),(?P<height>\d+)")

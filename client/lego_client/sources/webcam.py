@@ -13,11 +13,11 @@ from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
 from lego_client.backoff import Backoff, Outage
+from lego_client.pace import Pace
 from lego_client.sources.base import LIVE_FPS, FrameSource
 from lego_client.sources.cameras import BACKEND, Camera, find_camera
 from lego_client.sources.framing import Framing
 from lego_client.sources.opencv import opened, retrieve_rgb
-from lego_client.sources.pace import Pace
 from lego_client.sources.watch import STILL_S, PictureWatch
 
 # A wearer may take long to find the plug; looking costs little.

@@ -1,4 +1,4 @@
-"""How often a live source is looked at, however fast its camera is."""
+"""How often something is done that could be done more often: looking at a camera, sending what it sees."""
 
 from __future__ import annotations
 
