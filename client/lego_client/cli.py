@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +21,19 @@ from rich.text import Text
 from lego_client.answer import ask as ask_server
 from lego_client.backoff import Backoff
 from lego_client.connection import Connection
+from lego_client.devices import cameras_table, list_cameras
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
 from lego_client.events import PREVIEWS, Event, GuidanceOptions
 from lego_client.film import write_film
 from lego_client.output import answer_directory, check_output, free_path, save_answer
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
+from lego_client.sending import Sending
 from lego_client.session import GuidanceClient, SentFrame, check_patience
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
+from lego_client.sources.framing import Framing
 from lego_client.sources.video import VideoFile
 from lego_client.token_sources import find_token
 from lego_client.tracing import traces_from_environment
@@ -94,6 +98,17 @@ ReconnectOption = Annotated[
 ]
 WaitOption = Annotated[float, typer.Option(help="Seconds to wait for a server that is not there yet.")]
 ModelOption = Annotated[str, typer.Option(help="Which of the server's models is asked; default: its first.")]
+_VIEW = "View"
+RotateOption = Annotated[
+    int,
+    typer.Option(help="Degrees clockwise that turn the picture upright: 90, 180, 270.", rich_help_panel=_VIEW),
+]
+MirrorOption = Annotated[
+    bool, typer.Option("--mirror", help="The camera delivers mirrored pictures: put them right.", rich_help_panel=_VIEW)
+]
+SaverOption = Annotated[
+    bool, typer.Option("--data-saver", help="Send only frames that are asked about, and small.", rich_help_panel=_VIEW)
+]
 PreviewOption = Annotated[
     str | None, typer.Option(help=f"What previews are, one of {', '.join(PREVIEWS)}: fast is small and free.")
 ]
@@ -103,7 +118,11 @@ PreviewOption = Annotated[
 def ask(
     queries: Annotated[list[str], typer.Argument(help="What you want to do: 'how do I open the drawer?'")],
     source: Annotated[
-        str, typer.Option(help="What you see: a picture, video, folder, camera index, or rtsp/http address.")
+        str,
+        typer.Option(
+            envvar="LEGO_SOURCE",
+            help="What you see: a picture, video, folder, camera (0, camera:NAME), rtsp/http address or screen:.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the answers; earlier ones in it are kept.")],
     server: ServerOption = "localhost:50051",
@@ -126,6 +145,9 @@ def ask(
     retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
+    rotate: RotateOption = 0,
+    mirror: MirrorOption = False,
+    data_saver: SaverOption = False,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -140,11 +162,11 @@ def ask(
     )  # fmt: skip
     patience = _Patience(timeout, deadline, retries)
     _check_requests(queries, previews)
-    frames = open_source(source, at)
+    frames = open_source(source, at, Framing(rotate, mirror))
     connection = _connection(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(
         server, min(timeout, _CONNECT_S), connection, traces_from_environment(), model=model,
-        backoff=Backoff(reconnect), wait_seconds=wait,
+        backoff=Backoff(reconnect), wait_seconds=wait, sending=Sending(data_saver=data_saver),
     )  # fmt: skip
     check_output(out)
     asyncio.run(_ask_all(client, frames, queries, options, previews, patience, out))
@@ -173,6 +195,12 @@ def play(
     retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
+    rotate: RotateOption = 0,
+    mirror: MirrorOption = False,
+    data_saver: SaverOption = False,
+    send_fps: Annotated[
+        float, typer.Option(help="Frames sent a second while no query is asked, at most.", rich_help_panel=_VIEW)
+    ] = 10.0,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -188,11 +216,12 @@ def play(
     timed = load_queries(queries)
     patience = _Patience(timeout, deadline, retries)
     _check_requests([query.query for query in timed], previews)
-    source = open_clip(clip, speed)
+    source = open_clip(clip, speed, Framing(rotate, mirror))
+    sending = Sending(send_fps, data_saver)
     connection = _connection(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(
         server, min(timeout, _CONNECT_S), connection, traces_from_environment(), model=model,
-        backoff=Backoff(reconnect), wait_seconds=wait,
+        backoff=Backoff(reconnect), wait_seconds=wait, sending=sending,
     )  # fmt: skip
     check_output(out)
     answers = asyncio.run(_play(client, source, timed, options, previews, patience, out))
@@ -222,6 +251,17 @@ def info(
     asyncio.run(_info(client))
 
 
+@app.command()
+def devices() -> None:
+    """Lists the cameras of this machine."""
+    console = Console()
+    cameras = list_cameras()
+    if cameras:
+        console.print(cameras_table(cameras), soft_wrap=True)
+    else:
+        console.print("no camera is attached")
+
+
 def _connection(
     server: str, tls: bool, ca: Path | None, cert: Path | None, key: Path | None, token_file: Path | None, keyring: bool
 ) -> Connection:
@@ -246,10 +286,10 @@ async def _ask_all(
             newest = 0
             sent: tuple[int, SentFrame] | None = None
             for query in queries:
-                frames = await asyncio.to_thread(source.view, newest, _FRAMES_S)
+                frames = await asyncio.to_thread(source.view, newest, _FRAMES_S, partial(_print_trouble, console))
                 newest, seen = frames[-1].sequence, sharpest(frames)
                 if sent is None or sent[0] != seen.sequence:  # a still picture travels once
-                    sent = seen.sequence, await client.send_frame(seen.pixels)
+                    sent = seen.sequence, await client.send_frame(seen.pixels, seen.captured)
                 with AnswerDisplay(console, query) as display:
                     answer = await ask_server(
                         client, query, sent[1], source=source.name, options=options, time_limit=patience.time_limit,
@@ -332,6 +372,10 @@ def _with_previews(options: GuidanceOptions, previews: int, client: GuidanceClie
     default = _ORIGINAL_STEPS if options.fidelity == "original" else client.info.defaults.steps
     steps = options.steps or default or _ORIGINAL_STEPS  # a server may state none
     return replace(options, preview_every=math.ceil(steps / (previews + 1)))
+
+
+def _print_trouble(console: Console, trouble: str) -> None:
+    console.print(Text(trouble, style="yellow"), soft_wrap=True)
 
 
 def _print_notice(console: Console, client: GuidanceClient) -> None:

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 from lego_client.sources import RING_SIZE, FrameSource, open_source
-from lego_client.sources.factory import open_clip
 from lego_client.sources.cameras import list_cameras
+from lego_client.sources.factory import open_clip
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 from PIL import Image

@@ -104,7 +104,8 @@ def _ask(address: str, name: str) -> _Response:
         raise _refusal(error.code, name, bool(user or password)) from None
     except (ValueError, http.client.InvalidURL):  # its words would show a part of a password
         raise LegoError(
-            f"{name} is no address that can be asked; write special characters of a password as %40 (@), %2F (/), %3A (:)"
+            f"{name} is no address that can be asked; write special characters of a password as %40 (@), %2F (/) and "
+            "%3A (:)"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
