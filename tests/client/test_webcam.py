@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.client.scripted_server import ScriptedServer
 from tests.client.test_cli import QUERY, finish, start_client, the_error
@@ -258,10 +259,11 @@ async def test_a_query_is_asked_about_what_a_camera_sees_and_its_darkness_is_tol
     cameras.plug(state="dark")
     finished = await finish(
         await start_client(
-            "ask", "--server", server.target, "--source", "camera:hd", "--out", tmp_path / "out", "--rotate", 90, "--mirror",
-            "first", "second", "third", "fourth", "fifth", env=cameras.environment,
+            "ask", "--server", server.target, "--source", "camera:hd", "--out", tmp_path / "out", "--rotate", 90, QUERY,
+            env=cameras.environment,
         )
     )  # fmt: skip
     assert finished.code == 0, finished.stderr
-    frame = json.loads((tmp_path / "out" / "001" / "record.json").read_text())["frame"]
-    assert (frame["width"], frame["height"]) == (240, 320)
+    assert "the picture is black: uncover the lens" in finished.stdout
+    with Image.open(tmp_path / "out" / "frame.jpg") as sent:
+        assert sent.size == (240, 320)

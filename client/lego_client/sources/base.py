@@ -197,7 +197,10 @@ class FrameSource(ABC):
         with self._changed:
             if self._ring and self._ring[-1].age > _SILENT_S:  # what was seen before the camera fell silent
                 after = max(after, self._ring[-1].sequence)
+        end = monotonic() + timeout
         frames = self.wait_for(max(RING_SIZE, after + 1), timeout, tell)
+        while self._watch is not None and self._watch.unsure and not self.finished and monotonic() < end:
+            frames = self.wait_for(frames[-1].sequence + 1, end - monotonic(), tell)  # a camera may still be waking up
         newest, trouble = frames[-1], self.trouble
         if newest.sequence <= after and not self.finished:
             raise LegoError(trouble or f"{self.name} has delivered no new frame for {timeout:g} s; {_CHECK}")
