@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lego_client.backoff import Backoff
 from lego_client.sources import RING_SIZE, FrameSource, open_source
 from lego_client.sources.addresses import shown, without_credentials
-from lego_client.sources.jpeg_stream import JpegPicture, JpegSplitter
+from lego_client.sources.jpeg_stream import JpegSplitter
 from lego_client.sources.jpeg_stream import decode as decode_picture
 from lego_client.sources.network import NetworkStream
 from lego_core.errors import LegoError
@@ -150,9 +150,9 @@ def test_waits_between_tries_grow_and_are_drawn_at_random(camera: HttpCamera) ->
         camera.parts["/live"] = lambda: iter([])
         return 0.5
 
-    with NetworkStream(f"{camera.address}/live", backoff=Backoff(1.0, base=0.05, uniform=uniform)) as source:
-        with pytest.raises(LegoError, match="did not come back"):
-            source.wait_for(100, WAIT_S)
+    source = NetworkStream(f"{camera.address}/live", backoff=Backoff(1.0, base=0.05, uniform=uniform))
+    with source, pytest.raises(LegoError, match="did not come back"):
+        source.wait_for(100, WAIT_S)
     assert 3 <= len(drawn) <= 8  # each wait is twice the one before
     assert len(camera.asked) <= len(drawn) + 1
 
@@ -162,7 +162,7 @@ def test_a_camera_that_stalls_is_told_of_and_goes_on(camera: HttpCamera) -> None
 
     def stalling() -> Iterator[bytes]:
         for number, picture in enumerate(pictures()):
-            if number == 5:
+            if number == 40:
                 stalled.wait(WAIT_S)
             yield part(picture)
 
@@ -218,17 +218,17 @@ def test_what_is_no_stream_is_said_with_the_cure(camera: HttpCamera, path: str, 
 
 
 def test_a_host_that_does_not_exist_is_said() -> None:
-    with open_source("http://no-such-host.invalid/live") as source:
-        with pytest.raises(LegoError, match=r"no video at http://no-such-host\.invalid/live \(.*\); check the address"):
-            source.wait_for(1, WAIT_S)
+    words = r"no video at http://no-such-host\.invalid/live \(.*\); check the address"
+    with open_source("http://no-such-host.invalid/live") as source, pytest.raises(LegoError, match=words):
+        source.wait_for(1, WAIT_S)
 
 
 def test_a_password_is_asked_for_and_used(camera: HttpCamera) -> None:
     camera.authorized = lambda header: header == "Basic YW5uYTpzZWNyZXQ6L0A="  # anna, secret:/@
     for login, words in (("", "asks for a password"), ("anna:wrong@", "does not take this user name and password")):
-        with open_source(camera.address.replace("//", f"//{login}") + "/live") as source:
-            with pytest.raises(LegoError, match=words):
-                source.wait_for(1, WAIT_S)
+        source = open_source(camera.address.replace("//", f"//{login}") + "/live")
+        with source, pytest.raises(LegoError, match=words):
+            source.wait_for(1, WAIT_S)
     with open_source(camera.address.replace("//", "//anna:secret%3A%2F%40@") + "/live") as source:
         assert len(source.wait_for(3, WAIT_S)) >= 3
 
@@ -341,12 +341,13 @@ def test_an_rtsp_camera_is_shown_the_password_and_nobody_else() -> None:
         with open_source(f"rtsp://anna:secret@127.0.0.1:{camera.port}/live") as source:
             source.wait_for(3, WAIT_S)
             assert source.name == f"rtsp://127.0.0.1:{camera.port}/live"
-        with open_source(f"rtsp://anna:wrong@127.0.0.1:{camera.port}/live") as source:
-            with pytest.raises(LegoError, match=f"no video at rtsp://127.0.0.1:{camera.port}/live; check .*password"):
-                source.wait_for(1, WAIT_S)
+        words = f"no video at rtsp://127.0.0.1:{camera.port}/live; check .*password"
+        source = open_source(f"rtsp://anna:wrong@127.0.0.1:{camera.port}/live")
+        with source, pytest.raises(LegoError, match=words):
+            source.wait_for(1, WAIT_S)
 
 
-def split(chunks: list[bytes]) -> list[JpegPicture]:
+def split(chunks: list[bytes]) -> list[bytes]:
     splitter = JpegSplitter()
     return [picture for chunk in chunks for picture in splitter.feed(chunk)]
 
@@ -359,23 +360,23 @@ def test_pictures_are_found_however_the_bytes_are_cut(cuts: list[int], junk: byt
     whole = [jpeg(scene(10 * number), exif=b"Exif\0\0" + thumbnail) for number in range(3)]
     stream = b"".join(part(picture) + junk.replace(b"\xff", b"") for picture in whole)
     places = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
-    found = split([stream[start:end] for start, end in zip(places, places[1:], strict=False)])
-    assert [picture.data for picture in found] == whole
-    assert {(picture.width, picture.height) for picture in found} == {(320, 180)}
+    found = split([stream[start:end] for start, end in pairwise(places)])
+    assert found == whole
 
 
 def test_progressive_pictures_and_those_with_restarts_are_found_byte_by_byte() -> None:
     progressive = jpeg(scene(), progressive=True)
     restarts = cv2.imencode(".jpg", scene(), [cv2.IMWRITE_JPEG_RST_INTERVAL, 4])[1].tobytes()
     found = split([bytes([byte]) for byte in progressive + b"\r\n" + restarts])
-    assert [picture.data for picture in found] == [progressive, restarts]
+    assert found == [progressive, restarts]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=3000), st.integers(0, 2000), st.binary(max_size=20))
-def test_no_bytes_break_the_splitter(noise: bytes, place: int, damage: bytes) -> None:
+def test_no_bytes_break_the_splitter_or_the_decoder(noise: bytes, place: int, damage: bytes) -> None:
     picture = WHOLE[3]
     damaged = picture[:place] + damage + picture[place + len(damage) :]
     for found in split([noise, b"\xff\xd8\xff" + noise, damaged, part(picture)]):
         decode_picture(found)
-    assert split([damaged, WHOLE[4], WHOLE[5]])[-1].data == WHOLE[5]
+    # A damaged table may claim the next 64 KiB, and no more than one does.
+    assert split([damaged, *WHOLE])[-1] == WHOLE[-1]

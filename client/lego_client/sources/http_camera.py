@@ -13,7 +13,7 @@ from typing import Protocol
 from lego_core.errors import LegoError
 
 from lego_client.sources.addresses import shown, without_credentials
-from lego_client.sources.jpeg_stream import JpegPicture, JpegSplitter
+from lego_client.sources.jpeg_stream import JpegSplitter
 
 TIMEOUT_S = 8.0
 _CHUNK = 64 * 1024
@@ -61,8 +61,8 @@ class HttpCamera:
                 "camera's page or manual names"
             )
 
-    def pictures(self) -> Iterator[JpegPicture]:
-        """Yields picture after picture until the answer ends.
+    def pictures(self) -> Iterator[bytes]:
+        """Yields picture after picture, undecoded, until the answer ends.
 
         Raises:
             Unreachable: It breaks off, or brings no whole picture in time.

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from lego_core.errors import LegoError
-from lego_core.images import to_rgb
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lego_client.encoding import LONGEST_SIDE
 from lego_client.sources.base import RING_SIZE, FrameSource
-from lego_client.sources.framing import Framing, bounded
+from lego_client.sources.framing import Framing, rgb_from_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -83,9 +81,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            # A JPEG is decoded at a half, a quarter or an eighth of its size, at so much less work; others whole.
-            image.draft(None, (LONGEST_SIDE, LONGEST_SIDE))
-            return bounded(np.asarray(to_rgb(ImageOps.exif_transpose(image))))
+            return rgb_from_image(image)
     except Image.DecompressionBombError as error:
         raise LegoError(f"{path} is too large to read ({error}); scale it down") from error
     except PermissionError as error:
