@@ -20,7 +20,7 @@ def display() -> Iterator[str]:
     if server is None:
         pytest.skip("Xvfb, a display without a monitor, is not installed")
     told, telling = os.pipe()
-    command = [server, "-displayfd", str(telling), "-screen", "0", "640x480x24", "-nolisten", "tcp"]
+    command = [server, "-displayfd", str(telling), "-screen", "0", "640x480x24", "-nolisten", "tcp", "-noreset"]
     process = subprocess.Popen(command, pass_fds=[telling], stderr=subprocess.DEVNULL)
     os.close(telling)
     with os.fdopen(told) as numbers:
@@ -72,8 +72,6 @@ def test_a_part_that_is_not_there_is_reported(on_display: None, spec: str, words
 
 def test_a_machine_without_a_display_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
-    with (
-        open_source("screen:") as source,
-        pytest.raises(LegoError, match="cannot be captured .*where there is a display"),
-    ):
+    words = r"cannot be captured .*where there is a display"
+    with open_source("screen:") as source, pytest.raises(LegoError, match=words):
         source.wait_for(1, 20)

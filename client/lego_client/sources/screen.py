@@ -63,12 +63,11 @@ class Screen(FrameSource):
                 while not self.closing:
                     pace.due(time.monotonic())
                     shot = screen.grab(area)
-                    yield (
-                        rgb_from_bgr(np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)),
-                        self.elapsed(),
-                    )
+                    bgra = np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
+                    yield rgb_from_bgr(bgra), self.elapsed()
                     self.pause(pace.wait(time.monotonic()))
         except mss.exception.ScreenShotError as error:
+            why = str(error).partition("\n")[0]
             raise LegoError(
-                f"{self.name} cannot be captured ({error}); run this where there is a display, and give a region of it"
+                f"{self.name} cannot be captured ({why}); run this where there is a display, and give a region of it"
             ) from error

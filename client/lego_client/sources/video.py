@@ -16,6 +16,8 @@ from lego_client.sources.base import RING_SIZE, FrameSource
 from lego_client.sources.framing import Framing
 from lego_client.sources.opencv import frames_per_second, opened, retrieve_rgb
 
+_SAME_MOMENT_S = 1e-3  # containers count in whole milliseconds
+
 
 class VideoFile(FrameSource):
     """A clip played as if it were happening now, `speed` seconds of it per second."""
@@ -46,38 +48,37 @@ class VideoMoment(FrameSource):
         with opened(str(self._path)) as video:
             if video is None:
                 raise LegoError(_unreadable(self._path))
-            start = self._estimated_start(video)
+            fps = frames_per_second(video)
+            last = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) - 1  # an estimate, as is all that containers say of indices
+            if self._at is not None:
+                last = min(last, int(self._at * fps)) if last > 0 else int(self._at * fps)
+            start = max(0, last - RING_SIZE + 1)
         back = RING_SIZE
-        while len(frames := self._read_from(start)) < RING_SIZE and start > 0:
-            # The container's estimate was off, its rate varies, or it cannot seek: begin earlier, at last at the start.
+        while True:
+            frames, ended = self._read_from(start)
+            if len(frames) == RING_SIZE or start == 0:
+                break
+            # The estimate was off, the rate varies, or one cannot seek in the file: begin earlier, at last at its start.
             start, back = max(0, start - back), 4 * back
         if not frames:
             raise LegoError(_unreadable(self._path))
+        end = frames[-1][1] + 1 / fps
+        if ended and self._at is not None and self._at > end + _SAME_MOMENT_S:
+            raise LegoError(f"{self._path} lasts {end:.2f} s; {self._at:g} s is after its end")
         yield from frames
 
-    def _estimated_start(self, video: cv2.VideoCapture) -> int:
-        """Returns the index of the first of the seven frames, as far as the container's own words go."""
-        fps = frames_per_second(video)
-        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        last = count - 1
-        if self._at is not None:
-            if count > 0 and self._at > count / fps:
-                raise LegoError(f"{self._path} lasts {count / fps:.2f} s; {self._at:g} s is after its end")
-            last = int(self._at * fps + 1e-6)
-        return max(0, last - RING_SIZE + 1)
-
-    def _read_from(self, start: int) -> deque[tuple[NDArray[np.uint8], float]]:
-        """Reads from frame `start` up to the position, and keeps the newest with their times."""
+    def _read_from(self, start: int) -> tuple[deque[tuple[NDArray[np.uint8], float]], bool]:
+        """Reads from frame `start` up to the position; returns the newest, and whether the file ended before."""
         frames: deque[tuple[NDArray[np.uint8], float]] = deque(maxlen=RING_SIZE)
         with opened(str(self._path)) as video:
             if video is None or (start > 0 and not video.set(cv2.CAP_PROP_POS_FRAMES, start)):
-                return frames
+                return frames, True
             for moment in _times(video, start):
-                if self.closing or (self._at is not None and moment > self._at + 1e-3):  # containers count whole ms
-                    break
+                if self.closing or (self._at is not None and moment > self._at + _SAME_MOMENT_S):
+                    return frames, False
                 if (pixels := retrieve_rgb(video)) is not None:
                     frames.append((pixels, moment))
-        return frames
+        return frames, True
 
 
 def in_real_time(
