@@ -49,12 +49,16 @@ class Outage:
         """Until it is given up; 0 or below when it is."""
         return self._end - self._backoff.clock()
 
-    async def pause(self, at_least: float = 0.0) -> None:
-        """Waits before the next try.
+    def next_wait(self, at_least: float = 0.0) -> float:
+        """Returns the seconds to wait before the next try.
 
         Args:
             at_least: Seconds the server asked for.
         """
         longest = min(self._backoff.cap, self._backoff.base * 2 ** min(self._tries, _MOST_DOUBLINGS))
         self._tries += 1
-        await asyncio.sleep(max(0.0, min(self.seconds_left, max(at_least, longest * self._backoff.uniform()))))
+        return max(0.0, min(self.seconds_left, max(at_least, longest * self._backoff.uniform())))
+
+    async def pause(self, at_least: float = 0.0) -> None:
+        """Waits before the next try; see `next_wait`."""
+        await asyncio.sleep(self.next_wait(at_least))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from lego_client.cli_options import (
     ImageScaleOption,
     KeyOption,
     KeyringOption,
+    MirrorOption,
     ModelOption,
     Patience,
     PreviewOption,
@@ -35,7 +37,9 @@ from lego_client.cli_options import (
     QualityOption,
     ReconnectOption,
     RetriesOption,
+    RotateOption,
     SamplerOption,
+    SaverOption,
     SeedOption,
     ServerOption,
     StepsOption,
@@ -48,6 +52,7 @@ from lego_client.cli_options import (
     connection_of,
     with_previews,
 )
+from lego_client.devices import cameras_table, list_cameras
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions
@@ -59,10 +64,12 @@ from lego_client.overlay.compositions import CORNERS
 from lego_client.overlay.film import FilmClock, read_answer, write_overlay_film
 from lego_client.overlay.modes import MODES, composition
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
+from lego_client.sending import Sending
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_camera, open_clip
+from lego_client.sources.framing import Framing
 from lego_client.sources.video import VideoFile
 from lego_client.tracing import traces_from_environment
 
@@ -78,7 +85,11 @@ app = typer.Typer(
 def ask(
     queries: Annotated[list[str], typer.Argument(help="What you want to do: 'how do I open the drawer?'")],
     source: Annotated[
-        str, typer.Option(help="What you see: a picture, video, folder, camera index, or rtsp/http address.")
+        str,
+        typer.Option(
+            envvar="LEGO_SOURCE",
+            help="What you see: a picture, video, folder, camera (0, camera:NAME), rtsp/http address or screen:.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the answers; earlier ones in it are kept.")],
     server: ServerOption = "localhost:50051",
@@ -101,6 +112,9 @@ def ask(
     retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
+    rotate: RotateOption = 0,
+    mirror: MirrorOption = False,
+    data_saver: SaverOption = False,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -115,11 +129,11 @@ def ask(
     )  # fmt: skip
     patience = Patience(timeout, deadline, retries)
     check_requests(queries, previews)
-    frames = open_source(source, at)
+    frames = open_source(source, at, Framing(rotate, mirror))
     connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(
         server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
-        backoff=Backoff(reconnect), wait_seconds=wait,
+        backoff=Backoff(reconnect), wait_seconds=wait, sending=Sending(data_saver=data_saver),
     )  # fmt: skip
     check_output(out)
     asyncio.run(_ask_all(client, frames, queries, options, previews, patience, out))
@@ -148,6 +162,12 @@ def play(
     retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
+    rotate: RotateOption = 0,
+    mirror: MirrorOption = False,
+    data_saver: SaverOption = False,
+    send_fps: Annotated[
+        float, typer.Option(help="Frames sent a second while no query is asked, at most.", rich_help_panel=_VIEW)
+    ] = 10.0,
     tls: TlsOption = False,
     ca: CaOption = None,
     cert: CertOption = None,
@@ -163,11 +183,12 @@ def play(
     timed = load_queries(queries)
     patience = Patience(timeout, deadline, retries)
     check_requests([query.query for query in timed], previews)
-    source = open_clip(clip, speed)
+    source = open_clip(clip, speed, Framing(rotate, mirror))
+    sending = Sending(send_fps, data_saver)
     connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(
         server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
-        backoff=Backoff(reconnect), wait_seconds=wait,
+        backoff=Backoff(reconnect), wait_seconds=wait, sending=sending,
     )  # fmt: skip
     check_output(out)
     answers = asyncio.run(_play(client, source, timed, options, previews, patience, out))
@@ -194,6 +215,9 @@ def live(
     stream_fps: Annotated[
         float, typer.Option(help="Views sent per second, asked about or not; 0 sends those asked about only.")
     ] = 0.0,
+    rotate: RotateOption = 0,
+    mirror: MirrorOption = False,
+    data_saver: SaverOption = False,
     seed: SeedOption = None,
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
@@ -219,17 +243,17 @@ def live(
         fidelity=fidelity, preview=preview,
     )  # fmt: skip
     settings = LiveSettings(
-        check_display(display or default_display()), mode, out, stream_fps=stream_fps, retries=retries,
-        first_query=query,
+        check_display(display or default_display()), mode, out, stream_fps=stream_fps, ahead=not data_saver,
+        retries=retries, first_query=query,
     )  # fmt: skip
     check_requests([query] if query else [], previews)
-    frames = open_camera(source)
+    frames = open_camera(source, Framing(rotate, mirror))
     connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
 
     def open_client() -> GuidanceClient:
         return GuidanceClient(
             server, CONNECT_SECONDS, connection, traces_from_environment(), model=model, backoff=Backoff(reconnect),
-            wait_seconds=reconnect,
+            wait_seconds=reconnect, sending=Sending(data_saver=data_saver),
         )  # fmt: skip
 
     open_client()  # wrong settings are told before a window opens
@@ -289,6 +313,17 @@ def info(
     asyncio.run(_info(client))
 
 
+@app.command()
+def devices() -> None:
+    """Lists the cameras of this machine."""
+    console = Console()
+    cameras = list_cameras()
+    if cameras:
+        console.print(cameras_table(cameras), soft_wrap=True)
+    else:
+        console.print("no camera is attached")
+
+
 async def _ask_all(
     client: GuidanceClient,
     source: FrameSource,
@@ -306,10 +341,10 @@ async def _ask_all(
             newest = 0
             sent: tuple[int, SentFrame] | None = None
             for query in queries:
-                frames = await asyncio.to_thread(source.view, newest, _FRAMES_S)
+                frames = await asyncio.to_thread(source.view, newest, _FRAMES_S, partial(_print_trouble, console))
                 newest, seen = frames[-1].sequence, sharpest(frames)
                 if sent is None or sent[0] != seen.sequence:  # a still picture travels once
-                    sent = seen.sequence, await client.send_frame(seen.pixels)
+                    sent = seen.sequence, await client.send_frame(seen.pixels, seen.captured)
                 with AnswerDisplay(console, query) as display:
                     answer = await ask_server(
                         client, query, sent[1], source=source.name, options=options, time_limit=patience.time_limit,
@@ -376,6 +411,10 @@ class _PlayDisplay(PlayObserver):
         if self._display is not None:
             self._display.__exit__(None, None, None)
             self._display = None
+
+
+def _print_trouble(console: Console, trouble: str) -> None:
+    console.print(Text(trouble, style="yellow"), soft_wrap=True)
 
 
 def _print_notice(console: Console, client: GuidanceClient) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
-LONGEST_SIDE = 1280  # pixels: more than the model sees, and still quick on a wireless link
-QUALITY = 90
+from lego_client.sending import LEVELS, Level
+
+LONGEST_SIDE = LEVELS[0].longest_side  # pixels: more than the model sees, and still quick on a wireless link
 _LOWEST_QUALITY = 40
 _SHORTEST_SIDE = 8  # pixels: what a server accepts at least
 
@@ -24,22 +25,28 @@ class EncodedFrame:
     height: int
 
 
-def encode_frame(pixels: NDArray[np.uint8], max_bytes: int = 0, max_pixels: int = 0) -> EncodedFrame:
+def encode_frame(
+    pixels: NDArray[np.uint8], max_bytes: int = 0, max_pixels: int = 0, level: Level = LEVELS[0], least_side: int = 0
+) -> EncodedFrame:
     """Encodes a frame, scaled down where its sides, its area or its bytes are too many; never scaled up.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         max_bytes: The server's limit; 0 means none.
         max_pixels: The server's limit on width times height; 0 means none.
+        level: How finely.
+        least_side: Pixels below which the level does not bring the shorter side: the model sees as many. The server's
+            limits may.
 
     Raises:
         LegoError: The frame is too small, or the limits leave nothing of it.
     """
     height, width = pixels.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    scale = min(1.0, max(level.longest_side / max(height, width), least_side / min(height, width)))
+    scale = min(scale, LONGEST_SIDE / max(height, width))
     if max_pixels:
         scale = min(scale, (max_pixels / (height * width)) ** 0.5)
-    quality = QUALITY
+    quality = level.quality
     while True:
         # Rounded down, so that the area never passes the limit.
         size = (int(width * scale + 1e-9), int(height * scale + 1e-9))

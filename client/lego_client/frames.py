@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import numpy as np
 from lego_core.errors import LegoError
@@ -14,7 +15,9 @@ from lego_client.encoding import EncodedFrame, encode_frame
 from lego_client.errors import ServerError
 from lego_client.frame_window import FrameWindow
 from lego_client.link import Link
+from lego_client.pace import Pace
 from lego_client.pending import SentFrame
+from lego_client.sending import LevelChooser, Sending
 
 
 class FrameSender:
@@ -25,13 +28,15 @@ class FrameSender:
         newest: The frame sent last; None before the first.
     """
 
-    def __init__(self, link: Link) -> None:
-        self.window = FrameWindow()
+    def __init__(self, link: Link, sending: Sending | None = None) -> None:
+        self._sending = sending or Sending()
+        self._levels = LevelChooser.of(self._sending)
+        self.window = FrameWindow(self._levels.delivered)
         self.newest: SentFrame | None = None
         self._link = link
         self._lock = asyncio.Lock()
         self._next_id = 1
-        self._offered: NDArray[np.uint8] | None = None
+        self._offered: tuple[NDArray[np.uint8], float] | None = None
         self._offer_arrived = asyncio.Event()
         self._offers: asyncio.Task[None] | None = None
 
@@ -46,20 +51,20 @@ class FrameSender:
             with contextlib.suppress(asyncio.CancelledError, LegoError, ServerError):
                 await self._offers
 
-    async def send(self, pixels: NDArray[np.uint8]) -> SentFrame:
+    async def send(self, pixels: NDArray[np.uint8], captured: float | None = None) -> SentFrame:
         """See `GuidanceClient.send_frame`."""
         self._link.check()
-        encoded = await self._encode(pixels)
-        async with self._lock:
-            await self.window.room()
-            return await self._transmit(encoded)
+        captured = time.monotonic() if captured is None else captured
+        return await self._send(await self._encode(pixels), captured)
 
-    def offer(self, pixels: NDArray[np.uint8]) -> None:
+    def offer(self, pixels: NDArray[np.uint8], captured: float | None = None) -> None:
         """See `GuidanceClient.offer_frame`."""
         self._link.check()
         if self._offers is not None and self._offers.done():
             self._offers.result()
-        self._offered = pixels
+        if self._sending.data_saver:
+            return
+        self._offered = pixels, time.monotonic() if captured is None else captured
         self._offer_arrived.set()
 
     async def ensure(self, frame: SentFrame) -> int:
@@ -73,29 +78,39 @@ class FrameSender:
             if known is not None:
                 return known
             await self.window.room()
-            return (await self._transmit(frame.encoded, frame.frame_id)).frame_id
+            return (await self._transmit(frame.encoded, frame.captured, frame.frame_id)).frame_id
 
     async def _encode(self, pixels: NDArray[np.uint8]) -> EncodedFrame:
         info = self._link.info
-        return await asyncio.to_thread(encode_frame, pixels, info.max_image_bytes, info.max_image_pixels)
+        return await asyncio.to_thread(
+            encode_frame, pixels, info.max_image_bytes, info.max_image_pixels, self._levels.level, info.resolution
+        )
 
-    async def _transmit(self, encoded: EncodedFrame, first_id: int | None = None) -> SentFrame:
+    async def _send(self, encoded: EncodedFrame, captured: float) -> SentFrame:
+        async with self._lock:
+            await self.window.room()
+            return await self._transmit(encoded, captured)
+
+    async def _transmit(self, encoded: EncodedFrame, captured: float, first_id: int | None = None) -> SentFrame:
         """Sends a frame under the next id; the caller holds the lock and has waited for room."""
-        frame = SentFrame(self._next_id, encoded)
+        frame = SentFrame(self._next_id, encoded, captured)
         self._next_id += 1
         if first_id is None:
             self.newest = frame
         if self._link.up:  # without a stream it keeps: whoever asks about it has it sent again
-            self.window.sent(first_id or frame.frame_id, frame.frame_id)
+            self.window.sent(first_id or frame.frame_id, frame.frame_id, len(encoded.jpeg))
             await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
         return frame
 
     async def _send_offers(self) -> None:
+        pace = Pace(self._sending.fps)
         while True:
             await self._offer_arrived.wait()
-            async with self._lock:
-                await self.window.room()
-                pixels, self._offered = self._offered, None
-                self._offer_arrived.clear()
-                if pixels is not None and self._link.up:
-                    await self._transmit(await self._encode(pixels))
+            await asyncio.sleep(pace.wait(time.monotonic()))
+            await self.window.room(spare=1)  # a frame that is asked about need not wait for those that are not
+            offered, self._offered = self._offered, None
+            self._offer_arrived.clear()
+            pace.due(time.monotonic())
+            if offered is not None and self._link.up:
+                pixels, captured = offered
+                await self._send(await self._encode(pixels), captured)

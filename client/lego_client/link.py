@@ -69,6 +69,11 @@ class Link:
         """Whether there is a stream now."""
         return self._stream is not None
 
+    @property
+    def round_trip(self) -> float:
+        """Seconds in which the server answered a short message when the stream was opened; 0 without a stream."""
+        return 0.0 if self._stream is None else self._stream.round_trip
+
     async def connect(self, wait_seconds: float = 0.0, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         """Opens the first stream.
 

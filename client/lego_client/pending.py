@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -15,10 +16,22 @@ from lego_client.events import Event, Progress
 
 @dataclass(frozen=True)
 class SentFrame:
-    """A frame given to the client to be sent: its id and exactly what is sent."""
+    """A frame given to the client to be sent.
+
+    Attributes:
+        frame_id: Its id.
+        encoded: Exactly what is sent.
+        captured: When the camera saw it, in seconds of `time.monotonic`.
+    """
 
     frame_id: int
     encoded: EncodedFrame
+    captured: float = field(default_factory=time.monotonic)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the camera saw it; no clock needs to be right for that, nor two to agree."""
+        return time.monotonic() - self.captured
 
 
 class Inbox:

@@ -105,7 +105,7 @@ async def play_clip(
         try:
             while (item := await due.get()) is not None:
                 query, seen = item
-                frame = await client.send_frame(seen.pixels)
+                frame = await client.send_frame(seen.pixels, seen.captured)
                 observer.asked(query)
                 answer = await ask(
                     client, query.query, frame, source=f"{clip.name} at {seen.time:.2f} s", options=options,
@@ -143,7 +143,7 @@ async def _stream(
                 ask_about((query, await asyncio.to_thread(sharpest, seen)))
             if ended:
                 return
-            client.offer_frame(newest.pixels)
+            client.offer_frame(newest.pixels, newest.captured)
             sent = newest.sequence
     finally:
         ask_about(None)

@@ -31,6 +31,7 @@ from lego_client.frames import FrameSender
 from lego_client.link import Hooks, Link
 from lego_client.pending import PendingQuery, SentFrame
 from lego_client.protocol import event_from_proto, options_to_proto
+from lego_client.sending import Sending
 from lego_client.stream import Route
 from lego_client.tracing import SessionTraces
 
@@ -56,7 +57,7 @@ class GuidanceClient:
     def __init__(
         self, target: str, timeout: float = 10.0, connection: Connection | None = None,
         traces: SessionTraces | None = None, *, model: str = "", backoff: Backoff | None = None,
-        wait_seconds: float = 0.0,
+        wait_seconds: float = 0.0, sending: Sending | None = None,
     ) -> None:  # fmt: skip
         """Names the server; nothing is sent yet.
 
@@ -68,6 +69,7 @@ class GuidanceClient:
             model: The model asked, one of `ServerInfo.models`; empty for the server's default.
             backoff: How, and for how long, to come back after the connection was lost; `Backoff(0)` does not.
             wait_seconds: For how long to wait for a server that is not there when connecting first.
+            sending: How much of what is seen is sent; None for the defaults.
 
         Raises:
             LegoError: The target is not HOST:PORT, a time is out of range, or a token would travel in the clear.
@@ -89,7 +91,7 @@ class GuidanceClient:
         self._session_number = 0
         self._stream_number = 0
         self._next_query_id = 1
-        self._frames = FrameSender(self._link)
+        self._frames = FrameSender(self._link, sending)
         self._refused_frame = ""
         self._queries: dict[int, PendingQuery] = {}
         self._newest_query: PendingQuery | None = None
@@ -133,31 +135,35 @@ class GuidanceClient:
         await self._link.close(as_friends=kind is None)
         self._traces.end()
 
-    async def send_frame(self, pixels: NDArray[np.uint8]) -> SentFrame:
+    async def send_frame(self, pixels: NDArray[np.uint8], captured: float | None = None) -> SentFrame:
         """Encodes a frame off the event loop, within the server's limits, and sends it once the server has room.
 
         While the connection is lost it is only kept: it will be sent when it is asked about.
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
+            captured: When the camera saw it, in seconds of `time.monotonic`; None for now.
 
         Raises:
             LegoError: The frame cannot be sent as it is.
             ServerError: The server went away for good.
         """
-        return await self._frames.send(pixels)
+        return await self._frames.send(pixels, captured)
 
-    def offer_frame(self, pixels: NDArray[np.uint8]) -> None:
+    def offer_frame(self, pixels: NDArray[np.uint8], captured: float | None = None) -> None:
         """Sends a frame soon, unless a newer one is offered before the server has room: for live views.
+
+        A client that saves data sends none of them.
 
         Args:
             pixels: (H, W, 3) uint8 RGB; not to be changed afterwards.
+            captured: When the camera saw it, in seconds of `time.monotonic`; None for now.
 
         Raises:
             LegoError: An earlier frame could not be sent as it was.
             ServerError: The server went away for good.
         """
-        self._frames.offer(pixels)
+        self._frames.offer(pixels, captured)
 
     async def ask(
         self, text: str, frame: SentFrame | None = None, options: GuidanceOptions | None = None, *,
@@ -317,7 +323,7 @@ class GuidanceClient:
         if not resumed:
             self._session_number += 1
             self._refused_frame = ""
-        self._frames.window.connected(started.frame_credits, resumed)
+        self._frames.window.connected(started.frame_credits, resumed, self._link.round_trip)
         abandoned, self._abandoned = self._abandoned, set()
         if resumed:
             for query_id in abandoned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import grpc
@@ -47,12 +48,15 @@ class Stream:
     Attributes:
         info: What the server runs.
         started: The session that began with the stream.
+        round_trip: Seconds from asking for it to its beginning, over a connection that was open.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, call: _Call, info: ServerInfo, started: pb.SessionStarted, route: Route
-    ) -> None:
+        self, channel: grpc.aio.Channel, call: _Call, info: ServerInfo, started: pb.SessionStarted, round_trip: float,
+        route: Route,
+    ) -> None:  # fmt: skip
         self.info = info
+        self.round_trip = round_trip
         self.started = started
         self._channel = channel
         self._call = call
@@ -126,9 +130,11 @@ class Route:
             request = pb.GetServerInfoRequest(model=self.model)
             info = server_info_from_proto(await stub.GetServerInfo(request, timeout=time_limit, metadata=own))
             self._check_model(info)
+            asked = time.monotonic()
             call = stub.Guide(metadata=(*own, *metadata))
             async with asyncio.timeout(time_limit):
                 first = await call.read()
+            round_trip = time.monotonic() - asked
             if not isinstance(first, pb.GuideResponse) or first.WhichOneof("message") != "session_started":
                 raise ServerError(f"the server at {self.target} started no session; its version may not fit this one")
         except grpc.aio.AioRpcError as error:
@@ -144,7 +150,7 @@ class Route:
         except BaseException:
             await channel.close()
             raise
-        return Stream(channel, call, info, first.session_started, self)
+        return Stream(channel, call, info, first.session_started, round_trip, self)
 
     async def fault(self) -> ServerError | None:
         """Looks for a fault in how TLS is used here or there, once no connection came about; None if there is none."""

@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +28,11 @@ class Finished:
     stderr: str
 
 
-async def start_client(*arguments: object) -> asyncio.subprocess.Process:
+async def start_client(*arguments: object, env: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lego_client", *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        sys.executable, "-m", "lego_client", *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=env,
+    )  # fmt: skip
 
 
 async def finish(process: asyncio.subprocess.Process) -> Finished:

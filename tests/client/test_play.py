@@ -13,6 +13,7 @@ from lego_client.errors import ServerError
 from lego_client.events import GuidanceOptions
 from lego_client.film import write_film
 from lego_client.play import TimedAnswer, TimedQuery, load_queries, play_clip
+from lego_client.sending import Sending
 from lego_client.session import GuidanceClient
 from lego_client.sources.factory import open_clip
 from lego_core.errors import LegoError
@@ -25,7 +26,7 @@ QUERIES = [TimedQuery(1.0, "how do I open the drawer?"), TimedQuery(2.5, "how do
 
 
 async def played(server: ScriptedServer, clip: Path, queries: list[TimedQuery], speed: float = 5) -> list[TimedAnswer]:
-    async with GuidanceClient(server.target, backoff=Backoff(0)) as client:
+    async with GuidanceClient(server.target, backoff=Backoff(0), sending=Sending(fps=60)) as client:
         return await play_clip(
             client, open_clip(str(clip), speed), queries, options=GuidanceOptions(preview_every=2), time_limit=10
         )

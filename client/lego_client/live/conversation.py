@@ -176,5 +176,5 @@ class Conversation:
         Raises:
             LegoError: The camera shows nothing.
         """
-        frames = await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS)
+        frames = await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS, self._state.tell)
         return await asyncio.to_thread(lambda: sharpest(frames).pixels)

@@ -87,10 +87,8 @@ class Screen:
             return f"› {state.typing}▏"
         if state.hearing:
             return f"“{state.hearing} …”"
-        if state.notice:
-            return state.notice
-        if state.offline:
-            return state.offline
+        if trouble := state.notice or self._source.trouble or state.offline:
+            return trouble
         if shown is None:
             return "" if state.help else "Enter: type a question   H: all keys"
         place = f"[{len(state.exchanges) - state.selected}/{len(state.exchanges)}] " if state.selected else ""

@@ -7,57 +7,63 @@ from pathlib import Path
 
 from lego_core.errors import LegoError
 
+from lego_client.sources.addresses import is_address
 from lego_client.sources.base import FrameSource
+from lego_client.sources.framing import Framing
 from lego_client.sources.images import IMAGE_SUFFIXES, ImageFile, ImageFolder
-from lego_client.sources.video import NetworkStream, VideoFile, VideoMoment
+from lego_client.sources.network import NetworkStream
+from lego_client.sources.screen import SCHEME as SCREEN
+from lego_client.sources.screen import Screen
+from lego_client.sources.video import VideoFile, VideoMoment
 from lego_client.sources.webcam import Webcam
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts"})
-STREAM_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
+CAMERA = "camera:"
+_DEVICES = "/dev/"
 
 
-def open_source(spec: str, at: float | None = None) -> FrameSource:
+def open_source(spec: str, at: float | None = None, framing: Framing | None = None) -> FrameSource:
     """Returns the source, not yet started, that shows what the wearer sees when asking.
 
     Args:
-        spec: A camera index, the address of a stream, or the path of a picture, a video or a folder of pictures.
+        spec: A camera by its number ("0"), path ("/dev/video2") or name ("camera:brio"); the address of a stream; the
+            path of a picture, a video or a folder of pictures; or "screen:".
         at: Position in a video file in seconds; None means its end.
+        framing: How the camera is mounted; None for upright.
 
     Raises:
         LegoError: There is no such file, its type is not supported, or `at` does not fit the source.
     """
     if at is not None and not 0 <= at < float("inf"):
         raise LegoError(f"the position is {at:g} s; it counts from the start of the video, 0 upwards")
+    live = _live_source(spec, framing)
     suffix = Path(spec).suffix.lower()
-    is_stream = spec.lower().startswith(STREAM_SCHEMES)
-    if at is not None and (is_stream or suffix not in VIDEO_SUFFIXES):
-        raise LegoError(f"a position of {at:g} s needs a video file; {spec!r} is none")
-    if is_stream:
-        return NetworkStream(spec)
-    if spec.isascii() and spec.isdigit():
-        return Webcam(int(spec))
+    if at is not None and (live is not None or suffix not in VIDEO_SUFFIXES):
+        raise LegoError(f"a position of {at:g} s needs a video file; {live.name if live else spec!r} is none")
+    if live is not None:
+        return live
     path = existing_path(spec)
     if path.is_dir():
-        return ImageFolder(path)
+        return ImageFolder(path, framing)
     if suffix in IMAGE_SUFFIXES:
-        return ImageFile(path)
+        return ImageFile(path, framing)
     if suffix in VIDEO_SUFFIXES:
-        return VideoMoment(path, at)
+        return VideoMoment(path, at, framing)
     raise _unsupported(path)
 
 
-def open_camera(spec: str) -> FrameSource:
+def open_camera(spec: str, framing: Framing | None = None) -> FrameSource:
     """Returns the source, not yet started, that shows what the wearer sees from now on: a video file is played.
 
     Raises:
         LegoError: As `open_source`.
     """
-    if not spec.lower().startswith(STREAM_SCHEMES) and Path(spec).suffix.lower() in VIDEO_SUFFIXES:
-        return open_clip(spec)
-    return open_source(spec)
+    if _live_source(spec, framing) is None and Path(spec).suffix.lower() in VIDEO_SUFFIXES:
+        return open_clip(spec, framing=framing)
+    return open_source(spec, framing=framing)
 
 
-def open_clip(spec: str, speed: float = 1.0) -> VideoFile:
+def open_clip(spec: str, speed: float = 1.0, framing: Framing | None = None) -> VideoFile:
     """Returns a video file, not yet started, that plays `speed` seconds per second.
 
     Raises:
@@ -68,7 +74,25 @@ def open_clip(spec: str, speed: float = 1.0) -> VideoFile:
     path = existing_path(spec)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise _unsupported(path)
-    return VideoFile(path, speed)
+    return VideoFile(path, speed, framing)
+
+
+def _live_source(spec: str, framing: Framing | None) -> FrameSource | None:
+    """Returns what shows the present; None for what can only be a path."""
+    if is_address(spec):
+        return NetworkStream(spec, framing)
+    if spec.startswith(SCREEN):
+        return Screen(spec, framing)
+    if spec.startswith(_DEVICES):
+        return Webcam(spec, framing)
+    camera = spec.removeprefix(CAMERA)
+    if camera.isascii() and camera.isdigit():
+        return Webcam(int(camera), framing)
+    if spec.startswith(CAMERA):
+        if not camera.strip():
+            raise LegoError("camera: names no camera; write camera:NAME, and see 'lego-client devices' for the names")
+        return Webcam(camera.strip(), framing)
+    return None
 
 
 def existing_path(spec: str) -> Path:
@@ -90,7 +114,10 @@ def existing_path(spec: str) -> Path:
         raise LegoError(f"there is no {spec!r}; did you mean {str(path.with_name(nearest[0]))!r}?")
     if not path.parent.is_dir():
         raise LegoError(f"there is no {spec!r}: the folder {str(path.parent)!r} does not exist")
-    raise LegoError(f"there is no {spec!r}; give a picture, a video, a folder, a camera index or a stream's address")
+    raise LegoError(
+        f"there is no {spec!r}; give a picture, a video, a folder, a camera (its number, or camera:NAME), a stream's "
+        "address or screen:"
+    )
 
 
 def _unsupported(path: Path) -> LegoError:

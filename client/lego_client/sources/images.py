@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from lego_core.errors import LegoError
-from lego_core.images import to_rgb
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lego_client.sources.base import RING_SIZE, FrameSource
+from lego_client.sources.framing import Framing, rgb_from_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -20,8 +20,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 class ImageFile(FrameSource):
     """One picture: a single frame."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), live=False)
+    def __init__(self, path: Path, framing: Framing | None = None) -> None:
+        super().__init__(str(path), live=False, framing=framing)
         self._path = path
 
     def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
@@ -37,8 +37,8 @@ class ImageFolder(FrameSource):
     Only the newest seven are read. One that cannot be read (a camera may still be writing it) is passed over.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), live=False)
+    def __init__(self, path: Path, framing: Framing | None = None) -> None:
+        super().__init__(str(path), live=False, framing=framing)
         self._path = path
         try:
             files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -71,7 +71,7 @@ def _in_order(file: Path) -> tuple[list[str | int], str]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads a picture upright, as its EXIF orientation says.
+    """Reads a picture upright, as its EXIF orientation says, and scaled down where it is far larger than what is sent.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -81,7 +81,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+            return rgb_from_image(image)
     except Image.DecompressionBombError as error:
         raise LegoError(f"{path} is too large to read ({error}); scale it down") from error
     except PermissionError as error:

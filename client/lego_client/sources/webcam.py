@@ -1,60 +1,124 @@
-"""A camera attached to this machine."""
+"""A camera attached to this machine: through Video4Linux, AVFoundation or Media Foundation."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Generator
-from pathlib import Path
 
 import cv2
 import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
-from lego_client.sources.base import FrameSource
-from lego_client.sources.opencv import opened, read_rgb
+from lego_client.backoff import Backoff, Outage
+from lego_client.pace import Pace
+from lego_client.sources.base import LIVE_FPS, FrameSource
+from lego_client.sources.cameras import BACKEND, Camera, find_camera
+from lego_client.sources.framing import Framing
+from lego_client.sources.opencv import opened, retrieve_rgb
+from lego_client.sources.watch import STILL_S, PictureWatch
 
-_PROBED_INDICES = range(5)
+# A wearer may take long to find the plug; looking costs little.
+_PATIENCE = Backoff(seconds=24 * 3600, base=0.5, cap=2.0)
+_OLDEST_S = 10.0  # a time stamp further back is of another clock
 
 
 class Webcam(FrameSource):
-    """A camera by its index, 0 being the first."""
+    """A camera by its number, its name or its path.
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"camera {index}", live=True)
-        self._index = index
+    One that is unplugged while it runs is looked for until it is back, under another number too.
+    """
+
+    def __init__(self, camera: int | str, framing: Framing | None = None) -> None:
+        """Names the camera; it is not opened yet.
+
+        Args:
+            camera: See `find_camera`.
+            framing: How it is mounted.
+        """
+        self._picture = PictureWatch(finds_still=True)
+        super().__init__(f"camera {camera}", live=True, framing=framing, watch=self._picture)
+        self._wanted = camera
+        self._known_as = ""
+        self._stood = self._stands_again = False
 
     def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
-        """Yields frames at the camera's own rate."""
-        with opened(self._index) as camera:
-            if camera is None:
-                raise LegoError(_no_such_camera(self._index))
+        """Yields frames at the camera's own rate, at most `LIVE_FPS`."""
+        outage: Outage | None = None
+        while not self.closing:
+            try:
+                for frame in self._frames(self._find()):
+                    outage = None
+                    yield frame
+                if self._stands_again:  # opened anew, which cures some
+                    continue
+                fault = _fault(self._find())
+            except LegoError as error:
+                fault = f"{self.name} is gone: plug it in again" if self._known_as else str(error)
+            if not self._known_as:
+                raise LegoError(fault)
+            self.report(fault)
+            outage = outage or Outage(_PATIENCE)
+            self.pause(outage.next_wait())
+
+    def _find(self) -> Camera:
+        """Returns the camera as it is called now: one that is plugged in again may have another number.
+
+        Raises:
+            LegoError: It is not there.
+        """
+        try:
+            camera = find_camera(self._wanted)
+            if self._known_as in ("", camera.name):
+                return camera
+        except LegoError:
+            if not self._known_as:
+                raise
+        return find_camera(self._known_as)
+
+    def _frames(self, camera: Camera) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        pace = Pace(LIVE_FPS)
+        self._stands_again = False
+        with opened(camera.number, BACKEND) as capture:
+            if capture is None:
+                return
             # A driver that queues frames would show the past; asking for a queue of one keeps to the present.
-            camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-            began = time.monotonic()
-            while (pixels := read_rgb(camera)) is not None:
-                yield pixels, time.monotonic() - began
-            raise LegoError(f"{self.name} stopped delivering frames; check its cable and that no other program uses it")
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            while not self.closing and capture.grab():
+                if not pace.due(time.monotonic()) or (pixels := retrieve_rgb(capture)) is None:
+                    continue
+                self._known_as = camera.name
+                yield pixels, self.elapsed() - _age(capture)
+                if self._begins_to_stand():
+                    return
+
+    def _begins_to_stand(self) -> bool:
+        stands = self._picture.still_seconds(time.monotonic()) >= STILL_S
+        self._stands_again = stands and not self._stood
+        self._stood = stands
+        return self._stands_again
 
 
-def present_cameras() -> list[int]:
-    """Returns the indices of the cameras this machine has."""
-    if sys.platform.startswith("linux"):  # listed by the kernel, without opening (and lighting up) each camera
-        devices = Path("/sys/class/video4linux").glob("video*")
-        return sorted(int(device.name.removeprefix("video")) for device in devices)
-    present = []
-    for index in _PROBED_INDICES:
-        with opened(index) as camera:
-            if camera is not None:
-                present.append(index)
-    return present
+def _age(capture: cv2.VideoCapture) -> float:
+    """Returns the seconds since the frame was captured, as far as the driver's time stamp tells; else 0."""
+    if BACKEND != cv2.CAP_V4L2:
+        return 0.0
+    age = time.monotonic() - float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+    return age if 0 <= age <= _OLDEST_S else 0.0
 
 
-def _no_such_camera(index: int) -> str:
-    present = present_cameras()
-    if index in present:
-        return f"camera {index} cannot be opened; close the program that uses it, or allow access to it"
-    if present:
-        return f"there is no camera {index}; present: {', '.join(map(str, present))}"
-    return f"there is no camera {index}: none is attached; name a picture, a video, a folder or a stream instead"
+def _fault(camera: Camera) -> str:
+    """Returns why a camera that is there gives no frame, and the cure."""
+    what = f"camera {camera.number} ({camera.name})"
+    match sys.platform:
+        case "linux" if not os.access(camera.path, os.R_OK | os.W_OK):
+            return f"{what} may not be used: allow access to {camera.path}, as 'sudo usermod -aG video $USER' does"
+        case "darwin":
+            allow = ", and allow access under System Settings, Privacy & Security, Camera"
+        case "win32":
+            allow = ", and allow access under Settings, Privacy, Camera"
+        case _:
+            allow = ""
+    return f"{what} gives no picture: close the program that uses it{allow}, or unplug it and plug it in again"
