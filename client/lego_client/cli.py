@@ -22,6 +22,7 @@ from lego_client.answer import ask as ask_server
 from lego_client.backoff import Backoff
 from lego_client.cli_options import (
     CONNECT_SECONDS,
+    VIEW_PANEL,
     CaOption,
     CertOption,
     DeadlineOption,
@@ -166,7 +167,7 @@ def play(
     mirror: MirrorOption = False,
     data_saver: SaverOption = False,
     send_fps: Annotated[
-        float, typer.Option(help="Frames sent a second while no query is asked, at most.", rich_help_panel=_VIEW)
+        float, typer.Option(help="Frames sent a second while no query is asked, at most.", rich_help_panel=VIEW_PANEL)
     ] = 10.0,
     tls: TlsOption = False,
     ca: CaOption = None,

@@ -57,16 +57,18 @@ ReconnectOption = Annotated[
 ]
 WaitOption = Annotated[float, typer.Option(help="Seconds to wait for a server that is not there yet.")]
 ModelOption = Annotated[str, typer.Option(help="Which of the server's models is asked; default: its first.")]
-_VIEW = "View"
+VIEW_PANEL = "View"
 RotateOption = Annotated[
     int,
-    typer.Option(help="Degrees clockwise that turn the picture upright: 90, 180, 270.", rich_help_panel=_VIEW),
+    typer.Option(help="Degrees clockwise that turn the picture upright: 90, 180, 270.", rich_help_panel=VIEW_PANEL),
 ]
 MirrorOption = Annotated[
-    bool, typer.Option("--mirror", help="The camera delivers mirrored pictures: put them right.", rich_help_panel=_VIEW)
+    bool,
+    typer.Option("--mirror", help="The camera delivers mirrored pictures: put them right.", rich_help_panel=VIEW_PANEL),
 ]
 SaverOption = Annotated[
-    bool, typer.Option("--data-saver", help="Send only frames that are asked about, and small.", rich_help_panel=_VIEW)
+    bool,
+    typer.Option("--data-saver", help="Send only frames that are asked about, and small.", rich_help_panel=VIEW_PANEL),
 ]
 PreviewOption = Annotated[
     str | None, typer.Option(help=f"What previews are, one of {', '.join(PREVIEWS)}: fast is small and free.")
