@@ -71,6 +71,8 @@ format: $(VENV)/.installed
 proto: $(VENV)/.installed
 	cd proto && $(abspath $(VENV))/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
 	    lego_proto/v1/guidance.proto
+	cd proto && $(abspath $(VENV))/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+	    lego_proto/v1/recording.proto
 
 clean:
 	rm -rf $(VENV) $(DEMO) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
