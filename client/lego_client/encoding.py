@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from lego_core.errors import LegoError
+from lego_core.images import decode_image, open_image
 from numpy.typing import NDArray
 
 LONGEST_SIDE = 1280  # pixels: more than the model sees, and still quick on a wireless link
@@ -58,3 +59,27 @@ def encode_frame(pixels: NDArray[np.uint8], max_bytes: int = 0, max_pixels: int 
             quality -= 10
         else:
             scale *= 0.8
+
+
+def encoded_jpeg(data: bytes) -> EncodedFrame:
+    """Takes a JPEG as it is; only its header is read.
+
+    Raises:
+        LegoError: It is no JPEG, or far too large or too small.
+    """
+    image = open_image(data)
+    if image.format != "JPEG":
+        raise LegoError(f"the frame is a {image.format} picture; give a JPEG, or the decoded pixels")
+    return EncodedFrame(data, *image.size)
+
+
+def within_limits(frame: EncodedFrame, max_bytes: int = 0, max_pixels: int = 0) -> EncodedFrame:
+    """Returns the frame itself where the server takes it, else one encoded anew; limits as for `encode_frame`.
+
+    Raises:
+        LegoError: The frame cannot be decoded, or the limits leave nothing of it.
+    """
+    small = not max_pixels or frame.width * frame.height <= max_pixels
+    if small and (not max_bytes or len(frame.jpeg) <= max_bytes):
+        return frame
+    return encode_frame(np.asarray(decode_image(frame.jpeg)), max_bytes, max_pixels)

@@ -10,10 +10,11 @@ from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
 from numpy.typing import NDArray
 
-from lego_client.encoding import EncodedFrame, encode_frame
+from lego_client.encoding import EncodedFrame, encode_frame, within_limits
 from lego_client.errors import ServerError
 from lego_client.frame_window import FrameWindow
 from lego_client.link import Link
+from lego_client.observer import SessionObserver
 from lego_client.pending import SentFrame
 
 
@@ -25,10 +26,11 @@ class FrameSender:
         newest: The frame sent last; None before the first.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, observer: SessionObserver) -> None:
         self.window = FrameWindow()
         self.newest: SentFrame | None = None
         self._link = link
+        self._observer = observer
         self._lock = asyncio.Lock()
         self._next_id = 1
         self._offered: NDArray[np.uint8] | None = None
@@ -46,7 +48,7 @@ class FrameSender:
             with contextlib.suppress(asyncio.CancelledError, LegoError, ServerError):
                 await self._offers
 
-    async def send(self, pixels: NDArray[np.uint8]) -> SentFrame:
+    async def send(self, pixels: NDArray[np.uint8] | EncodedFrame) -> SentFrame:
         """See `GuidanceClient.send_frame`."""
         self._link.check()
         encoded = await self._encode(pixels)
@@ -75,9 +77,11 @@ class FrameSender:
             await self.window.room()
             return (await self._transmit(frame.encoded, frame.frame_id)).frame_id
 
-    async def _encode(self, pixels: NDArray[np.uint8]) -> EncodedFrame:
-        info = self._link.info
-        return await asyncio.to_thread(encode_frame, pixels, info.max_image_bytes, info.max_image_pixels)
+    async def _encode(self, frame: NDArray[np.uint8] | EncodedFrame) -> EncodedFrame:
+        limits = self._link.info.max_image_bytes, self._link.info.max_image_pixels
+        if isinstance(frame, EncodedFrame):
+            return await asyncio.to_thread(within_limits, frame, *limits)
+        return await asyncio.to_thread(encode_frame, frame, *limits)
 
     async def _transmit(self, encoded: EncodedFrame, first_id: int | None = None) -> SentFrame:
         """Sends a frame under the next id; the caller holds the lock and has waited for room."""
@@ -85,6 +89,7 @@ class FrameSender:
         self._next_id += 1
         if first_id is None:
             self.newest = frame
+            self._observer.frame_sent(frame)
         if self._link.up:  # without a stream it keeps: whoever asks about it has it sent again
             self.window.sent(first_id or frame.frame_id, frame.frame_id)
             await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
