@@ -7,7 +7,7 @@ from lego_client.pending import PendingQuery, SentFrame
 
 
 class SessionObserver:
-    """Told what a session sends and hears, on the event loop, so it must return at once. Nothing needs to be overridden."""
+    """Told on the event loop what a session sends and hears, so it must return at once. Overrides what it needs."""
 
     def opened(self) -> None:
         """A session begins: ids of frames and queries count from 1."""

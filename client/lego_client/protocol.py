@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from lego_proto.v1 import guidance_pb2 as pb
 
 from lego_client.events import (
@@ -186,7 +188,8 @@ def _code_name(code: pb.QueryError.Code) -> str:
     return pb.QueryError.Code.Name(code).removeprefix("CODE_").lower()
 
 
-def _code_number(name: str) -> int:
+def _code_number(name: str) -> pb.QueryError.Code:
     """The inverse of `_code_name`; an enum field keeps numbers that it does not know."""
     unknown = name.removeprefix("code_")
-    return int(unknown) if unknown.isdecimal() else pb.QueryError.Code.Value(f"CODE_{name.upper()}")
+    number = int(unknown) if unknown.isdecimal() else pb.QueryError.Code.Value(f"CODE_{name.upper()}")
+    return cast("pb.QueryError.Code", number)

@@ -121,6 +121,7 @@ class GuidanceClient:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._observer = SessionObserver()  # the end that follows is no outage
         await self._frames.stop()
         await self._link.close(as_friends=kind is None)
         self._traces.end()

@@ -222,7 +222,7 @@ class ContainerReader:
         if len(magic) < len(MCAP0_MAGIC) and MCAP0_MAGIC.startswith(magic):
             raise LegoError(f"{self._path} is empty: the recording was cut before anything was in it; make another")
         if magic != MCAP0_MAGIC:
-            raise LegoError(f"{self._path} is no recording of lego-client; give a file that was made with --record")
+            raise LegoError(f"{self._path} is no recording of lego-client; give a file made with --record")
 
     def _messages(self, content: bytes, offset: int) -> Iterator[tuple[Place, bytes]]:
         try:
@@ -283,8 +283,8 @@ class ContainerReader:
 
     def _cut(self, offset: int) -> None:
         self.faults.append(
-            f"{self._path} was cut at byte {offset}: the program or the machine was stopped, or the disk was full; what "
-            "goes before is whole"
+            f"{self._path} was cut at byte {offset}: the program or the machine was stopped, or the disk was full; "
+            "what goes before is whole"
         )
 
 

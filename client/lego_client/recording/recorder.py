@@ -44,9 +44,9 @@ from lego_client.recording.happenings import (
     View,
 )
 from lego_client.recording.messages import Message, messages_of
+from lego_client.recording.options import DEFAULT_LIMIT_MB
 from lego_client.recording.software import library, software
 
-DEFAULT_LIMIT_MB = 2000.0
 MEGABYTE = 1_000_000
 
 _FRAMES_SHARE = 0.9  # of the limit; the rest is for words and answers

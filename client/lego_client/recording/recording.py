@@ -1,4 +1,4 @@
-"""A recording read back: what happened and when, its questions and their answers. Pictures are read when they are used."""
+"""A recording read back: what happened and when, questions and answers. Pictures are read when used."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Recording:
         self.whole, self.faults = self._container.whole, tuple(self._container.faults)
         if started is None or first is None:
             raise LegoError(
-                f"{path} is no recording of lego-client, or nothing of it is left; give a file that was made with --record"
+                f"{path} is no recording of lego-client, or nothing of it is left; give a file made with --record"
             )
         self.started = started
         self.began = datetime.fromtimestamp(first / _SECOND, UTC)
