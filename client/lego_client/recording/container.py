@@ -28,6 +28,7 @@ _PROFILE = "lego-ar"
 _LARGEST_RECORD = 256 * 1024 * 1024  # bytes; a recording's own are far smaller, so a larger one is damage
 _RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+_CHECKSUM_BYTES = 4
 _NANOSECONDS = 1_000_000_000
 
 
@@ -266,11 +267,10 @@ class ContainerReader:
 
     def _check_all(self, content: bytes, checksum: int, offset: int) -> None:
         """Compares the checksum of everything, where the file has one."""
-        try:
-            expected = DataEnd.read(ReadDataStream(BytesIO(content))).data_section_crc
-        except (struct.error, McapError):
-            self._damaged(offset, "it ends too early")
+        if len(content) != _CHECKSUM_BYTES:
+            self._damaged(offset, "the end is not as long as it should be")
             return
+        expected = DataEnd.read(ReadDataStream(BytesIO(content))).data_section_crc
         if expected and expected != checksum and not self.faults:
             self._damaged(offset, "the checksum of all that goes before does not fit")
 

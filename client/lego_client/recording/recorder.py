@@ -132,11 +132,11 @@ class Recorder(SessionObserver):
         Raises:
             LegoError: It exists already, or cannot be made.
         """
+        if self.path.exists():
+            raise LegoError(f"{self.path} exists; a recording never overwrites: choose another name")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = ContainerWriter(self.path, library())
-        except FileExistsError as error:
-            raise LegoError(f"{self.path} exists; a recording never overwrites: choose another name") from error
         except OSError as error:
             raise LegoError(f"{self.path} cannot be recorded to ({error.strerror}); choose another place") from error
         self._put(Started(software(), self._settings))

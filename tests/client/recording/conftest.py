@@ -13,4 +13,6 @@ from tests.client.scripted_server import ScriptedServer
 @pytest.fixture
 async def recorded(server: ScriptedServer, tmp_path: Path) -> Path:
     """A recording of two frames and two questions about them."""
-    return await record_session(server, tmp_path / "session.mcap")
+    path = tmp_path / "session.mcap"
+    await record_session(server, path)
+    return path
