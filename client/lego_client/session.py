@@ -104,6 +104,19 @@ class GuidanceClient:
         """What the server runs; known once connected."""
         return self._link.info
 
+    @property
+    def online(self) -> bool:
+        """Whether there is a connection just now."""
+        return self._link.up
+
+    def check(self) -> None:
+        """Looks whether the session can go on, now or once the connection is back.
+
+        Raises:
+            ServerError: The server went away for good.
+        """
+        self._link.check()
+
     async def __aenter__(self) -> Self:
         """Connects: asks what the server runs, then opens the stream.
 
