@@ -60,6 +60,7 @@ from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
 from lego_client.sources.video import VideoFile
+from lego_client.task.command import task
 from lego_client.tracing import traces_from_environment
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def play(
         _print_written(console, [path])
 
 
+app.command()(task)
 app.command()(replay)
 app.command()(export)
 

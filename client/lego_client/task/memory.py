@@ -59,6 +59,8 @@ def load_walk(path: Path, task: Task) -> Walk:
             raise LegoError(f"{path} is the state of the task {title!r}, not of {task.title!r}; name another file")
         case {"steps": str() as steps_then} if steps_then != _fingerprint(task):
             raise LegoError(f"the steps of {task.title!r} have changed since {path} was written; {cure}")
+        case {"place": bool()}:  # which Python takes for a number
+            pass
         case {"place": int() as place, "statuses": list() as names} if 0 <= place <= steps and len(names) == steps:
             try:
                 return Walk(task, place, [Status(name) for name in names])

@@ -20,7 +20,7 @@ class Command(Enum):
 
 
 # Whole utterances, without the politeness around them. "What do I do?" repeats; it must not take the step for done.
-_PHRASES: dict[Command, tuple[str, ...]] = {
+PHRASES: dict[Command, tuple[str, ...]] = {
     Command.NEXT: (
         "next", "next step", "next one", "go on", "go to the next step", "go to next step", "continue", "carry on",
         "what next", "what is next", "what now", "what comes next", "what is the next step", "what do i do next",
@@ -57,17 +57,18 @@ _PHRASES: dict[Command, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-_COMMANDS = {phrase: command for command, phrases in _PHRASES.items() for phrase in phrases}
+_COMMANDS = {phrase: command for command, phrases in PHRASES.items() for phrase in phrases}
 
 _CONTRACTIONS = {
     "what's": "what is", "that's": "that is", "it's": "it is", "i'm": "i am", "i've": "i have", "let's": "let us",
     "don't": "do not", "haven't": "have not", "where's": "where is", "we're": "we are", "whats": "what is",
     "im": "i am", "ive": "i have", "lets": "let us", "thats": "that is", "dont": "do not",
 }  # fmt: skip
-_BEFORE = frozenset(
-    "ok okay so and um uh er hey well alright right now please yes yeah good great oh no".split()
-)  # fmt: skip
-_AFTER = frozenset("please now then thanks here ok okay right already".split())
+_BEFORE = frozenset((
+    "ok", "okay", "so", "and", "um", "uh", "er", "hey", "well", "alright", "right", "now", "please", "yes", "yeah",
+    "good", "great", "oh", "no",
+))  # fmt: skip
+_AFTER = frozenset(("please", "now", "then", "thanks", "here", "ok", "okay", "right", "already"))
 
 
 def command_of(text: str, confirm: Iterable[str] = ()) -> Command | None:
