@@ -62,7 +62,7 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy $(PACKAGES) tools
+	$(VENV)/bin/mypy $(PACKAGES) tools examples
 
 format: $(VENV)/.installed
 	$(VENV)/bin/ruff format .

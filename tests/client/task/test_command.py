@@ -102,9 +102,14 @@ async def test_a_task_can_be_recorded(server: ScriptedServer, task: Path, pictur
     assert recording.started.settings["task"] == "Make tea"
 
 
-async def test_faults_are_one_line(server: ScriptedServer, task: Path, picture: Path) -> None:
+@pytest.fixture
+def faulty(task: Path) -> Path:
     task.write_text("title: Make tea\nsteps: boil")
-    finished = await led("", *command(server, task, picture))
+    return task
+
+
+async def test_faults_are_one_line(server: ScriptedServer, faulty: Path, picture: Path) -> None:
+    finished = await led("", *command(server, faulty, picture))
     assert finished.code == 2
     assert finished.stderr.startswith("error: ") and "tea.yaml, line 2: steps is 'boil'" in finished.stderr
 
