@@ -168,15 +168,17 @@ async def _compare(
 
 
 def _comparison_table(found: list[Comparison]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("query", "then", "now", "description", "PSNR", "model then", "model now"):
+    models = {_model(one.then) for one in found}, {_model(one.now) for one in found}
+    then, now = (", ".join(sorted(names)) or "nothing" for names in models)
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=f"then {then}; now {now}")
+    for name in ("query", "answer", "description", "PSNR"):
         table.add_column(name)
     for one in found:
+        both = one.same_description is not None
+        answer = "both times" if both else f"then {_ended(one.then)}, now {_ended(one.now)}"
         same = {True: "same", False: "differs", None: "-"}[one.same_description]
         decibels = "-" if one.psnr is None else "equal" if math.isinf(one.psnr) else f"{one.psnr:.1f} dB"
-        table.add_row(
-            Text(one.query), _ended(one.then), _ended(one.now), same, decibels, _model(one.then), _model(one.now)
-        )  # fmt: skip
+        table.add_row(Text(one.query), answer, same, decibels)
     return table
 
 

@@ -129,12 +129,11 @@ def play_in_window(recording: Recording, start: float, speed: float) -> None:
 
 
 def with_clock(page: Image.Image, player: Player, seconds: float, controls: Controls) -> Image.Image:
-    """Writes into a page's lower right corner where the replay stands."""
-    state = "paused" if controls.paused else f"× {controls.speed:g}"
+    """Writes into a page, over the last line on the right, where the replay stands."""
+    state = "paused" if controls.paused else f"x {controls.speed:g}"
     text = f"{player.seconds:.1f} / {seconds:.1f} s   {state}"
-    ImageDraw.Draw(page).text(
-        (page.width - 16, page.height - 8), text, font=font(15), fill=(140, 145, 154), anchor="rs"
-    )  # fmt: skip
+    place = page.width - 16, page.height - 32
+    ImageDraw.Draw(page).text(place, text, font=font(15), fill=(140, 145, 154), anchor="rs")
     return page
 
 
