@@ -25,7 +25,7 @@ def notice(path: Path) -> str:
     """Returns what is recorded, in words for the wearer."""
     return (
         f"{path} will keep what the camera sees, what you ask and every answer, with their times. "
-        "It stays on this machine and can be read by nobody else here. Tell those who come into view."
+        "It stays on this machine, where no other user can read it. Tell those who come into view."
     )
 
 

@@ -231,10 +231,14 @@ class Recorder(SessionObserver):
             self._waiting_bytes += size
             self._changed.notify_all()
 
-    def _take(self) -> _Waiting | None:
-        """Waits for something to write; None when the recording is to be closed."""
+    def _wait(self, seconds: float | None) -> bool:
+        """Waits until there is something to do; False if there was nothing for so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return bool(self._changed.wait_for(lambda: self._waiting or self._closing, seconds))
+
+    def _take(self) -> _Waiting | None:
+        """Returns what is to be written next; None when the recording is to be closed."""
+        with self._changed:
             return self._waiting.popleft() if self._waiting else None
 
     def _now(self) -> int:
@@ -246,15 +250,22 @@ class Recorder(SessionObserver):
     def _run(self) -> None:
         file = self._file
         assert file is not None
-        synced = time.monotonic()
+        unsafe_since: float | None = time.monotonic()  # None while the disk has all
         try:
-            while (waiting := self._take()) is not None:
+            while True:
+                left = None if unsafe_since is None else unsafe_since + _SYNC_S - time.monotonic()
+                if left is not None and (left <= 0 or not self._wait(left)):
+                    file.sync()
+                    unsafe_since = None
+                    continue
+                self._wait(None)
+                waiting = self._take()
+                if waiting is None:
+                    break
                 self._write(file, waiting)
+                unsafe_since = time.monotonic() if unsafe_since is None else unsafe_since
                 with self._changed:
                     self._waiting_bytes -= waiting.size
-                if time.monotonic() - synced > _SYNC_S:
-                    file.sync()
-                    synced = time.monotonic()
             file.append(_stored(self._now(), Ended(self.dropped)))
             file.close()
         except OSError as error:
