@@ -25,6 +25,19 @@ class EncodedFrame:
     height: int
 
 
+def check_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns a frame as given, once it is known to be one: for arrays that come from other programs.
+
+    Raises:
+        LegoError: It is not (H, W, 3) uint8.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise LegoError(
+            f"the frame is an array {pixels.shape} of {pixels.dtype}; it must be (height, width, 3) of uint8, RGB"
+        )
+    return pixels
+
+
 def encode_frame(pixels: NDArray[np.uint8], max_bytes: int = 0, max_pixels: int = 0) -> EncodedFrame:
     """Encodes a frame, scaled down where its sides, its area or its bytes are too many; never scaled up.
 

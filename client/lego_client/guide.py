@@ -20,7 +20,7 @@ from lego_client.answer import Answer
 from lego_client.answer import ask as ask_client
 from lego_client.backoff import Backoff
 from lego_client.connection import Connection
-from lego_client.encoding import LONGEST_SIDE, EncodedFrame, encoded_jpeg
+from lego_client.encoding import LONGEST_SIDE, EncodedFrame, check_pixels, encoded_jpeg
 from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions, ServerInfo
 from lego_client.observer import SessionObserver
@@ -222,11 +222,7 @@ def prepared(frame: Frame) -> NDArray[np.uint8] | EncodedFrame:
     """
     match frame:
         case np.ndarray():
-            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-                raise LegoError(
-                    f"the frame is an array {frame.shape} of {frame.dtype}; it must be (height, width, 3) of uint8, RGB"
-                )
-            return frame
+            return check_pixels(frame)
         case Image.Image():
             return np.asarray(to_rgb(frame))
         case bytes():

@@ -16,7 +16,7 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
-from lego_client.encoding import encode_frame
+from lego_client.encoding import check_pixels, encode_frame
 from lego_client.events import (
     ConnectionLost,
     Event,
@@ -159,11 +159,14 @@ class Recorder(SessionObserver):
 
         Args:
             pixels: (H, W, 3) uint8 RGB; not to be changed afterwards.
+
+        Raises:
+            LegoError: They are something else.
         """
         now = time.monotonic()
         if now - self._last_view >= self._view_interval:
             self._last_view = now
-            self._put(pixels)
+            self._put(check_pixels(pixels))
 
     def note(self, text: str) -> None:
         """Records a sentence for whoever looks at the recording."""

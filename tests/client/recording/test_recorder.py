@@ -68,6 +68,7 @@ async def test_happenings_are_in_order_and_time_never_runs_backwards(recorded: P
     assert names[:4] == ["Started", "Connected", "View", "Asked"]
     assert names[-1] == "Ended"
     assert names.count("Asked") == 2
+    assert "Disconnected" not in names  # the end of the session was no outage
     seconds = [entry.seconds for entry in recording.entries]
     assert seconds == sorted(seconds) and seconds[0] == 0
     assert recording.whole and not recording.faults
@@ -188,6 +189,18 @@ async def test_at_its_limit_a_recording_takes_no_more_frames_but_words(server: S
     assert sum(isinstance(one, Heard) and isinstance(one.event, DescriptionPiece) for one in found) == 3
 
 
+def test_at_its_limit_a_recording_ends_whole(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Recorder(tmp_path / "s.mcap", {}, limit_mb=1, tell=told.append) as recorder:
+        for _ in range(12):
+            recorder.note("a" * 100_000)
+    assert recorder.failure == f"the recording stopped at its limit of 1 MB; {tmp_path / 's.mcap'} is whole"
+    assert told == [f"{recorder.failure}; the session goes on"]
+    recording = Recording(tmp_path / "s.mcap")
+    assert recording.whole and kinds(recording).count("Note") == 9
+    assert (tmp_path / "s.mcap").stat().st_size < 1_010_000  # with its index
+
+
 @contextmanager
 def disk_with(room: int) -> Iterator[None]:
     """Lets no file of this process grow beyond so many bytes: the operating system refuses, as on a full disk."""
@@ -253,6 +266,12 @@ def test_a_recording_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
         pass
     assert stat.S_IMODE(os.stat(tmp_path / "s.mcap").st_mode) == 0o600
     assert happenings(Recording(tmp_path / "s.mcap"))[-1] == Ended(0)
+
+
+def test_an_array_that_is_no_frame_is_refused(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "s.mcap", {}) as recorder, pytest.raises(LegoError, match=r"array \(2, 2\) of float64"):
+        recorder.captured(np.zeros((2, 2)))
+    assert Recording(tmp_path / "s.mcap").whole
 
 
 @pytest.mark.parametrize(
