@@ -62,7 +62,7 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy $(PACKAGES) tools
+	$(VENV)/bin/mypy $(PACKAGES) tools examples
 
 format: $(VENV)/.installed
 	$(VENV)/bin/ruff format .
@@ -71,6 +71,8 @@ format: $(VENV)/.installed
 proto: $(VENV)/.installed
 	cd proto && $(abspath $(VENV))/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
 	    lego_proto/v1/guidance.proto
+	cd proto && $(abspath $(VENV))/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+	    lego_proto/v1/recording.proto
 
 clean:
 	rm -rf $(VENV) $(DEMO) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,9 +9,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from lego_core.errors import LegoError
+from PIL import Image
 
 from lego_client.errors import ServerError
 from lego_client.events import DescriptionPiece, Event, Guidance, GuidanceOptions, Progress, QueryFailed, QueryRestarted
+from lego_client.pictures import open_jpeg
 from lego_client.session import GuidanceClient, SentFrame
 
 
@@ -42,6 +44,20 @@ class Answer:
     options: GuidanceOptions
     guidance: Guidance
     moments: tuple[Moment, ...]
+
+    @property
+    def description(self) -> str:
+        """How to do it, in one sentence."""
+        return self.guidance.description
+
+    @property
+    def picture(self) -> Image.Image:
+        """The guidance frame, decoded: RGB.
+
+        Raises:
+            ServerError: The server sent a picture that is none.
+        """
+        return open_jpeg(self.guidance.image)
 
     @property
     def first_words_seconds(self) -> float | None:

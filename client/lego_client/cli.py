@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from lego_core.command import run_command
 from lego_core.errors import LegoError
 from lego_core.files import check_output as check_file
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.text import Text
@@ -65,6 +66,9 @@ from lego_client.overlay.compositions import CORNERS
 from lego_client.overlay.film import FilmClock, read_answer, write_overlay_film
 from lego_client.overlay.modes import MODES, composition
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
+from lego_client.recording.commands import export, replay
+from lego_client.recording.consent import recording_to
+from lego_client.recording.options import DEFAULT_LIMIT_MB, RecordConsentOption, RecordLimitOption, RecordOption
 from lego_client.sending import Sending
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
@@ -72,7 +76,11 @@ from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_camera, open_clip
 from lego_client.sources.framing import Framing
 from lego_client.sources.video import VideoFile
+from lego_client.task.command import task
 from lego_client.tracing import traces_from_environment
+
+if TYPE_CHECKING:
+    from lego_client.recording.recorder import Recorder
 
 _FRAMES_S = 15.0  # cameras need a moment to wake, network streams a few
 
@@ -122,6 +130,9 @@ def ask(
     key: KeyOption = None,
     token_file: TokenFileOption = None,
     keyring: KeyringOption = False,
+    record: RecordOption = None,
+    record_limit: RecordLimitOption = DEFAULT_LIMIT_MB,
+    record_consent: RecordConsentOption = False,
 ) -> None:
     """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
     options = GuidanceOptions(
@@ -132,12 +143,15 @@ def ask(
     check_requests(queries, previews)
     frames = open_source(source, at, Framing(rotate, mirror))
     connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
-    client = GuidanceClient(
-        server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
-        backoff=Backoff(reconnect), wait_seconds=wait, sending=Sending(data_saver=data_saver),
-    )  # fmt: skip
     check_output(out)
-    asyncio.run(_ask_all(client, frames, queries, options, previews, patience, out))
+    settings = {"command": "ask", "source": frames.name, "server": server, "previews": previews}
+    with recording_to(record, settings, consent=record_consent, limit_mb=record_limit) as recorder:
+        client = GuidanceClient(
+            server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
+            backoff=Backoff(reconnect), wait_seconds=wait, sending=Sending(data_saver=data_saver),
+            observer=recorder,
+        )  # fmt: skip
+        asyncio.run(_ask_all(client, frames, queries, options, previews, patience, out))
 
 
 @app.command()
@@ -175,6 +189,9 @@ def play(
     key: KeyOption = None,
     token_file: TokenFileOption = None,
     keyring: KeyringOption = False,
+    record: RecordOption = None,
+    record_limit: RecordLimitOption = DEFAULT_LIMIT_MB,
+    record_consent: RecordConsentOption = False,
 ) -> None:
     """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
     options = GuidanceOptions(
@@ -187,18 +204,25 @@ def play(
     source = open_clip(clip, speed, Framing(rotate, mirror))
     sending = Sending(send_fps, data_saver)
     connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
-    client = GuidanceClient(
-        server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
-        backoff=Backoff(reconnect), wait_seconds=wait, sending=sending,
-    )  # fmt: skip
     check_output(out)
-    answers = asyncio.run(_play(client, source, timed, options, previews, patience, out))
+    settings = {"command": "play", "source": source.name, "server": server, "speed": speed, "previews": previews}
+    with recording_to(record, settings, consent=record_consent, limit_mb=record_limit) as recorder:
+        client = GuidanceClient(
+            server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
+            backoff=Backoff(reconnect), wait_seconds=wait, sending=sending, observer=recorder,
+        )  # fmt: skip
+        answers = asyncio.run(_play(client, source, timed, options, previews, patience, out, recorder))
     console = Console()
     console.print(answers_table(answers))
     if film:
         path = free_path(out / "demo.mp4")
         write_film(path, source.path, answers, client.info.notice)
         _print_written(console, [path])
+
+
+app.command()(task)
+app.command()(replay)
+app.command()(export)
 
 
 @app.command()
@@ -364,12 +388,13 @@ async def _play(
     previews: int,
     patience: Patience,
     out: Path,
+    recorder: Recorder | None,
 ) -> list[TimedAnswer]:
     console = Console()
     async with client:
         _print_notice(console, client)
         options = with_previews(options, previews, client)
-        observer = _PlayDisplay(console, client, out)
+        observer = _PlayDisplay(console, client, out, recorder)
         try:
             return await play_clip(
                 client, clip, queries, options=options, time_limit=patience.time_limit,
@@ -387,11 +412,16 @@ async def _info(client: GuidanceClient) -> None:
 class _PlayDisplay(PlayObserver):
     """Shows each query of a clip as it is answered, and saves the answer."""
 
-    def __init__(self, console: Console, client: GuidanceClient, out: Path) -> None:
+    def __init__(self, console: Console, client: GuidanceClient, out: Path, recorder: Recorder | None) -> None:
         self._console = console
         self._client = client
         self._out = out
+        self._recorder = recorder
         self._display: AnswerDisplay | None = None
+
+    def seen(self, pixels: NDArray[np.uint8]) -> None:
+        if self._recorder is not None:
+            self._recorder.captured(pixels)
 
     def asked(self, query: TimedQuery) -> None:
         self._console.print(f"at {query.time:.1f} s", style="dim")

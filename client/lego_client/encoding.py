@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from lego_core.errors import LegoError
+from lego_core.images import decode_image, open_image
 from numpy.typing import NDArray
 
 from lego_client.sending import LEVELS, Level
@@ -23,6 +24,19 @@ class EncodedFrame:
     jpeg: bytes
     width: int
     height: int
+
+
+def check_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns a frame as given, once it is known to be one: for arrays that come from other programs.
+
+    Raises:
+        LegoError: It is not (H, W, 3) uint8.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise LegoError(
+            f"the frame is an array {pixels.shape} of {pixels.dtype}; it must be (height, width, 3) of uint8, RGB"
+        )
+    return pixels
 
 
 def encode_frame(
@@ -65,3 +79,27 @@ def encode_frame(
             quality -= 10
         else:
             scale *= 0.8
+
+
+def encoded_jpeg(data: bytes) -> EncodedFrame:
+    """Takes a JPEG as it is; only its header is read.
+
+    Raises:
+        LegoError: It is no JPEG, or far too large or too small.
+    """
+    image = open_image(data)
+    if image.format != "JPEG":
+        raise LegoError(f"the frame is a {image.format} picture; give a JPEG, or the decoded pixels")
+    return EncodedFrame(data, *image.size)
+
+
+def within_limits(frame: EncodedFrame, max_bytes: int = 0, max_pixels: int = 0) -> EncodedFrame:
+    """Returns the frame itself where the server takes it, else one encoded anew; limits as for `encode_frame`.
+
+    Raises:
+        LegoError: The frame cannot be decoded, or the limits leave nothing of it.
+    """
+    small = not max_pixels or frame.width * frame.height <= max_pixels
+    if small and (not max_bytes or len(frame.jpeg) <= max_bytes):
+        return frame
+    return encode_frame(np.asarray(decode_image(frame.jpeg)), max_bytes, max_pixels)

@@ -11,10 +11,11 @@ from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
 from numpy.typing import NDArray
 
-from lego_client.encoding import EncodedFrame, encode_frame
+from lego_client.encoding import EncodedFrame, encode_frame, within_limits
 from lego_client.errors import ServerError
 from lego_client.frame_window import FrameWindow
 from lego_client.link import Link
+from lego_client.observer import SessionObserver
 from lego_client.pace import Pace
 from lego_client.pending import SentFrame
 from lego_client.sending import LevelChooser, Sending
@@ -28,12 +29,13 @@ class FrameSender:
         newest: The frame sent last; None before the first.
     """
 
-    def __init__(self, link: Link, sending: Sending | None = None) -> None:
+    def __init__(self, link: Link, observer: SessionObserver, sending: Sending | None = None) -> None:
         self._sending = sending or Sending()
         self._levels = LevelChooser.of(self._sending)
         self.window = FrameWindow(self._levels.delivered)
         self.newest: SentFrame | None = None
         self._link = link
+        self._observer = observer
         self._lock = asyncio.Lock()
         self._next_id = 1
         self._offered: tuple[NDArray[np.uint8], float] | None = None
@@ -51,7 +53,7 @@ class FrameSender:
             with contextlib.suppress(asyncio.CancelledError, LegoError, ServerError):
                 await self._offers
 
-    async def send(self, pixels: NDArray[np.uint8], captured: float | None = None) -> SentFrame:
+    async def send(self, pixels: NDArray[np.uint8] | EncodedFrame, captured: float | None = None) -> SentFrame:
         """See `GuidanceClient.send_frame`."""
         self._link.check()
         captured = time.monotonic() if captured is None else captured
@@ -80,11 +82,12 @@ class FrameSender:
             await self.window.room()
             return (await self._transmit(frame.encoded, frame.captured, frame.frame_id)).frame_id
 
-    async def _encode(self, pixels: NDArray[np.uint8]) -> EncodedFrame:
+    async def _encode(self, frame: NDArray[np.uint8] | EncodedFrame) -> EncodedFrame:
         info = self._link.info
-        return await asyncio.to_thread(
-            encode_frame, pixels, info.max_image_bytes, info.max_image_pixels, self._levels.level, info.resolution
-        )
+        limits = info.max_image_bytes, info.max_image_pixels
+        if isinstance(frame, EncodedFrame):
+            return await asyncio.to_thread(within_limits, frame, *limits)
+        return await asyncio.to_thread(encode_frame, frame, *limits, self._levels.level, info.resolution)
 
     async def _send(self, encoded: EncodedFrame, captured: float) -> SentFrame:
         async with self._lock:
@@ -97,6 +100,7 @@ class FrameSender:
         self._next_id += 1
         if first_id is None:
             self.newest = frame
+            self._observer.frame_sent(frame)
         if self._link.up:  # without a stream it keeps: whoever asks about it has it sent again
             self.window.sent(first_id or frame.frame_id, frame.frame_id, len(encoded.jpeg))
             await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))

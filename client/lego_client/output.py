@@ -52,13 +52,14 @@ def answer_directory(out: Path, *, one_of_many: bool = False) -> Path:
     raise AssertionError("count() does not end")
 
 
-def save_answer(directory: Path, answer: Answer, server: ServerInfo) -> list[Path]:
+def save_answer(directory: Path, answer: Answer, server: ServerInfo, created: datetime | None = None) -> list[Path]:
     """Writes guidance.jpg, frame.jpg, previews, side_by_side.png and record.json.
 
     Args:
         directory: An existing folder, from `answer_directory`.
         answer: What to save; the JPEGs are written byte for byte as received and sent.
         server: What answered.
+        created: When it did; None for now.
 
     Returns:
         The files written, the guidance frame first.
@@ -76,7 +77,7 @@ def save_answer(directory: Path, answer: Answer, server: ServerInfo) -> list[Pat
         for name, data in pictures.items():
             (directory / name).write_bytes(data)
         page.save(directory / "side_by_side.png")
-        text = json.dumps(record(answer, server), indent=2, ensure_ascii=False)
+        text = json.dumps(record(answer, server, created), indent=2, ensure_ascii=False)
         (directory / "record.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise LegoError(f"{directory} cannot be written ({error.strerror}); choose another folder") from error
@@ -98,13 +99,13 @@ def timing_line(answer: Answer) -> str:
     )
 
 
-def record(answer: Answer, server: ServerInfo) -> dict[str, object]:
+def record(answer: Answer, server: ServerInfo, created: datetime | None = None) -> dict[str, object]:
     """Returns everything that says how an answer came about, as plain JSON values."""
     guidance = answer.guidance
     return {
         "query": answer.query,
         "description": guidance.description,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": (created or datetime.now(UTC)).isoformat(timespec="seconds"),
         "source": answer.source,
         "query_id": guidance.query_id,
         "frame_id": guidance.frame_id,

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from lego_core.errors import LegoError
+from numpy.typing import NDArray
 
 from lego_client.answer import Answer, ask
 from lego_client.events import Event, GuidanceOptions
@@ -41,6 +43,9 @@ class TimedAnswer:
 
 class PlayObserver:
     """Told what happens while a clip plays. Every method may be overridden; none needs to be."""
+
+    def seen(self, pixels: NDArray[np.uint8]) -> None:
+        """A frame of the clip was played: (H, W, 3) uint8 RGB."""
 
     def asked(self, query: TimedQuery) -> None:
         """A query was sent."""
@@ -101,7 +106,7 @@ async def play_clip(
     due: asyncio.Queue[tuple[TimedQuery, CapturedFrame] | None] = asyncio.Queue()
     answers: list[TimedAnswer] = []
     with clip:
-        streaming = asyncio.create_task(_stream(client, clip, deque(queries), due.put_nowait))
+        streaming = asyncio.create_task(_stream(client, clip, deque(queries), due.put_nowait, observer.seen))
         try:
             while (item := await due.get()) is not None:
                 query, seen = item
@@ -127,6 +132,7 @@ async def _stream(
     clip: VideoFile,
     queries: deque[TimedQuery],
     ask_about: Callable[[tuple[TimedQuery, CapturedFrame] | None], None],
+    seen: Callable[[NDArray[np.uint8]], None],
 ) -> None:
     """Offers the newest frame whenever there is one, and hands out each query when its time has come."""
     sent = 0
@@ -139,11 +145,12 @@ async def _stream(
                 continue
             while queries and (ended or queries[0].time <= newest.time):
                 query = queries.popleft()
-                seen = [frame for frame in frames if frame.time <= query.time] or frames
-                ask_about((query, await asyncio.to_thread(sharpest, seen)))
+                just_seen = [frame for frame in frames if frame.time <= query.time] or frames
+                ask_about((query, await asyncio.to_thread(sharpest, just_seen)))
             if ended:
                 return
             client.offer_frame(newest.pixels, newest.captured)
+            seen(newest.pixels)
             sent = newest.sequence
     finally:
         ask_about(None)

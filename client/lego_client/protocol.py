@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from lego_proto.v1 import guidance_pb2 as pb
 
 from lego_client.events import (
@@ -25,6 +27,7 @@ _SAMPLER_FROM_PROTO = {number: name for name, number in _SAMPLER_TO_PROTO.items(
 _FIDELITY_TO_PROTO = {"default": pb.FIDELITY_UNSPECIFIED, "original": pb.FIDELITY_ORIGINAL}
 _FIDELITY_FROM_PROTO = {number: name for name, number in _FIDELITY_TO_PROTO.items()}
 _PREVIEW_TO_PROTO = {"fast": pb.PREVIEW_FAST, "full": pb.PREVIEW_FULL}
+_PREVIEW_FROM_PROTO = {number: name for name, number in _PREVIEW_TO_PROTO.items()}
 _OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
 
 
@@ -39,6 +42,40 @@ def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
     if options.preview is not None:
         message.preview = _PREVIEW_TO_PROTO[options.preview]
     return message
+
+
+def options_from_proto(message: pb.GuidanceOptions) -> GuidanceOptions:
+    """Reads options back; None for those that are unset.
+
+    Raises:
+        LegoError: A value is out of its range.
+    """
+    given = {name: getattr(message, name) for name in _OPTION_FIELDS if message.HasField(name)}
+    return GuidanceOptions(
+        **given,
+        sampler=_SAMPLER_FROM_PROTO.get(message.sampler),
+        fidelity="original" if message.fidelity == pb.FIDELITY_ORIGINAL else None,
+        preview=_PREVIEW_FROM_PROTO.get(message.preview),
+    )
+
+
+def server_info_to_proto(info: ServerInfo) -> pb.ServerInfo:
+    """Returns the message with all that is known of a server."""
+    return pb.ServerInfo(
+        model_name=info.model_name,
+        model_version=info.model_version,
+        engine=info.engine,
+        resolution=info.resolution,
+        max_steps=info.max_steps,
+        max_image_bytes=info.max_image_bytes,
+        max_image_pixels=info.max_image_pixels,
+        max_query_characters=info.max_query_characters,
+        defaults=options_to_proto(info.defaults),
+        notice=info.notice,
+        models=info.models,
+        max_deadline_ms=round(1000 * info.max_deadline_seconds),
+        fast_previews=info.fast_previews,
+    )
 
 
 def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
@@ -85,6 +122,46 @@ def event_from_proto(response: pb.GuideResponse) -> QueryEvent | None:
             return None
 
 
+def event_to_proto(event: QueryEvent) -> pb.GuideResponse:
+    """Returns an event of a query as the message it came in; `event_from_proto` reads it back."""
+    match event:
+        case DescriptionPiece():
+            delta = pb.DescriptionDelta(query_id=event.query_id, text=event.text, done=event.done)
+            return pb.GuideResponse(description_delta=delta)
+        case Progress():
+            progress = pb.Progress(
+                query_id=event.query_id, step=event.step, steps=event.steps, preview=event.preview
+            )  # fmt: skip
+            return pb.GuideResponse(progress=progress)
+        case Guidance():
+            return pb.GuideResponse(result=_guidance_to_proto(event))
+        case QueryFailed():
+            error = pb.QueryError(
+                query_id=event.query_id, code=_code_number(event.code), message=event.message,
+                retry_after_ms=round(1000 * event.retry_after_seconds),
+            )  # fmt: skip
+            return pb.GuideResponse(error=error)
+
+
+def _guidance_to_proto(guidance: Guidance) -> pb.GuidanceResult:
+    return pb.GuidanceResult(
+        query_id=guidance.query_id,
+        frame_id=guidance.frame_id,
+        description=guidance.description,
+        image=guidance.image,
+        width=guidance.width,
+        height=guidance.height,
+        seed=guidance.seed,
+        steps=guidance.steps,
+        text_scale=guidance.text_scale,
+        image_scale=guidance.image_scale,
+        sampler=_SAMPLER_TO_PROTO.get(guidance.sampler, pb.SAMPLER_UNSPECIFIED),
+        fidelity=_FIDELITY_TO_PROTO.get(guidance.fidelity, pb.FIDELITY_UNSPECIFIED),
+        model_version=guidance.model_version,
+        timings=pb.Timings(**{name: getattr(guidance.timings, name) for name in Timings.__dataclass_fields__}),
+    )
+
+
 def _guidance_from_proto(result: pb.GuidanceResult) -> Guidance:
     stages = {name: getattr(result.timings, name) for name in Timings.__dataclass_fields__}
     return Guidance(
@@ -109,3 +186,10 @@ def _code_name(code: pb.QueryError.Code) -> str:
     if code not in pb.QueryError.Code.values():  # a newer server may know codes this client does not
         return f"code_{int(code)}"
     return pb.QueryError.Code.Name(code).removeprefix("CODE_").lower()
+
+
+def _code_number(name: str) -> pb.QueryError.Code:
+    """The inverse of `_code_name`; an enum field keeps numbers that it does not know."""
+    unknown = name.removeprefix("code_")
+    number = int(unknown) if unknown.isdecimal() else pb.QueryError.Code.Value(f"CODE_{name.upper()}")
+    return cast("pb.QueryError.Code", number)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lego_client.backoff import Backoff
 from lego_client.connection import Connection
+from lego_client.encoding import EncodedFrame
 from lego_client.errors import ConnectionFailed, ServerError
 from lego_client.events import (
     ConnectionLost,
@@ -29,6 +30,7 @@ from lego_client.events import (
 )
 from lego_client.frames import FrameSender
 from lego_client.link import Hooks, Link
+from lego_client.observer import SessionObserver
 from lego_client.pending import PendingQuery, SentFrame
 from lego_client.protocol import event_from_proto, options_to_proto
 from lego_client.sending import Sending
@@ -57,7 +59,7 @@ class GuidanceClient:
     def __init__(
         self, target: str, timeout: float = 10.0, connection: Connection | None = None,
         traces: SessionTraces | None = None, *, model: str = "", backoff: Backoff | None = None,
-        wait_seconds: float = 0.0, sending: Sending | None = None,
+        wait_seconds: float = 0.0, sending: Sending | None = None, observer: SessionObserver | None = None,
     ) -> None:  # fmt: skip
         """Names the server; nothing is sent yet.
 
@@ -70,6 +72,7 @@ class GuidanceClient:
             backoff: How, and for how long, to come back after the connection was lost; `Backoff(0)` does not.
             wait_seconds: For how long to wait for a server that is not there when connecting first.
             sending: How much of what is seen is sent; None for the defaults.
+            observer: Told of everything, such as a recorder.
 
         Raises:
             LegoError: The target is not HOST:PORT, a time is out of range, or a token would travel in the clear.
@@ -86,12 +89,13 @@ class GuidanceClient:
         self._wait_seconds = wait_seconds
         self._backoff = backoff or Backoff()
         self._traces = traces or SessionTraces()
+        self._observer = observer or SessionObserver()
         hooks = Hooks(self._connected, self._received, self._lost, self._ended)
         self._link = Link(Route(self.target, connection, model), timeout, self._backoff, hooks)
         self._session_number = 0
         self._stream_number = 0
         self._next_query_id = 1
-        self._frames = FrameSender(self._link, sending)
+        self._frames = FrameSender(self._link, self._observer, sending)
         self._refused_frame = ""
         self._queries: dict[int, PendingQuery] = {}
         self._newest_query: PendingQuery | None = None
@@ -122,6 +126,7 @@ class GuidanceClient:
             LegoError: The server does not have the model.
             ServerError: No server answers there, or it is not a guidance server.
         """
+        self._observer.opened()
         try:
             await self._link.connect(self._wait_seconds, self._traces.begin(self.target))
         except BaseException:
@@ -131,17 +136,18 @@ class GuidanceClient:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._observer = SessionObserver()  # the end that follows is no outage
         await self._frames.stop()
         await self._link.close(as_friends=kind is None)
         self._traces.end()
 
-    async def send_frame(self, pixels: NDArray[np.uint8], captured: float | None = None) -> SentFrame:
+    async def send_frame(self, pixels: NDArray[np.uint8] | EncodedFrame, captured: float | None = None) -> SentFrame:
         """Encodes a frame off the event loop, within the server's limits, and sends it once the server has room.
 
         While the connection is lost it is only kept: it will be sent when it is asked about.
 
         Args:
-            pixels: (H, W, 3) uint8 RGB.
+            pixels: (H, W, 3) uint8 RGB; or a frame encoded before, which is sent byte for byte.
             captured: When the camera saw it, in seconds of `time.monotonic`; None for now.
 
         Raises:
@@ -189,6 +195,7 @@ class GuidanceClient:
         query = PendingQuery(text, frame, options_to_proto(options or GuidanceOptions()), deadline, retries)
         self._newest_query = query
         self._register(query)
+        self._observer.asked(query, frame or self._frames.newest, self._model)
         if not self._link.up:
             query.inbox.put(ConnectionLost(f"the server at {self.target} cannot be reached"))
         answered = False
@@ -199,6 +206,7 @@ class GuidanceClient:
                     for event in await self._next_events(query):
                         answered = isinstance(event, Guidance | QueryFailed)
                         span.note(event)
+                        self._observer.heard(event)
                         yield event
         finally:
             if not answered and self._link.failure is None:
@@ -290,7 +298,9 @@ class GuidanceClient:
     async def _restart(self, query: PendingQuery) -> list[Event]:
         if query is not self._newest_query:
             return [QueryFailed(query.query_id, "superseded", "a newer query was asked")]
+        earlier = query.query_id
         self._register(query)
+        self._observer.asked_anew(query.query_id, earlier)
         await self._submit(query)
         return [QueryRestarted(query.query_id)]
 
@@ -324,6 +334,7 @@ class GuidanceClient:
             self._session_number += 1
             self._refused_frame = ""
         self._frames.window.connected(started.frame_credits, resumed, self._link.round_trip)
+        self._observer.connected(self.target, self.session_id, self.info, resumed)
         abandoned, self._abandoned = self._abandoned, set()
         if resumed:
             for query_id in abandoned:
@@ -350,10 +361,12 @@ class GuidanceClient:
 
     def _lost(self, failure: ConnectionFailed) -> None:
         self._frames.window.lost()
+        self._observer.disconnected(str(failure), for_good=False)
         self._tell_all(ConnectionLost(str(failure)))
 
     def _ended(self, failure: ServerError) -> None:
         self._frames.window.lost()
+        self._observer.disconnected(str(failure), for_good=True)
         for query in self._queries.values():
             query.inbox.fail(failure)
 

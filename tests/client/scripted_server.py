@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import grpc
@@ -29,6 +29,8 @@ class Script:
         dies_at_step: Break the connection there.
         refuse_session: Refuse every stream as unavailable, in these words.
         answers: Whether the stream is served at all.
+        pieces: The description.
+        paint: Makes the guidance frame from the frame asked about.
         garbage_picture: Send bytes that are no picture as the guidance frame.
         resumable: Number messages and give sessions a token.
         forgets: Know none of the tokens given.
@@ -59,6 +61,8 @@ class Script:
     dies_at_step: int | None = None
     refuse_session: str = ""
     answers: bool = True
+    pieces: tuple[str, ...] = PIECES
+    paint: Callable[[Image.Image], Image.Image] = ImageOps.invert
     garbage_picture: bool = False
     resumable: bool = False
     forgets: bool = False
@@ -230,7 +234,7 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
             session.fail(query.query_id, pb.QueryError.CODE_NO_FRAME, "no such frame")
             return
         frame = Image.open(io.BytesIO(session.frames[query.frame_id])).convert("RGB")
-        pieces = (options.description,) if options.description else PIECES
+        pieces = (options.description,) if options.description else script.pieces
         for number, piece in enumerate(pieces, 1):
             delta = pb.DescriptionDelta(query_id=query.query_id, text=piece, done=number == len(pieces))
             session.say(pb.GuideResponse(description_delta=delta))
@@ -249,7 +253,7 @@ class ScriptedGuidance(pb_grpc.GuidanceServicer):
             await asyncio.sleep(script.step_seconds)
         result = pb.GuidanceResult(
             query_id=query.query_id, frame_id=query.frame_id, description="".join(pieces),
-            image=b"not a picture" if script.garbage_picture else jpeg(ImageOps.invert(frame)),
+            image=b"not a picture" if script.garbage_picture else jpeg(script.paint(frame)),
             width=frame.width, height=frame.height, seed=options.seed or 1234, steps=steps, text_scale=7.5,
             image_scale=1.5, sampler=pb.SAMPLER_EULER, fidelity=options.fidelity,
             model_version="scripted-0123456789ab",

@@ -1,0 +1,1 @@
+"""A session as one file: written while it goes on, read, played, compared and exported afterwards."""

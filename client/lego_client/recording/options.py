@@ -1,0 +1,24 @@
+"""Options of the command line that have to do with recordings; light, as every command reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DISPLAYS = ("window", "terminal", "none")
+DEFAULT_LIMIT_MB = 2000.0
+
+_PANEL = "Recording"
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(help="Record the session into this new file, such as session.mcap.", rich_help_panel=_PANEL),
+]
+RecordLimitOption = Annotated[
+    float, typer.Option(help="How large a recording may become, in MB.", rich_help_panel=_PANEL)
+]
+RecordConsentOption = Annotated[
+    bool,
+    typer.Option("--record-consent", help="You agree to what --record keeps; asked otherwise.", rich_help_panel=_PANEL),
+]

@@ -1,0 +1,1 @@
+"""A task of several steps: walked through one by one, with guidance for each."""
