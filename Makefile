@@ -25,7 +25,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make proto   generate the protocol's Python code again"
-	@echo "make images  the demo's pictures, for the README"
+	@echo "make images  the demo's pictures, for README and docs"
 	@echo "make clean   remove environments, caches and outputs"
 	@echo "Variables: MODEL=$(MODEL) VENV=$(VENV) DEMO=$(DEMO) OUT=$(OUT) PYTHON=$(PYTHON)"
 
@@ -55,6 +55,7 @@ demo: $(DEMO)/.installed
 images: demo
 	@mkdir -p docs/images
 	cp $(OUT)/demo_*.png docs/images/
+	@$(DEMO)/bin/python tools/overlay_pictures.py --demo $(OUT) --out docs/images
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST)

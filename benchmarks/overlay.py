@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -48,16 +49,17 @@ DESCRIPTION = "The left hand grips the handle of the brown drawer on the left an
 ENOUGH_FPS = 25
 
 Pixels = NDArray[np.uint8]
-Milliseconds = list[float]
 
 
 def main(
     clip: Annotated[str | None, typer.Option(help="A first-person video; default: a scene drawn in code.")] = None,
     frames: Annotated[int, typer.Option(min=2, help="Views to compose.")] = 120,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is composed; the least counts.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of OpenCV.")] = 2,
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/overlay.json"),
 ) -> None:
     """Measure every mode and write figures and plot."""
+    cv2.setNumThreads(threads)
     try:
         looks = [wandering(index / FPS) for index in range(frames)]
         scene = textured_scene()
@@ -67,9 +69,16 @@ def main(
         sys.exit(2)
     asked, guidance = views[0], _guidance(views[0])
     stages = _stages(views, asked, guidance, rounds)
-    modes = {mode: _mode(mode, views, asked, guidance, rounds) for mode in track(MODES, "modes")}
+    modes = _modes(views, asked, guidance, rounds)
     errors = None if clip is not None else _errors(looks, views, asked)
-    _report("a scene drawn in code" if clip is None else Path(clip).name, stages, modes, errors, rounds, json_file)
+    _report(
+        "a scene drawn in code" if clip is None else Path(clip).name,
+        stages,
+        modes,
+        errors,
+        f"{rounds} rounds, threads: {threads}",
+        json_file,
+    )
 
 
 def _views(clip: str, frames: int) -> list[Pixels]:
@@ -95,58 +104,79 @@ def _guidance(asked: Pixels) -> Pixels:
     return small
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+@dataclass(frozen=True)
+class Timing:
+    """What one thing took, in milliseconds.
+
+    Attributes:
+        each: For each view, the least of all rounds.
+        processor: Mean processor time of a view, in the round that took least.
+    """
+
+    each: list[float]
+    processor: float
+
+
+def _timing(rounds: int, prepare: Callable[[], list[Callable[[], object]]]) -> Timing:
+    """Runs what `prepare` returns, one after another, in so many rounds."""
+    times, processor = [], []
+    for _ in range(rounds):
+        actions = prepare()
+        began = time.process_time()
+        times.append([_milliseconds(action) for action in actions])
+        processor.append(1e3 * (time.process_time() - began) / len(actions))
+    return Timing(np.min(times, axis=0).tolist(), min(processor))
+
+
+def _milliseconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
     action()
-    return time.perf_counter() - begin
+    return 1e3 * (time.perf_counter() - began)
 
 
-def _least(rounds: int, measure: Callable[[], Sequence[float]]) -> Milliseconds:
-    return [1e3 * value for value in np.min([measure() for _ in range(rounds)], axis=0)]
-
-
-def _stages(views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -> dict[str, Milliseconds]:
-    other = textured_scene(1)
-    elsewhere = [wandering(index / FPS).view(other) for index in range(min(40, len(views)))]
+def _stages(views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -> dict[str, Timing]:
     layer, place = Layer.of(asked, guidance), truth(Look(), Look(right=30, roll=3))
     said = [Status(State.ANSWER, age_seconds=index / FPS) for index in range(len(views))]
 
-    def register(pictures: list[Pixels]) -> list[float]:
+    def register(pictures: list[Pixels]) -> list[Callable[[], object]]:
         tracker = SceneTracker(asked)
         tracker.locate(pictures[0])
-        return [_seconds(partial(tracker.locate, view)) for view in pictures[1:]]
+        return [partial(tracker.locate, view) for view in pictures[1:]]
 
-    measures: dict[str, Callable[[], list[float]]] = {
+    stages: dict[str, Callable[[], list[Callable[[], object]]]] = {
         "register: follow the scene": lambda: register(views),
-        "register: look for a lost scene": lambda: register(elsewhere),
-        "warp and blend the ghost": lambda: [_seconds(partial(layer.over, view, place, 0.9)) for view in views],
+        "register: look for a lost scene": lambda: register(_elsewhere(len(views))),
+        "warp and blend the ghost": lambda: [partial(layer.over, view, place, 0.9) for view in views],
         "caption and badge": lambda: [
-            _seconds(partial(annotate, view, DESCRIPTION, status)) for view, status in zip(views, said, strict=True)
+            partial(annotate, view, DESCRIPTION, status) for view, status in zip(views, said, strict=True)
         ],
-        "once an answer: the changed region": lambda: [_seconds(partial(changed_region, asked, guidance))],
-        "once a question: read the asked frame": lambda: [_seconds(partial(SceneTracker, asked))],
+        "once an answer: the changed region": lambda: [partial(changed_region, asked, guidance)],
+        "once a question: read the asked frame": lambda: [partial(SceneTracker, asked)],
     }
-    return {name: _least(rounds, measure) for name, measure in track(measures.items(), "stages")}
+    return {name: _timing(rounds, prepare) for name, prepare in track(stages.items(), "stages")}
 
 
-def _mode(mode: str, views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -> tuple[Milliseconds, float]:
-    """Returns the milliseconds of each view but the first, with caption and badge; and those of processor time."""
+def _modes(views: list[Pixels], asked: Pixels, guidance: Pixels, rounds: int) -> dict[str, Timing]:
+    """Times each mode on all views but the first, with caption and badge."""
     status = Status(State.ANSWER, age_seconds=3)
-    processor = []
 
-    def once() -> list[float]:
+    def composing(mode: str, pictures: list[Pixels]) -> list[Callable[[], object]]:
         ticks = count()
         how = composition(mode, asked, clock=lambda: next(ticks) / FPS)
-        how.compose(views[0], guidance)
-        begin = time.process_time()
-        times = [
-            _seconds(lambda view=view: annotate(how.compose(view, guidance), DESCRIPTION, status))  # type: ignore[misc]
-            for view in views[1:]
-        ]
-        processor.append(1e3 * (time.process_time() - begin) / len(times))
-        return times
+        how.compose(pictures[0], guidance)
 
-    return _least(rounds, once), min(processor)
+        def show(view: Pixels) -> Pixels:
+            return annotate(how.compose(view, guidance), DESCRIPTION, status)
+
+        return [partial(show, view) for view in pictures[1:]]
+
+    cases = {mode: (mode, views) for mode in MODES} | {"ghost, scene lost": ("ghost", _elsewhere(len(views)))}
+    return {name: _timing(rounds, partial(composing, *case)) for name, case in track(cases.items(), "modes")}
+
+
+def _elsewhere(frames: int) -> list[Pixels]:
+    scene = textured_scene(1)
+    return [wandering(index / FPS).view(scene) for index in range(min(40, frames))]
 
 
 def _errors(looks: list[Look], views: list[Pixels], asked: Pixels) -> dict[str, list[float]]:
@@ -172,38 +202,31 @@ def _errors(looks: list[Look], views: list[Pixels], asked: Pixels) -> dict[str, 
 
 def _report(
     name: str,
-    stages: dict[str, Milliseconds],
-    modes: dict[str, tuple[Milliseconds, float]],
+    stages: dict[str, Timing],
+    modes: dict[str, Timing],
     errors: dict[str, list[float]] | None,
-    rounds: int,
+    how: str,
     path: Path,
 ) -> None:
     console = Console()
-    title = f"{name}, 640x480, least of {rounds} rounds"
-    table = Table("mode", "p50", "p95", "frames a second at p95", "processor time, mean", title=title)
-    for mode, (times, processor) in modes.items():
-        median, high = np.percentile(times, (50, 95))
-        table.add_row(mode, f"{median:.1f} ms", f"{high:.1f} ms", f"{1e3 / high:.0f}", f"{processor:.1f} ms")
-    console.print(table)
-    table = Table("stage", "p50", "p95")
-    for stage, times in stages.items():
-        table.add_row(stage, *(f"{value:.1f} ms" for value in np.percentile(times, (50, 95))))
+    table = Table("", "p50", "p95", "processor time", title=f"{name}, 640x480, least of {how}")
+    for what, timing in {**modes, **stages}.items():
+        table.add_row(what, *(f"{value:.1f} ms" for value in (*np.percentile(timing.each, (50, 95)), timing.processor)))
     for what, pixels in (errors or {}).items():
-        table.add_row(f"error: {what}", *(f"{value:.2f} px" for value in np.percentile(pixels, (50, 95))))
-    console.print(table, f"figures in {path}")
+        table.add_row(f"error: {what}", *(f"{value:.2f} px" for value in np.percentile(pixels, (50, 95))), "")
+    slowest = max(np.percentile(timing.each, 95) for timing in modes.values())
+    console.print(table, f"every mode: {1e3 / slowest:.0f} frames a second or more at p95; figures in {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    milliseconds = {mode: values for mode, (values, _) in modes.items()}
-    rounded = {
-        part: {key: [round(value, 3) for value in values] for key, values in measured.items()}
-        for part, measured in (("modes_ms", milliseconds), ("stages_ms", stages), ("errors_px", errors or {}))
-    }
-    processor_ms = {mode: round(processor, 3) for mode, (_, processor) in modes.items()}
-    figures = {"views": name, "rounds": rounds, "processor_ms": processor_ms, **rounded}
-    path.write_text(json.dumps(figures) + "\n")
-    _plot(milliseconds, path.with_suffix(".png"))
+    figures = {
+        "views": name, "measured": f"least of {how}", "errors_px": errors,
+        "modes_ms": {mode: asdict(timing) for mode, timing in modes.items()},
+        "stages_ms": {stage: asdict(timing) for stage, timing in stages.items()},
+    }  # fmt: skip
+    path.write_text(json.dumps(json.loads(json.dumps(figures), parse_float=lambda text: round(float(text), 3))) + "\n")
+    _plot({mode: timing.each for mode, timing in modes.items()}, path.with_suffix(".png"))
 
 
-def _plot(modes: dict[str, Milliseconds], path: Path) -> None:
+def _plot(modes: dict[str, list[float]], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(7, 2.4))
     axis.boxplot(list(modes.values()), orientation="horizontal", widths=0.6, whis=(5, 95), showfliers=False)
     axis.set_yticks(range(1, len(modes) + 1), list(modes))

@@ -62,6 +62,7 @@ def test_a_long_description_is_cut_short_and_leaves_the_view_free() -> None:
 def test_an_empty_description_draws_nothing() -> None:
     picture = np.full((480, 640, 3), 100, np.uint8)
     assert (annotate(picture, " \n") == picture).all()
+    assert (annotate(picture, " " * 1000 + "a word") != picture).any()
 
 
 def test_a_caption_that_grows_word_by_word_stays_at_the_foot() -> None:
@@ -115,6 +116,8 @@ def test_badges_of_different_states_look_different() -> None:
         ({"step": -1, "steps": 4}, "step -1 of 4"),
         ({"age_seconds": -1.0}, "the age is -1 s; it must be 0 or more"),
         ({"age_seconds": float("nan")}, "the age is nan s"),
+        ({"age_seconds": float("inf")}, "the age is inf s"),
+        ({"steps": -1}, "step 0 of -1"),
     ],
 )
 def test_an_impossible_status_is_refused(arguments: dict[str, float], message: str) -> None:

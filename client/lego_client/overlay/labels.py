@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -61,10 +62,10 @@ class Status:
     age_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or not 0 <= self.step <= max(self.steps, 0):
+        if not 0 <= self.step <= self.steps:
             raise LegoError(f"step {self.step} of {self.steps}; steps count from 0 to their number")
-        if self.age_seconds is not None and not self.age_seconds >= 0:
-            raise LegoError(f"the age is {self.age_seconds:g} s; it must be 0 or more")
+        if self.age_seconds is not None and not 0 <= self.age_seconds < math.inf:
+            raise LegoError(f"the age is {self.age_seconds:g} s; it must be 0 or more, and finite")
 
     @property
     def text(self) -> str:
@@ -89,8 +90,8 @@ def annotate(picture: Picture, description: str = "", status: Status | None = No
     result = checked(picture, "the picture").copy()
     width, height = size_of(result)
     letters = max(_LEAST_LETTERS, height // 22)
-    if description.strip():
-        patch = _caption(" ".join(description[:_MOST_CHARACTERS].split()), letters, width, int(height * _MOST_HEIGHT))
+    if sentence := " ".join(description.split())[:_MOST_CHARACTERS]:
+        patch = _caption(sentence, letters, width, int(height * _MOST_HEIGHT))
         _put(result, patch, 0, height - patch.shape[0])
     if status is not None:
         margin = min(width, height) // 40

@@ -8,6 +8,7 @@ the two pictures look alike under it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -33,7 +34,8 @@ LOST_BELOW = 0.05
 
 _LONGER_SIDE = 480  # pixels at which frames are registered
 _MARGIN = 10  # pixels from the border within which no point is used
-_POINTS = 200
+_CANDIDATES = 1500
+_CELLS, _POINTS_IN_A_CELL = (6, 4), 12  # the picture is divided, so that points lie everywhere and not in one bush
 _POINT_SPACING = 8  # pixels
 _POINT_QUALITY = 0.002  # of the best point
 _LEAST_CORNER = 2e-4  # smallest eigenvalue of a point's structure; below is noise
@@ -154,10 +156,8 @@ class SceneTracker:
         pose, means = None, Means.NONE
         if self._tracking:
             pose, means = self._follow(frame), Means.FOLLOWED
-        if pose is None or pose.confidence < FOUND_FROM:  # a weak hold may be a wrong one
-            found = self._relocalise(frame)
-            if found is not None and (pose is None or found.confidence > pose.confidence):
-                pose, means = found, Means.RELOCALISED
+        if pose is None:
+            pose, means = self._relocalise(frame), Means.RELOCALISED
         self._tracking = pose is not None
         if pose is None:
             self._result = replace(self._result, confidence=0.0, means=Means.NONE)
@@ -171,15 +171,19 @@ class SceneTracker:
     def _follow(self, view: _Frame) -> _Pose | None:
         """Finds the frame near where it was in the last view."""
         assert self._last_view is not None and self._last is not None
-        prediction = self._last
+        points, fit = np.zeros((0, 2), np.float32), None
         if self._last_view.shape == view.grey.shape:
             before = transform(self._last, self._points)
             seen = _inside(before, view.size)
             after, found = _flow(self._last_view, view.grey, before[seen], _FOLLOW_LEVELS)
-            fit = fit_homography(self._points[seen][found], after[found], _FOLLOW_TOLERANCE)
-            if fit is not None and is_plausible(fit.homography, self._size):
-                prediction = fit.homography
-        pose = self._anchor(view, prediction)
+            points = self._points[seen][found]
+            fit = fit_homography(points, after[found], _FOLLOW_TOLERANCE)
+            if fit is not None and not is_plausible(fit.homography, self._size):
+                fit = None
+        pose = self._anchor(view, self._last if fit is None else fit.homography)
+        if pose is None or pose.confidence < FOUND_FROM:  # much has changed: it may be better to trust the last view
+            candidates = [each for each in (pose, self._judge(fit, points, view)) if each is not None]
+            pose = max(candidates, key=lambda each: each.confidence, default=None)
         return pose if pose is not None and pose.confidence >= LOST_BELOW else None
 
     def _relocalise(self, view: _Frame) -> _Pose | None:
@@ -234,7 +238,7 @@ def _size_within(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
 
 
 def _corner_points(grey: Grey) -> Points:
-    """Returns the corners (N, 2) that can be followed, best first."""
+    """Returns the corners (N, 2) that can be followed, the best of every part of the picture."""
     strength = cv2.cornerMinEigenVal(grey, 3)
     best = float(strength.max())
     if best < _LEAST_CORNER:
@@ -242,8 +246,18 @@ def _corner_points(grey: Grey) -> Points:
     mask = np.zeros_like(grey)
     mask[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = 255
     quality = max(_POINT_QUALITY, min(1.0, _LEAST_CORNER / best))
-    points = cv2.goodFeaturesToTrack(grey, _POINTS, quality, _POINT_SPACING, mask=mask)
-    return np.zeros((0, 2), np.float32) if points is None else points.reshape(-1, 2)
+    found = cv2.goodFeaturesToTrack(grey, _CANDIDATES, quality, _POINT_SPACING, mask=mask)
+    if found is None:
+        return np.zeros((0, 2), np.float32)
+    points = found.reshape(-1, 2)
+    across, down = (points / (grey.shape[1], grey.shape[0]) * _CELLS).astype(int).T
+    taken: Counter[int] = Counter()
+    chosen = []
+    for index, cell in enumerate((down * _CELLS[0] + across).tolist()):
+        taken[cell] += 1
+        if taken[cell] <= _POINTS_IN_A_CELL:
+            chosen.append(index)
+    return points[chosen]
 
 
 def _positions(keypoints: Sequence[cv2.KeyPoint]) -> Points:
