@@ -25,6 +25,8 @@ _SAMPLER_FROM_PROTO = {number: name for name, number in _SAMPLER_TO_PROTO.items(
 _FIDELITY_TO_PROTO = {"default": pb.FIDELITY_UNSPECIFIED, "original": pb.FIDELITY_ORIGINAL}
 _FIDELITY_FROM_PROTO = {number: name for name, number in _FIDELITY_TO_PROTO.items()}
 _PREVIEW_TO_PROTO = {"fast": pb.PREVIEW_FAST, "full": pb.PREVIEW_FULL}
+_PRESET_TO_PROTO = {"fast": pb.PRESET_FAST, "balanced": pb.PRESET_BALANCED, "faithful": pb.PRESET_FAITHFUL}
+_PRESET_FROM_PROTO = {number: name for name, number in _PRESET_TO_PROTO.items()}
 _OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
 
 
@@ -38,12 +40,13 @@ def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
         message.fidelity = _FIDELITY_TO_PROTO[options.fidelity]
     if options.preview is not None:
         message.preview = _PREVIEW_TO_PROTO[options.preview]
+    if options.preset is not None:
+        message.preset = _PRESET_TO_PROTO[options.preset]
     return message
 
 
 def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
     """Reads what a server runs, its limits and its model's defaults."""
-    defaults = message.defaults
     return ServerInfo(
         model_name=message.model_name,
         model_version=message.model_version,
@@ -53,17 +56,26 @@ def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
         max_image_bytes=message.max_image_bytes,
         max_image_pixels=message.max_image_pixels,
         max_query_characters=message.max_query_characters,
-        defaults=GuidanceOptions(
-            steps=defaults.steps or None,
-            text_scale=defaults.text_scale or None,
-            image_scale=defaults.image_scale or None,
-            sampler=_SAMPLER_FROM_PROTO.get(defaults.sampler),
-            jpeg_quality=defaults.jpeg_quality or None,
-        ),
+        defaults=_options_from_proto(message.defaults),
         notice=message.notice,
         models=tuple(message.models),
         max_deadline_seconds=message.max_deadline_ms / 1000,
         fast_previews=message.fast_previews,
+        presets={
+            _PRESET_FROM_PROTO[each.preset]: _options_from_proto(each)
+            for each in message.presets
+            if each.preset in _PRESET_FROM_PROTO  # a newer server may know others
+        },
+    )
+
+
+def _options_from_proto(message: pb.GuidanceOptions) -> GuidanceOptions:
+    return GuidanceOptions(
+        steps=message.steps or None,
+        text_scale=message.text_scale or None,
+        image_scale=message.image_scale or None,
+        sampler=_SAMPLER_FROM_PROTO.get(message.sampler),
+        jpeg_quality=message.jpeg_quality or None,
     )
 
 
