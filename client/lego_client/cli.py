@@ -34,6 +34,7 @@ from lego_client.cli_options import (
     MirrorOption,
     ModelOption,
     Patience,
+    PresetOption,
     PreviewOption,
     PreviewsOption,
     QualityOption,
@@ -106,6 +107,7 @@ def ask(
     description: Annotated[
         str | None, typer.Option(help="Paint this sentence instead of the model's own description.")
     ] = None,
+    preset: PresetOption = None,
     seed: SeedOption = None,
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
@@ -137,7 +139,7 @@ def ask(
     """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
-        description=description, jpeg_quality=quality, fidelity=fidelity, preview=preview,
+        description=description, jpeg_quality=quality, fidelity=fidelity, preview=preview, preset=preset,
     )  # fmt: skip
     patience = Patience(timeout, deadline, retries)
     check_requests(queries, previews)
@@ -162,6 +164,7 @@ def play(
     server: ServerOption = "localhost:50051",
     speed: Annotated[float, typer.Option(help="Seconds of the clip per second; 1 is real time.")] = 1.0,
     film: Annotated[bool, typer.Option(help="Write demo.mp4: the clip with guidance beside it.")] = True,
+    preset: PresetOption = None,
     seed: SeedOption = None,
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
@@ -196,7 +199,7 @@ def play(
     """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
-        fidelity=fidelity, preview=preview,
+        fidelity=fidelity, preview=preview, preset=preset,
     )  # fmt: skip
     timed = load_queries(queries)
     patience = Patience(timeout, deadline, retries)
@@ -243,6 +246,7 @@ def live(
     rotate: RotateOption = 0,
     mirror: MirrorOption = False,
     data_saver: SaverOption = False,
+    preset: PresetOption = None,
     seed: SeedOption = None,
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
@@ -265,7 +269,7 @@ def live(
     """Shows what you see with guidance in it, and takes questions until you leave. Press H for the keys."""
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
-        fidelity=fidelity, preview=preview,
+        fidelity=fidelity, preview=preview, preset=preset,
     )  # fmt: skip
     settings = LiveSettings(
         check_display(display or default_display()), mode, out, stream_fps=stream_fps, ahead=not data_saver,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from lego_core.config import FIDELITIES, SAMPLERS, GuidanceDefaults
+from lego_core.config import FIDELITIES, PRESETS, SAMPLERS, GuidanceDefaults
 from lego_core.errors import LegoError
 
 from lego_client.connection import Connection
@@ -22,6 +22,9 @@ _ORIGINAL_STEPS = GuidanceDefaults().at("original").steps
 
 ServerOption = Annotated[str, typer.Option("--server", envvar="LEGO_SERVER", help="HOST:PORT of lego-server.")]
 SeedOption = Annotated[int | None, typer.Option(help="The same seed, frame and query give the same picture.")]
+PresetOption = Annotated[
+    str | None, typer.Option(help=f"How much time the picture may take, one of {', '.join(PRESETS)}.")
+]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
 TextScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of query and description, 1 to 30.")]
 ImageScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of the input frame, 1 to 10.")]
@@ -118,5 +121,7 @@ def with_previews(options: GuidanceOptions, previews: int, client: GuidanceClien
     if previews == 0:
         return options
     default = _ORIGINAL_STEPS if options.fidelity == "original" else client.info.defaults.steps
+    if options.preset in client.info.presets:
+        default = client.info.presets[options.preset].steps
     steps = options.steps or default or _ORIGINAL_STEPS  # a server may state none
     return replace(options, preview_every=math.ceil(steps / (previews + 1)))

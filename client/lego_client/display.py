@@ -121,6 +121,8 @@ def server_table(target: str, info: ServerInfo) -> Table:
         rows.insert(2, ("models", ", ".join(info.models)))
     if info.max_deadline_seconds:
         rows.append(("longest deadline", f"{info.max_deadline_seconds:g} s"))
+    for name, preset in info.presets.items():
+        rows.append((f"preset {name}", f"{preset.sampler}, {preset.steps} steps"))
     rows.append(("previews", "fast or full" if info.fast_previews else "full"))
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(str(value)))

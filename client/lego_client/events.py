@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lego_core.config import FIDELITIES, SAMPLERS
+from lego_core.config import FIDELITIES, PRESETS, SAMPLERS
 from lego_core.errors import LegoError
 
 PREVIEWS = ("fast", "full")
@@ -26,6 +26,7 @@ class GuidanceOptions:
         jpeg_quality: Of the guidance frame, 1 to 100.
         fidelity: One of `lego_core.config.FIDELITIES`; "original" as the code of the paper does.
         preview: What previews are made of, one of `PREVIEWS`: "fast" is small and free, "full" costs a decoding each.
+        preset: One of `lego_core.config.PRESETS`: how much time the picture may take, where the above do not say.
     """
 
     seed: int | None = None
@@ -38,6 +39,7 @@ class GuidanceOptions:
     jpeg_quality: int | None = None
     fidelity: str | None = None
     preview: str | None = None
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("seed", self.seed, 0, 2**64 - 1)
@@ -52,6 +54,8 @@ class GuidanceOptions:
             raise LegoError(f"fidelity is {self.fidelity!r}; choose one of {', '.join(FIDELITIES)}")
         if self.preview is not None and self.preview not in PREVIEWS:
             raise LegoError(f"preview is {self.preview!r}; choose one of {', '.join(PREVIEWS)}")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise LegoError(f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if self.description is not None and not self.description.strip():
             raise LegoError("the description is empty; write the sentence to paint, or leave the option out")
 
@@ -87,6 +91,7 @@ class ServerInfo:
         models: Names by which models may be asked, the default first; empty where there is no choice.
         max_deadline_seconds: The longest a query may take.
         fast_previews: Whether previews can be had at no cost.
+        presets: Sampler, steps and scales of every preset the server allows, by their names.
     """
 
     model_name: str = ""
@@ -102,6 +107,7 @@ class ServerInfo:
     models: tuple[str, ...] = ()
     max_deadline_seconds: float = 0.0
     fast_previews: bool = False
+    presets: dict[str, GuidanceOptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from lego_proto.v1 import guidance_pb2 as pb
@@ -28,6 +29,8 @@ _FIDELITY_TO_PROTO = {"default": pb.FIDELITY_UNSPECIFIED, "original": pb.FIDELIT
 _FIDELITY_FROM_PROTO = {number: name for name, number in _FIDELITY_TO_PROTO.items()}
 _PREVIEW_TO_PROTO = {"fast": pb.PREVIEW_FAST, "full": pb.PREVIEW_FULL}
 _PREVIEW_FROM_PROTO = {number: name for name, number in _PREVIEW_TO_PROTO.items()}
+_PRESET_TO_PROTO = {"fast": pb.PRESET_FAST, "balanced": pb.PRESET_BALANCED, "faithful": pb.PRESET_FAITHFUL}
+_PRESET_FROM_PROTO = {number: name for name, number in _PRESET_TO_PROTO.items()}
 _OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
 
 
@@ -41,6 +44,8 @@ def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
         message.fidelity = _FIDELITY_TO_PROTO[options.fidelity]
     if options.preview is not None:
         message.preview = _PREVIEW_TO_PROTO[options.preview]
+    if options.preset is not None:
+        message.preset = _PRESET_TO_PROTO[options.preset]
     return message
 
 
@@ -56,6 +61,7 @@ def options_from_proto(message: pb.GuidanceOptions) -> GuidanceOptions:
         sampler=_SAMPLER_FROM_PROTO.get(message.sampler),
         fidelity="original" if message.fidelity == pb.FIDELITY_ORIGINAL else None,
         preview=_PREVIEW_FROM_PROTO.get(message.preview),
+        preset=_PRESET_FROM_PROTO.get(message.preset),
     )
 
 
@@ -75,12 +81,12 @@ def server_info_to_proto(info: ServerInfo) -> pb.ServerInfo:
         models=info.models,
         max_deadline_ms=round(1000 * info.max_deadline_seconds),
         fast_previews=info.fast_previews,
+        presets=[options_to_proto(replace(each, preset=name)) for name, each in info.presets.items()],
     )
 
 
 def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
     """Reads what a server runs, its limits and its model's defaults."""
-    defaults = message.defaults
     return ServerInfo(
         model_name=message.model_name,
         model_version=message.model_version,
@@ -90,17 +96,26 @@ def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
         max_image_bytes=message.max_image_bytes,
         max_image_pixels=message.max_image_pixels,
         max_query_characters=message.max_query_characters,
-        defaults=GuidanceOptions(
-            steps=defaults.steps or None,
-            text_scale=defaults.text_scale or None,
-            image_scale=defaults.image_scale or None,
-            sampler=_SAMPLER_FROM_PROTO.get(defaults.sampler),
-            jpeg_quality=defaults.jpeg_quality or None,
-        ),
+        defaults=_stated_options(message.defaults),
         notice=message.notice,
         models=tuple(message.models),
         max_deadline_seconds=message.max_deadline_ms / 1000,
         fast_previews=message.fast_previews,
+        presets={
+            _PRESET_FROM_PROTO[each.preset]: _stated_options(each)
+            for each in message.presets
+            if each.preset in _PRESET_FROM_PROTO  # a newer server may know others
+        },
+    )
+
+
+def _stated_options(message: pb.GuidanceOptions) -> GuidanceOptions:
+    return GuidanceOptions(
+        steps=message.steps or None,
+        text_scale=message.text_scale or None,
+        image_scale=message.image_scale or None,
+        sampler=_SAMPLER_FROM_PROTO.get(message.sampler),
+        jpeg_quality=message.jpeg_quality or None,
     )
 
 

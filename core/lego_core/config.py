@@ -21,6 +21,9 @@ GUIDED_SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp")
 SAMPLERS = (*GUIDED_SAMPLERS, "distilled")
 Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp", "distilled"]
 # "original" does as the code of the paper does, faults included: docs/fidelity.md holds every difference.
+PRESETS = ("fast", "balanced", "faithful")
+_FAST_STEPS, _FAITHFUL_STEPS = 8, 100
+Preset = Literal["fast", "balanced", "faithful"]
 FIDELITIES = ("default", "original")
 Fidelity = Literal["default", "original"]
 # Which blocks the U-Net's context has: the rows of table 3 of the paper (lego-reference H). "label" is CLIP's reading
@@ -201,6 +204,25 @@ class LegoConfig:
         return GuidanceDefaults(
             "distilled", len(self.student.timesteps), self.student.text_scale, self.student.image_scale
         )
+
+    def preset(self, name: Preset) -> GuidanceDefaults:
+        """Returns how to sample by a preset: "fast", "balanced" (the model's own) or "faithful" (as the paper).
+
+        Without a student, "fast" is DPM-Solver++ in at most 8 steps.
+
+        Raises:
+            LegoError: No such preset.
+        """
+        match name:
+            case "fast" if self.student is not None:
+                return self.defaults("distilled")
+            case "fast":
+                return replace(self.guidance, sampler="dpm_solver_pp", steps=min(self.guidance.steps, _FAST_STEPS))
+            case "balanced":
+                return self.guidance
+            case "faithful":
+                return replace(self.guidance, sampler="euler_ancestral", steps=_FAITHFUL_STEPS)
+        raise LegoError(f"preset is {name!r}; choose one of {', '.join(PRESETS)}")
 
     def sampling(
         self, fidelity: Fidelity = "default", sampler: Sampler | None = None, **wishes: Any

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from lego_core.config import FIDELITIES, SAMPLERS, Fidelity, GuidanceDefaults, Sampler
+from lego_core.config import FIDELITIES, PRESETS, SAMPLERS, Fidelity, GuidanceDefaults, LegoConfig, Preset, Sampler
 from lego_core.errors import LegoError
 from lego_core.images import JPEG_QUALITY
 from lego_core.manifest import Manifest
@@ -31,6 +31,7 @@ class OptionWishes:
     jpeg_quality: int | None = None
     fidelity: str = "default"
     preview: str | None = None
+    preset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def resolve_options(
     if wishes.sampler is not None and wishes.sampler not in SAMPLERS:
         raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}; choose one of {', '.join(SAMPLERS)}")
     try:
-        defaults = lego.defaults(cast("Sampler | None", wishes.sampler), fidelity)
+        defaults = _defaults(lego, wishes, fidelity)
     except LegoError as error:
         raise RequestError(Reason.INVALID, f"options.sampler is {wishes.sampler}: {error}") from error
     steps = defaults.steps if wishes.steps is None else wishes.steps
@@ -87,6 +88,11 @@ def resolve_options(
     image_scale = defaults.image_scale if wishes.image_scale is None else wishes.image_scale
     preview_every = wishes.preview_every or 0
     jpeg_quality = JPEG_QUALITY[fidelity] if wishes.jpeg_quality is None else wishes.jpeg_quality
+    if wishes.preset is not None and wishes.steps is None and steps > max_steps:
+        raise RequestError(
+            Reason.INVALID, f"options.preset is {wishes.preset}, which takes {steps} steps; this server allows "
+            f"{max_steps}: set steps, or choose another",
+        )  # fmt: skip
     for name, value, low, high in (
         ("steps", steps, 1, max_steps),
         ("text_scale", text_scale, 1, 30),
@@ -116,6 +122,25 @@ def resolve_options(
         seed, steps, text_scale, image_scale, defaults.sampler, preview_every, description, jpeg_quality, fidelity,
         _preview(wishes.preview, manifest),
     )  # fmt: skip
+
+
+def _defaults(lego: LegoConfig, wishes: OptionWishes, fidelity: Fidelity) -> GuidanceDefaults:
+    """Returns the preset's sampler, steps and scales; a sampler that is asked for by name goes before its."""
+    sampler = cast("Sampler | None", wishes.sampler)
+    if wishes.preset is None:
+        return lego.defaults(sampler, fidelity)
+    if wishes.preset not in PRESETS:
+        raise RequestError(Reason.INVALID, f"options.preset is {wishes.preset}; choose one of {', '.join(PRESETS)}")
+    if fidelity == "original":
+        raise RequestError(
+            Reason.INVALID, f"options.preset is {wishes.preset} and options.fidelity is original, which says by itself "
+            "how to sample; leave one unset",
+        )  # fmt: skip
+    preset = lego.preset(cast(Preset, wishes.preset))
+    if sampler is None or sampler == preset.sampler:
+        return preset
+    # A student's steps and scales are its own: they neither come from a preset nor go into one.
+    return lego.defaults(sampler) if "distilled" in (sampler, preset.sampler) else replace(preset, sampler=sampler)
 
 
 def _preview(wish: str | None, manifest: Manifest) -> Preview:

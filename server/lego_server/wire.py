@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
+from lego_core.config import PRESETS, GuidanceDefaults, Preset
 from lego_core.images import JPEG_QUALITY
 from lego_proto.v1 import guidance_pb2 as pb
 
@@ -49,19 +50,24 @@ def server_info_to_proto(guide: Guide, models: Models, max_image_pixels: int) ->
         max_image_bytes=limits.max_image_bytes,
         max_image_pixels=max_image_pixels,
         max_query_characters=limits.max_query_characters,
-        defaults=pb.GuidanceOptions(
-            steps=lego.guidance.steps,
-            text_scale=lego.guidance.text_scale,
-            image_scale=lego.guidance.image_scale,
-            sampler=_sampler_enum(lego.guidance.sampler),
-            preview_every=0,
-            jpeg_quality=JPEG_QUALITY["default"],
-        ),
+        defaults=_options_to_proto(lego.guidance, preview_every=0, jpeg_quality=JPEG_QUALITY["default"]),
         notice=lego.notice,
         models=models.names,
         max_deadline_ms=int(1000 * limits.query_seconds),
         fast_previews=bool(guide.manifest.latent.colour_map),
+        presets=[
+            _options_to_proto(sampling, preset=f"PRESET_{name.upper()}")
+            for name in PRESETS
+            if (sampling := lego.preset(cast(Preset, name))).steps <= guide.max_steps
+        ],
     )
+
+
+def _options_to_proto(sampling: GuidanceDefaults, **others: Any) -> pb.GuidanceOptions:
+    return pb.GuidanceOptions(
+        steps=sampling.steps, text_scale=sampling.text_scale, image_scale=sampling.image_scale,
+        sampler=_sampler_enum(sampling.sampler), **others,
+    )  # fmt: skip
 
 
 def response_to_proto(sequence: int, message: Message) -> pb.GuideResponse:
@@ -137,6 +143,7 @@ def wishes_from_proto(options: pb.GuidanceOptions) -> OptionWishes:
         jpeg_quality=get("jpeg_quality"),
         fidelity=_fidelity_name(options.fidelity),
         preview=_preview_name(options.preview),
+        preset=_preset_name(options.preset),
     )
 
 
@@ -158,6 +165,13 @@ def _fidelity_name(value: int) -> str:
 def _sampler_enum(name: str) -> str:
     """Returns the protocol's name of a sampler; protobuf takes an enum by its name."""
     return f"SAMPLER_{name.upper()}"
+
+
+def _preset_name(value: int) -> str | None:
+    """Returns the preset's name, None if unspecified; a number this server does not know stays a number."""
+    if value == pb.PRESET_UNSPECIFIED:
+        return None
+    return pb.Preset.Name(value).removeprefix("PRESET_").lower() if value in pb.Preset.values() else str(value)
 
 
 def _preview_name(value: int) -> str | None:

@@ -7,6 +7,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Preset(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRESET_UNSPECIFIED: _ClassVar[Preset]
+    PRESET_FAST: _ClassVar[Preset]
+    PRESET_BALANCED: _ClassVar[Preset]
+    PRESET_FAITHFUL: _ClassVar[Preset]
+
 class Preview(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PREVIEW_UNSPECIFIED: _ClassVar[Preview]
@@ -25,6 +32,10 @@ class Sampler(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SAMPLER_EULER: _ClassVar[Sampler]
     SAMPLER_DPM_SOLVER_PP: _ClassVar[Sampler]
     SAMPLER_DISTILLED: _ClassVar[Sampler]
+PRESET_UNSPECIFIED: Preset
+PRESET_FAST: Preset
+PRESET_BALANCED: Preset
+PRESET_FAITHFUL: Preset
 PREVIEW_UNSPECIFIED: Preview
 PREVIEW_FAST: Preview
 PREVIEW_FULL: Preview
@@ -99,7 +110,7 @@ class Query(_message.Message):
     def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., frame_id: _Optional[int] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GuidanceOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity", "preview")
+    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity", "preview", "preset")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +121,7 @@ class GuidanceOptions(_message.Message):
     JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
     FIDELITY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    PRESET_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_scale: float
@@ -120,7 +132,8 @@ class GuidanceOptions(_message.Message):
     jpeg_quality: int
     fidelity: Fidelity
     preview: Preview
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ..., preview: _Optional[_Union[Preview, str]] = ...) -> None: ...
+    preset: Preset
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ..., preview: _Optional[_Union[Preview, str]] = ..., preset: _Optional[_Union[Preset, str]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("query_id",)
@@ -275,7 +288,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice", "models", "max_deadline_ms", "fast_previews")
+    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice", "models", "max_deadline_ms", "fast_previews", "presets")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -289,6 +302,7 @@ class ServerInfo(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     MAX_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     FAST_PREVIEWS_FIELD_NUMBER: _ClassVar[int]
+    PRESETS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: str
     engine: str
@@ -302,4 +316,5 @@ class ServerInfo(_message.Message):
     models: _containers.RepeatedScalarFieldContainer[str]
     max_deadline_ms: int
     fast_previews: bool
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., max_deadline_ms: _Optional[int] = ..., fast_previews: _Optional[bool] = ...) -> None: ...
+    presets: _containers.RepeatedCompositeFieldContainer[GuidanceOptions]
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., max_deadline_ms: _Optional[int] = ..., fast_previews: _Optional[bool] = ..., presets: _Optional[_Iterable[_Union[GuidanceOptions, _Mapping]]] = ...) -> None: ...
