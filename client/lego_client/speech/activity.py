@@ -58,7 +58,7 @@ class ActivitySettings:
     end: float = 0.35
     onset: float = 0.096
     pre_roll: float = 0.4
-    hang_over: float = 0.7
+    hang_over: float = 0.6
     shortest: float = 0.2
     longest: float = 15.0
 
