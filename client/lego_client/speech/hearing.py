@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -115,8 +116,7 @@ class Listener:
         return event
 
     def _emit(self, event: Heard | LegoError | None) -> None:
-        # A loop that is closed has no one left to tell.
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def _listen(self) -> None:
