@@ -24,6 +24,7 @@ class Intent(Enum):
     BACK = "back"  # the query before the last one, which is then forgotten
     REPEAT = "repeat"  # nothing: say and show the last answer once more
     STOP = "stop"  # nothing: be silent, and cancel what is under way
+    NOTHING = "nothing"  # nothing: the wearer is content
     UNCLEAR = "unclear"  # nothing: tell the wearer why
 
 
@@ -42,7 +43,8 @@ class Meaning:
     explanation: str
 
 
-# Each pattern must fit all that was said: "stop the mixer" and "how do I go back to the menu" are queries.
+# Each pattern must fit all that was said: "stop the mixer" and "how do I go back to the menu" are queries. The first
+# that fits counts.
 COMMANDS: tuple[tuple[Intent, str], ...] = (
     (Intent.STOP, r"stop|stop (it|that|talking|speaking|now)|(be )?(quiet|silent)|silence|hush|enough|cancel( (it|that))?"),
     (Intent.STOP, r"never ?mind|forget (it|that)|that('s| is) (enough|all)|(shut|hush) up"),
@@ -54,12 +56,18 @@ COMMANDS: tuple[tuple[Intent, str], ...] = (
     (Intent.NEXT, r"(and )?(then what|what then|what now|what else|now what)|and (then|now)|what (do|should) i do (next|now|then)"),
     (Intent.NEXT, r"(done|i('m| am) done|i('ve| have) done (it|that))( what('s| is)? next)?"),
     (Intent.BACK, r"(go )?back|go back( (one|a) step)?|(the )?previous( (one|step|question))?|the one before|undo( that)?"),
+    (Intent.NOTHING, r"(no )?thanks|thank you( (very|so) much)?|ok|okay|yes|yeah|yep|right then|great|good|fine|perfect|cool|got it"),
+    (Intent.NOTHING, r"(all|that's) (right|good|fine|great|it)|i see|hm+|uh+|um+|oh"),
 )  # fmt: skip
 _POLITE = r"(?:(?:ok|okay|please|hey|well|um|uh|and) )*"
 _COMMANDS = [(intent, re.compile(rf"{_POLITE}(?:{pattern})(?: please| now| thanks| thank you)*")) for intent, pattern in COMMANDS]
 
 # What a correction begins with, as often as it likes: "no no wait I mean the lid".
-_LEAD = re.compile(r"(?:no|nope|nah|wait|sorry|actually|rather|oops|i mean|i meant|i said|not that(?: one)?|instead|but)(?: |$)")
+_LEAD = re.compile(
+    r"(?:no|nope|nah|wait|sorry|actually|rather|oops|i mean|i meant|i said|instead|but|(?:it|that)(?:'s| is)(?= not ))"
+    r"(?: |$)"
+)
+_TRAIL = re.compile(r" (?:instead|rather|i mean|i meant|please)$")
 _OPENING = re.compile(
     r"(?:(?:please|can you|could you|and|now|so) )*"
     r"(?:how (?:do|can|could|should|would|must) (?:i|you|we)|how to|(?:show|tell|teach) me how (?:to|i)|show me"
@@ -69,7 +77,7 @@ _OPENING = re.compile(
 _DETERMINERS = frozenset("the a an my your this that these those some its another both".split())
 _PREPOSITIONS = frozenset("with without into in inside on onto from to under over off at behind beside through around".split())
 _PARTICLES = frozenset("on off up down out in over away open apart together".split())
-_PRONOUNS = frozenset("it that this them one".split())
+_PRONOUNS = frozenset("it that this them these those".split())
 _PLACES = frozenset(
     "left right upper lower top bottom middle other first second third last big bigger biggest small smaller smallest "
     "large larger front back red green blue white black yellow brown silver grey wooden metal".split()
@@ -79,7 +87,8 @@ _VERBS = frozenset(
     "knead sweep wipe hammer screw unscrew turn shake scoop flip push pull press hold remove use clean grab insert drop "
     "lock unlock switch start grate roll squeeze empty drain spread sprinkle wrap unwrap plug unplug".split()
 )  # fmt: skip
-_ALIKE = 0.5  # by difflib's measure "pen" and "pan" are 0.67 alike, "lid" and "pan" 0
+_REMEMBERED = 20  # queries
+_ALIKE = 0.65  # by difflib's measure "pen" and "pan" are 0.67 alike, "spoon" and "pot" 0.5
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,34 @@ class _Action:
         return " ".join(filter(None, (self.opening, self.what)))
 
 
+class Conversation:
+    """What one wearer has asked so far; turns what is said into what is to be done."""
+
+    def __init__(self) -> None:
+        self._history: list[str] = []
+
+    @property
+    def last(self) -> str | None:
+        """The query that a correction would be about."""
+        return self._history[-1] if self._history else None
+
+    def hear(self, said: str) -> Meaning:
+        """Returns what the wearer means, and remembers the query. A corrected query is forgotten.
+
+        Args:
+            said: A final transcript.
+
+        Raises:
+            LegoError: It has no word in it.
+        """
+        meaning = interpret(said, self._history)
+        if meaning.intent in (Intent.CORRECT, Intent.BACK):
+            self._history.pop()
+        if meaning.intent in (Intent.ASK, Intent.CORRECT, Intent.NEXT) and meaning.query is not None:
+            self._history = [*self._history, meaning.query][-_REMEMBERED:]
+        return meaning
+
+
 def interpret(said: str, history: Sequence[str] = ()) -> Meaning:
     """Returns what the wearer means.
 
@@ -130,6 +167,8 @@ def interpret(said: str, history: Sequence[str] = ()) -> Meaning:
     correction, led = words, False
     while lead := _LEAD.match(correction):
         correction, led = correction[lead.end() :], True
+    while trail := _TRAIL.search(correction):
+        correction, led = correction[: trail.start()], led or trail.group() != " please"
     if not history:
         if led and not correction:
             return Meaning(Intent.UNCLEAR, None, "there is nothing yet to say no to; ask something first")
@@ -141,7 +180,9 @@ def interpret(said: str, history: Sequence[str] = ()) -> Meaning:
         asked, explanation = _with_things(_take_apart(correction), last)
         if not _OPENING.match(correction):
             asked = replace(asked, opening=last.opening)
-        return Meaning(Intent.CORRECT if led else Intent.ASK, _spoken(str(asked)), explanation)
+        if led:
+            return Meaning(Intent.CORRECT, _spoken(str(asked)), f"in place of '{history[-1]}'")
+        return Meaning(Intent.ASK, _spoken(str(asked)), explanation)
     if led or _is_fragment(correction):
         corrected = _corrected(last, correction)
         if corrected is not None:
@@ -153,8 +194,8 @@ def interpret(said: str, history: Sequence[str] = ()) -> Meaning:
 
 
 def _command(intent: Intent, words: str, history: Sequence[str]) -> Meaning:
-    if intent is Intent.STOP:
-        return Meaning(intent, None, "stopped")
+    if intent in (Intent.STOP, Intent.NOTHING):
+        return Meaning(intent, None, "stopped" if intent is Intent.STOP else "nothing to do")
     if not history:
         return Meaning(Intent.UNCLEAR, None, f"'{words}' means something only after a query; ask one first")
     if intent is Intent.REPEAT:
@@ -189,7 +230,9 @@ def _is_whole(words: str) -> bool:
 def _is_fragment(words: str) -> bool:
     """Whether something that was not called a correction cannot be anything else: "the left one", "with a spoon"."""
     first, *others = words.split()
-    return first in _DETERMINERS or first in _PREPOSITIONS or first == "not" or (first in _PLACES and len(others) <= 1)
+    return (
+        first in _DETERMINERS | _PREPOSITIONS | _PRONOUNS | {"not"} or (first in _PLACES and len(others) <= 1)
+    )
 
 
 def _take_apart(words: str) -> _Action:
@@ -203,7 +246,7 @@ def _take_apart(words: str) -> _Action:
 
 
 def _phrases(words: list[str]) -> tuple[_Phrase, ...]:
-    """Cuts at prepositions, and before a determiner that follows a noun."""
+    """Cuts at prepositions, and before a determiner that follows a thing."""
     phrases: list[_Phrase] = []
     preposition = determiner = ""
     noun: list[str] = []
@@ -218,10 +261,11 @@ def _phrases(words: list[str]) -> tuple[_Phrase, ...]:
         if word in _PREPOSITIONS:
             close()
             preposition = word
-        elif word in _DETERMINERS and not noun and not determiner:
-            determiner = word
-        elif word in _DETERMINERS and noun:
-            close()
+        elif word in _DETERMINERS and noun[-1:] == ["of"]:  # "the lid of the pot" is one thing
+            noun.append(word)
+        elif word in _DETERMINERS:
+            if noun or determiner:
+                close()
             determiner = word
         else:
             noun.append(word)
@@ -234,20 +278,26 @@ def _with_things(asked: _Action, last: _Action) -> tuple[_Action, str]:
     thing = next((phrase for phrase in last.phrases if not phrase.preposition), None)
     if thing is None or not asked.phrases:
         return asked, "a new query"
-    phrases = tuple(
-        replace(thing, preposition=phrase.preposition) if f"{phrase.determiner}{phrase.noun}" in _PRONOUNS else phrase
-        for phrase in asked.phrases
-    )
+    phrases = tuple(_put_right(thing, phrase) if _is_pronoun(phrase) else phrase for phrase in asked.phrases)
     if phrases == asked.phrases:
         return asked, "a new query"
     return replace(asked, phrases=phrases), f"a new query, about '{replace(thing, preposition='')}'"
 
 
+def _is_pronoun(phrase: _Phrase) -> bool:
+    return f"{phrase.determiner}{phrase.noun}" in _PRONOUNS or phrase.noun.split()[-1:] == ["one"]
+
+
 def _corrected(last: _Action, correction: str) -> _Action | None:
     """Returns the last query with the correction put in, or None where it has no place for it."""
+    verb = last.verb.split()
+    if correction in _PARTICLES and len(verb) == 2:  # "turn on the stove": "no, off"
+        return replace(last, verb=f"{verb[0]} {correction}")
     wrong, right = _wrong_and_right(correction)
     action = last
     for number, phrase in enumerate(_phrases(right.split())):
+        if not phrase.noun and phrase.determiner not in _PRONOUNS:
+            return None  # "with", "the": the rest was not heard
         place = _place(action, phrase, wrong if number == 0 else "")
         phrases = list(action.phrases)
         if place is None:
@@ -255,7 +305,7 @@ def _corrected(last: _Action, correction: str) -> _Action | None:
         else:
             phrases[place] = _put_right(phrases[place], phrase)
         action = replace(action, phrases=tuple(phrases))
-    return action if right and action.phrases else None
+    return action if action != last else None
 
 
 def _wrong_and_right(correction: str) -> tuple[str, str]:
@@ -283,6 +333,9 @@ def _place(action: _Action, phrase: _Phrase, wrong: str) -> int | None:
     if phrase.preposition:
         same = [number for number, each in enumerate(action.phrases) if each.preposition == phrase.preposition]
         return same[0] if same else None
+    vague = [number for number, each in enumerate(action.phrases) if each.determiner in ("a", "an")]
+    if phrase.determiner in ("a", "an") and len(vague) == 1:  # "tighten the screw with a hammer": "a wrench"
+        return vague[0]
     direct = [number for number, each in enumerate(action.phrases) if not each.preposition]
     return direct[0] if direct else 0 if action.phrases else None
 
@@ -291,8 +344,9 @@ def _put_right(old: _Phrase, new: _Phrase) -> _Phrase:
     """Returns the phrase as it was meant; "the left one" is the left of what it was."""
     preposition = new.preposition or old.preposition
     words = new.noun.split()
-    if not words and new.determiner:  # "not this cup, that"
-        return _Phrase(preposition, new.determiner, old.noun)
+    if f"{new.determiner}{new.noun}" in _PRONOUNS:  # "it"; "not this cup, that"
+        determiner = new.determiner if new.determiner in ("this", "that") else old.determiner
+        return _Phrase(preposition, determiner, old.noun)
     if words[-1:] in (["one"], ["ones"]):
         words = words[:-1]
     elif not all(word in _PLACES for word in words):
