@@ -71,6 +71,10 @@ class _Utterance:
     worth: bool = False
     complete: bool = True
 
+    def has_outrun(self, through: int) -> bool:
+        """Whether it may be over and there is more speech in it than so many samples: those are worth no more work."""
+        return self.voiced > through and (self.ended or self.samples - self.voiced >= _PAUSE_SECONDS * RATE)
+
 
 class Transcriber:
     """Feeds a recogniser from another thread and passes on what it makes of each utterance, in order.
@@ -188,9 +192,7 @@ class Transcriber:
             wanted = self._partial_seconds < float("inf") and unwritten > 0
             if wanted and (pausing or unwritten >= self._partial_seconds * RATE):
                 through = fed
-                heard = recogniser.hypothesis(
-                    lambda: self._closing or (utterance.ended and utterance.voiced > through)  # noqa: B023
-                )
+                heard = recogniser.hypothesis(lambda: self._closing or utterance.has_outrun(through))  # noqa: B023
                 if heard is None:
                     continue
                 if heard.text and (latest is None or heard.text != latest.text):
