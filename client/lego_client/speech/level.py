@@ -8,7 +8,8 @@ import numpy as np
 
 from lego_client.speech.audio import CHUNK, CHUNK_SECONDS, Samples
 
-_SILENT_SECONDS = 3.0
+_SILENT_FIRST_SECONDS = 3.0  # muted, or not allowed
+_SILENT_LATER_SECONDS = 30.0  # a microphone that suppresses noise may send zeros between sentences
 _WINDOW_SECONDS = 1.0
 _FULL_SCALE = 0.999
 _MOST_CLIPPED = 0.01  # of the samples of a window; a single loud clap is below
@@ -24,16 +25,19 @@ class LevelWatch:
     def __init__(self, name: str) -> None:
         self._name = name
         self._silent_chunks = 0
+        self._silent_seconds = _SILENT_FIRST_SECONDS
         self._clipped: deque[int] = deque(maxlen=round(_WINDOW_SECONDS / CHUNK_SECONDS))
         self._told_clipped = False
 
     def look(self, chunk: Samples) -> str | None:
         """Returns a sentence for the wearer, or None; takes the next (512,) samples."""
-        self._silent_chunks = 0 if np.any(chunk) else self._silent_chunks + 1
-        if self._silent_chunks == round(_SILENT_SECONDS / CHUNK_SECONDS):
+        self._silent_chunks += 1
+        if np.any(chunk):
+            self._silent_chunks, self._silent_seconds = 0, _SILENT_LATER_SECONDS
+        if self._silent_chunks == round(self._silent_seconds / CHUNK_SECONDS):
             return (
-                f"{self._name} has sent nothing but zeros for {_SILENT_SECONDS:g} s; unmute it, and allow this program "
-                "to use it in the system's settings"
+                f"{self._name} has sent nothing but zeros for {self._silent_seconds:g} s; unmute it, and allow this "
+                "program to use it in the system's settings"
             )
         self._clipped.append(int(np.count_nonzero(np.abs(chunk) >= _FULL_SCALE)))
         share = sum(self._clipped) / (CHUNK * (self._clipped.maxlen or 1))

@@ -7,11 +7,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from lego_core.errors import LegoError
@@ -19,8 +20,12 @@ from lego_core.errors import LegoError
 from lego_client.speech.audio import CHUNK, CHUNK_SECONDS, RATE, Resampler, Samples, clean, from_int16, read_wav
 from lego_client.speech.extra import needs_extra
 
+_Result = TypeVar("_Result")
+
 QUEUE_SECONDS = 3.0
-_DEAD_SECONDS = 1.0  # an open microphone calls every few hundredths of a second
+_WAKING_SECONDS = 4.0  # a sound server may take a second or two before the first sound comes
+_DEAD_SECONDS = 1.5  # after that, sound comes every few hundredths of a second
+_DRIVER_SECONDS = 5.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 5.0
 
 # PortAudio's error codes (portaudio.h)
@@ -206,7 +211,7 @@ class Microphone(AudioSource):
         while not self._closing.wait(wait):
             wait = min(_LAST_RETRY_S, 2 * wait)
             try:
-                _list_again(self._driver)
+                _in_time(partial(_list_again, self._driver))
                 return _Capture(self._driver, find_microphone(self._device, self._driver))
             except LegoError:
                 continue
@@ -224,6 +229,7 @@ class _Capture:
         self.lost = 0
         self._driver = driver
         self._arrived = threading.Event()
+        self._patience = _WAKING_SECONDS
         # Most systems bring any microphone to 16 kHz and one channel; bare hardware may insist on its own.
         own = (microphone.rate, min(2, microphone.channels))
         for rate, channels in dict.fromkeys([(RATE, 1), (microphone.rate, 1), own]):
@@ -231,16 +237,19 @@ class _Capture:
             block = max(1, round(rate * CHUNK_SECONDS))
             self._heard: deque[Samples] = deque(maxlen=round(QUEUE_SECONDS / CHUNK_SECONDS))
             try:
-                self._stream = driver.InputStream(
-                    samplerate=rate, channels=channels, blocksize=block, dtype="float32", device=microphone.index,
-                    callback=self._called,
-                )  # fmt: skip
-                self._stream.start()
+                self._stream = _in_time(partial(self._open, microphone.index, rate, channels, block))
                 return
             except driver.PortAudioError as error:
                 if _code(error) not in (_NO_SUCH_RATE, _NO_SUCH_CHANNELS):
                     raise LegoError(_why_not(microphone, error)) from error
         raise LegoError(f"{microphone.name} records neither at 16 kHz nor at {microphone.rate} Hz; choose another")
+
+    def _open(self, device: int, rate: int, channels: int, block: int) -> Any:  # noqa: ANN401
+        stream = self._driver.InputStream(
+            samplerate=rate, channels=channels, blocksize=block, dtype="float32", device=device, callback=self._called
+        )
+        stream.start()
+        return stream
 
     def _called(self, samples: Samples, frames: int, at: object, status: object) -> None:
         """Takes a copy and returns: this is PortAudio's thread, which must not wait."""
@@ -250,17 +259,23 @@ class _Capture:
         self._arrived.set()
 
     def read(self) -> Samples | None:
-        """Returns (N,) samples, N what the device likes; None when it has said nothing for a second."""
+        """Returns (N,) samples, N what the device likes; None when none has come for too long."""
         if not self._heard:
             self._arrived.clear()
-            if not self._heard and not self._arrived.wait(_DEAD_SECONDS):
+            if not self._heard and not self._arrived.wait(self._patience):
                 return None
+        self._patience = _DEAD_SECONDS
         return clean(self._resample(self._heard.popleft()))
 
     def close(self) -> None:
+        """Ends it.
+
+        Raises:
+            LegoError: The sound system does not answer.
+        """
         # A driver whose device is gone complains of that here too.
         with contextlib.suppress(self._driver.PortAudioError):
-            self._stream.close()
+            _in_time(self._stream.close)
 
 
 def list_microphones(driver: Any = None) -> list[MicrophoneInfo]:  # noqa: ANN401
@@ -328,6 +343,31 @@ def _list_again(driver: Any) -> None:  # noqa: ANN401
     """PortAudio lists devices once, when it starts; only starting it again shows what was plugged in since."""
     driver._terminate()
     driver._initialize()
+
+
+def _in_time(call: Callable[[], _Result]) -> _Result:
+    """Returns what a call of the driver returns; drivers have been seen to wait for ever for a sound server that died.
+
+    Raises:
+        LegoError: It takes too long.
+    """
+    results: list[_Result] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:  # raised again by whoever waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="sound driver", daemon=True)
+    thread.start()
+    thread.join(_DRIVER_SECONDS)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise LegoError(f"the sound system has not answered for {_DRIVER_SECONDS:g} s; start this program again")
+    return results[0]
 
 
 def _code(error: Exception) -> int:

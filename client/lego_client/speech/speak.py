@@ -221,8 +221,8 @@ class Speaker:
         if turn != self._turn:
             return
         self._process = None
-        if process.returncode:
-            lines = complaint.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+        lines = complaint.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+        if process.returncode or lines[-1].startswith("error:"):  # espeak-ng ends with 0 where there is no sound output
             self._failure = LegoError(
                 f"{self._path} could not speak ({lines[-1]}); check this machine's sound output, or go without a voice"
             )
