@@ -20,10 +20,12 @@ from rich.text import Text
 from lego_client.answer import ask as ask_server
 from lego_client.backoff import Backoff
 from lego_client.connection import Connection
+from lego_client.devices import list_microphones, microphones_table
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
 from lego_client.events import PREVIEWS, Event, GuidanceOptions
 from lego_client.film import write_film
+from lego_client.listen import listen
 from lego_client.output import answer_directory, check_output, free_path, save_answer
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
 from lego_client.session import GuidanceClient, SentFrame, check_patience
@@ -220,6 +222,24 @@ def info(
     connection = _connection(server, tls, ca, cert, key, token_file, keyring)
     client = GuidanceClient(server, _CONNECT_S, connection, traces_from_environment(), model=model, wait_seconds=wait)
     asyncio.run(_info(client))
+
+
+app.command()(listen)
+
+
+@app.command()
+def devices() -> None:
+    """Lists the microphones of this machine."""
+    console = Console()
+    try:
+        microphones = list_microphones()
+    except LegoError as error:  # without the extra `speech` the rest is told all the same
+        console.print(Text(str(error)), soft_wrap=True)
+        return
+    if microphones:
+        console.print(microphones_table(microphones), soft_wrap=True)
+    else:
+        console.print("no microphone is attached")
 
 
 def _connection(

@@ -120,7 +120,7 @@ class _Action:
         return " ".join(filter(None, (self.opening, self.what)))
 
 
-class Conversation:
+class Dialogue:
     """What one wearer has asked so far; turns what is said into what is to be done."""
 
     def __init__(self) -> None:

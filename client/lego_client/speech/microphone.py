@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -332,7 +333,8 @@ def find_microphone(device: str | None, driver: Any = None) -> MicrophoneInfo:  
 def _sounddevice() -> Any:  # noqa: ANN401
     with needs_extra("listening to a microphone"):
         try:
-            import sounddevice
+            with _without_chatter():
+                import sounddevice
         except OSError as error:  # the Python package is there, the library beneath it is not
             cure = "install it (Debian and Ubuntu: apt install libportaudio2)"
             raise LegoError(f"the sound library PortAudio is missing ({error}); {cure}") from error
@@ -341,8 +343,22 @@ def _sounddevice() -> Any:  # noqa: ANN401
 
 def _list_again(driver: Any) -> None:  # noqa: ANN401
     """PortAudio lists devices once, when it starts; only starting it again shows what was plugged in since."""
-    driver._terminate()
-    driver._initialize()
+    with _without_chatter():
+        driver._terminate()
+        driver._initialize()
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Generator[None, None, None]:
+    """Keeps from the terminal what ALSA writes there, from C, of every device that it tries and that is not there."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _in_time(call: Callable[[], _Result]) -> _Result:
