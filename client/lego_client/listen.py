@@ -39,7 +39,9 @@ def listen(
     audio: Annotated[
         str | None, typer.Option(help="A WAV file instead, or - for raw 16-bit mono samples at 16 kHz through a pipe.")
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Read the file as fast as can be, not as it was spoken.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Read the file as fast as can be, not as it was spoken.")
+    ] = False,
     recogniser: RecogniserOption = "auto",
     speech_model: SpeechModelOption = None,
     grammar: GrammarOption = None,
@@ -73,9 +75,10 @@ def grammar_path(grammar: str | None) -> Path | None:
 
 
 def _source(microphone: str | None, audio: str | None, fast: bool) -> AudioSource:
-    from lego_client.speech.microphone import AudioFile, Microphone, RawStream
+    from lego_client.speech.microphone import AudioFile, Microphone, RawStream, find_microphone
 
     if audio is None:
+        find_microphone(microphone)  # said before a recogniser is loaded for nothing
         return Microphone(microphone)
     if audio == "-":
         return RawStream(sys.stdin.buffer)
@@ -92,7 +95,9 @@ async def _listen(
 
     dialogue = Dialogue()
     console = Console()
-    console.print(Text(f"listening to {source.name} with {recogniser.name}; Ctrl-C ends it", style="dim"))
+    console.print(
+        Text(f"listening to {source.name} with {recogniser.name}; Ctrl-C ends it", style="dim"), soft_wrap=True
+    )
     async with AsyncExitStack() as stack:
         if speaker is not None:
             await stack.enter_async_context(speaker)

@@ -49,7 +49,7 @@ class ActivitySettings:
         end: Speech has ended where it stays below this; less than `begin`, so that a soft syllable ends nothing.
         onset: How long sound must be speech before it counts.
         pre_roll: How much of what came before is kept, for the first consonant is often missed.
-        hang_over: How much silence ends an utterance. Shorter answers sooner, and cuts those who think while they speak.
+        hang_over: How much silence ends an utterance. Less answers sooner, and cuts those who think as they speak.
         shortest: Less speech than this is a cough, and nothing is made of it.
         longest: An utterance is ended here, whatever comes.
     """

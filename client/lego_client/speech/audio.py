@@ -24,8 +24,8 @@ _CONVERT = "convert it, for example with: ffmpeg -i INPUT -ar 16000 -ac 1 -c:a p
 
 def clean(samples: NDArray[np.floating]) -> Samples:
     """Returns samples within [-1, 1]; what is not a number (a broken driver sends such) is silence."""
-    finite = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
-    return np.clip(finite, -1.0, 1.0)
+    cleaned: Samples = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+    return np.clip(cleaned, np.float32(-1), np.float32(1), out=cleaned)
 
 
 def from_int16(data: bytes) -> Samples:
@@ -89,12 +89,11 @@ def _floats(data: bytes, width: int) -> Samples:
         padded = np.zeros((len(data) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         data, width = padded.tobytes(), 4
-    return np.frombuffer(data, f"<i{width}").astype(np.float32) / np.float32(2 ** (8 * width - 1))
+    samples: Samples = np.frombuffer(data, f"<i{width}").astype(np.float32)
+    return samples / np.float32(2 ** (8 * width - 1))
 
 
 def chunks_of(samples: Samples) -> list[Samples]:
     """Returns (CHUNK,) pieces; the last is filled up with silence."""
     padded = np.pad(samples, (0, -len(samples) % CHUNK))
     return list(padded.reshape(-1, CHUNK))
-
-

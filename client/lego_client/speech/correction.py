@@ -46,21 +46,24 @@ class Meaning:
 # Each pattern must fit all that was said: "stop the mixer" and "how do I go back to the menu" are queries. The first
 # that fits counts.
 COMMANDS: tuple[tuple[Intent, str], ...] = (
-    (Intent.STOP, r"stop|stop (it|that|talking|speaking|now)|(be )?(quiet|silent)|silence|hush|enough|cancel( (it|that))?"),
-    (Intent.STOP, r"never ?mind|forget (it|that)|that('s| is) (enough|all)|(shut|hush) up"),
-    (Intent.REPEAT, r"repeat( (it|that|this))?( again| once more)?|(say|tell me) (it|that) (again|once more)|say again"),
-    (Intent.REPEAT, r"what did you say|what was that|pardon|come again|i did(n't| not) (hear|catch|get) (it|that|you)"),
-    (Intent.AGAIN, r"again|once (again|more)|(one more|another) (time|try|one|picture)|try( (it|that))? (again|once more)"),
-    (Intent.AGAIN, r"(do|draw|show)( me)?( (it|that))? (again|once more)|show me another( (one|picture))?"),
-    (Intent.NEXT, r"next|(the )?next (one|step)|what('s| is| comes)? next|what('s| is) the next step|go on|continue"),
-    (Intent.NEXT, r"(and )?(then what|what then|what now|what else|now what)|and (then|now)|what (do|should) i do (next|now|then)"),
-    (Intent.NEXT, r"(done|i('m| am) done|i('ve| have) done (it|that))( what('s| is)? next)?"),
-    (Intent.BACK, r"(go )?back|go back( (one|a) step)?|(the )?previous( (one|step|question))?|the one before|undo( that)?"),
-    (Intent.NOTHING, r"(no )?thanks|thank you( (very|so) much)?|ok|okay|yes|yeah|yep|right then|great|good|fine|perfect|cool|got it"),
-    (Intent.NOTHING, r"(all|that's) (right|good|fine|great|it)|i see|hm+|uh+|um+|oh"),
-)  # fmt: skip
+    (Intent.STOP, r"stop( (it|that|talking|speaking|now))?|(be )?(quiet|silent)|silence|hush|(shut|hush) up"),
+    (Intent.STOP, r"enough|that('s| is) (enough|all)|cancel( (it|that))?|never ?mind|forget (it|that)"),
+    (Intent.REPEAT, r"(repeat|say)( (it|that|this))?( again| once more)?|tell me( that)? (again|once more)"),
+    (Intent.REPEAT, r"what did you say|what was that|pardon|i did(n't| not) (hear|catch|get) (it|that|you)"),
+    (Intent.AGAIN, r"again|once (again|more)|(one more|another) (time|try|one|picture)"),
+    (Intent.AGAIN, r"(try|do|draw|show)( me)?( (it|that))? (again|once more)|show me another( (one|picture))?"),
+    (Intent.NEXT, r"next|(the )?next (one|step)|what('s| is| comes)? (the )?next( step)?|go on|continue"),
+    (Intent.NEXT, r"(and )?(then what|what then|what now|what else|now what)|and (then|now)"),
+    (Intent.NEXT, r"what (do|should) i do (next|now|then)|(done|i('m| am) done)( what('s| is)? next)?"),
+    (Intent.BACK, r"(go )?back|go back( (one|a) step)?|(the )?previous( (one|step|question))?"),
+    (Intent.BACK, r"the one before( that)?|undo( (it|that))?"),
+    (Intent.NOTHING, r"(no )?thanks|thank you( (very|so) much)?|yes|yeah|yep|ok|okay|right|got it|i see"),
+    (Intent.NOTHING, r"((all|that's|very) )?(right|good|fine|great|perfect|cool)|hm+|uh+|um+|oh"),
+)
 _POLITE = r"(?:(?:ok|okay|please|hey|well|um|uh|and) )*"
-_COMMANDS = [(intent, re.compile(rf"{_POLITE}(?:{pattern})(?: please| now| thanks| thank you)*")) for intent, pattern in COMMANDS]
+_COMMANDS = [
+    (intent, re.compile(rf"{_POLITE}(?:{pattern})(?: please| now| thanks| thank you)*")) for intent, pattern in COMMANDS
+]
 
 # What a correction begins with, as often as it likes: "no no wait I mean the lid".
 _LEAD = re.compile(
@@ -71,22 +74,29 @@ _TRAIL = re.compile(r" (?:instead|rather|i mean|i meant|please)$")
 _OPENING = re.compile(
     r"(?:(?:please|can you|could you|and|now|so) )*"
     r"(?:how (?:do|can|could|should|would|must) (?:i|you|we)|how to|(?:show|tell|teach) me how (?:to|i)|show me"
-    r"|help me(?: to)?|i(?: want| need|'d like| would like) to|(?:what|where|which|why|when|who)(?:'s| is| are| do| does| can)?)"
+    r"|help me(?: to)?|i(?: want| need|'d like| would like) to"
+    r"|(?:what|where|which|why|when|who)(?:'s| is| are| do| does| can)?)"
     r"(?: |$)"
-)  # fmt: skip
-_DETERMINERS = frozenset("the a an my your this that these those some its another both".split())
-_PREPOSITIONS = frozenset("with without into in inside on onto from to under over off at behind beside through around".split())
-_PARTICLES = frozenset("on off up down out in over away open apart together".split())
-_PRONOUNS = frozenset("it that this them these those".split())
-_PLACES = frozenset(
-    "left right upper lower top bottom middle other first second third last big bigger biggest small smaller smallest "
-    "large larger front back red green blue white black yellow brown silver grey wooden metal".split()
-)  # fmt: skip
-_VERBS = frozenset(
-    "open close pour cut wash take put tighten loosen fold mix stir peel slice chop fill dry rinse lift move pick crack "
-    "knead sweep wipe hammer screw unscrew turn shake scoop flip push pull press hold remove use clean grab insert drop "
-    "lock unlock switch start grate roll squeeze empty drain spread sprinkle wrap unwrap plug unplug".split()
-)  # fmt: skip
+)
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_DETERMINERS = _set("the a an my your this that these those some its another both")
+_PREPOSITIONS = _set("with without into in inside on onto from to under over off at behind beside through around")
+_PARTICLES = _set("on off up down out in over away open apart together")
+_PRONOUNS = _set("it that this them these those")
+_PLACES = _set(
+    "left right upper lower top bottom middle other first second third last front back big bigger biggest small "
+    "smaller smallest large larger red green blue white black yellow brown silver grey wooden metal"
+)
+_VERBS = _set(
+    "open close pour cut wash take put tighten loosen fold mix stir peel slice chop fill dry rinse lift move pick "
+    "crack knead sweep wipe hammer screw unscrew turn shake scoop flip push pull press hold remove use clean grab "
+    "insert drop lock unlock switch start grate roll squeeze empty drain spread sprinkle wrap unwrap plug unplug"
+)
 _REMEMBERED = 20  # queries
 _ALIKE = 0.65  # by difflib's measure "pen" and "pan" are 0.67 alike, "spoon" and "pot" 0.5
 
@@ -230,9 +240,7 @@ def _is_whole(words: str) -> bool:
 def _is_fragment(words: str) -> bool:
     """Whether something that was not called a correction cannot be anything else: "the left one", "with a spoon"."""
     first, *others = words.split()
-    return (
-        first in _DETERMINERS | _PREPOSITIONS | _PRONOUNS | {"not"} or (first in _PLACES and len(others) <= 1)
-    )
+    return first in _DETERMINERS | _PREPOSITIONS | _PRONOUNS | {"not"} or (first in _PLACES and len(others) <= 1)
 
 
 def _take_apart(words: str) -> _Action:

@@ -24,6 +24,8 @@ class SpeechBegan:
     """The wearer begins to speak: the time to stop talking, and to look at what is seen."""
 
 
+_TOO_SLOW = "recognition is too slow on this machine, and a sentence was lost; choose a smaller model"
+
 Heard = SpeechBegan | Partial | Final | NothingUnderstood | Notice
 
 
@@ -41,7 +43,7 @@ class Listener:
 
         async with Listener(Microphone(), await asyncio.to_thread(open_recogniser)) as listener:
             async for heard in listener:
-                ...                     # SpeechBegan, then Partial ..., then Final or NothingUnderstood; Notice any time
+                ...             # SpeechBegan, then Partial ..., then Final or NothingUnderstood; Notice at any time
 
     Two threads do the work: one reads the source and tells speech from noise, one recognises. The iteration ends when
     a file has ended and all of it is written down.
@@ -156,7 +158,7 @@ class Listener:
                         self._transcriber.wait(1)  # a file has time
                     self._emit(SpeechBegan())
                     if self._transcriber.begin(samples):
-                        self._emit(Notice("recognition is too slow here and a sentence was lost; choose a smaller model"))
+                        self._emit(Notice(_TOO_SLOW))
                 case More(samples, voiced):
                     self._transcriber.more(samples, voiced)
                 case End(why, worth):

@@ -134,7 +134,7 @@ class AudioFile(AudioSource):
 
 
 class RawStream(AudioSource):
-    """Raw samples from a pipe: 16 bits, little-endian, one channel, 16 kHz; `arecord -f S16_LE -r 16000 -t raw` writes so.
+    """Raw samples from a pipe, as `arecord -f S16_LE -r 16000 -t raw` writes them: 16 bits, one channel, 16 kHz.
 
     Args:
         file: Opened for reading bytes. Closing this source does not close it.
@@ -163,7 +163,7 @@ class Microphone(AudioSource):
         LegoError: `sounddevice` or PortAudio is not installed.
     """
 
-    def __init__(self, device: str | None = None, driver: Any = None) -> None:  # noqa: ANN401
+    def __init__(self, device: str | None = None, driver: Any = None) -> None:
         super().__init__(f"microphone {device!r}" if device else "the default microphone", live=True)
         self._device = device
         self._driver = driver or _sounddevice()
@@ -226,7 +226,7 @@ class _Capture:
         lost: Pieces of sound that nobody read in time.
     """
 
-    def __init__(self, driver: Any, microphone: MicrophoneInfo) -> None:  # noqa: ANN401
+    def __init__(self, driver: Any, microphone: MicrophoneInfo) -> None:
         self.lost = 0
         self._driver = driver
         self._arrived = threading.Event()
@@ -245,7 +245,7 @@ class _Capture:
                     raise LegoError(_why_not(microphone, error)) from error
         raise LegoError(f"{microphone.name} records neither at 16 kHz nor at {microphone.rate} Hz; choose another")
 
-    def _open(self, device: int, rate: int, channels: int, block: int) -> Any:  # noqa: ANN401
+    def _open(self, device: int, rate: int, channels: int, block: int) -> Any:
         stream = self._driver.InputStream(
             samplerate=rate, channels=channels, blocksize=block, dtype="float32", device=device, callback=self._called
         )
@@ -279,7 +279,7 @@ class _Capture:
             _in_time(self._stream.close)
 
 
-def list_microphones(driver: Any = None) -> list[MicrophoneInfo]:  # noqa: ANN401
+def list_microphones(driver: Any = None) -> list[MicrophoneInfo]:
     """Returns the microphones of this machine, in the system's order.
 
     Args:
@@ -302,7 +302,7 @@ def list_microphones(driver: Any = None) -> list[MicrophoneInfo]:  # noqa: ANN40
     ]  # fmt: skip
 
 
-def find_microphone(device: str | None, driver: Any = None) -> MicrophoneInfo:  # noqa: ANN401
+def find_microphone(device: str | None, driver: Any = None) -> MicrophoneInfo:
     """Returns the microphone that is meant.
 
     Args:
@@ -330,7 +330,7 @@ def find_microphone(device: str | None, driver: Any = None) -> MicrophoneInfo:  
     raise LegoError(f"there is no microphone {device!r}; present: {names}")
 
 
-def _sounddevice() -> Any:  # noqa: ANN401
+def _sounddevice() -> Any:
     with needs_extra("listening to a microphone"):
         try:
             with _without_chatter():
@@ -341,7 +341,7 @@ def _sounddevice() -> Any:  # noqa: ANN401
     return sounddevice
 
 
-def _list_again(driver: Any) -> None:  # noqa: ANN401
+def _list_again(driver: Any) -> None:
     """PortAudio lists devices once, when it starts; only starting it again shows what was plugged in since."""
     with _without_chatter():
         driver._terminate()

@@ -6,6 +6,8 @@ A model is three files in one directory, as published: `encoder_model`, `decoder
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +52,11 @@ class Moonshine:
         self._decoder_inputs = {entry.name: entry for entry in self._decoder.get_inputs()}
         self._pasts = [name for name in self._decoder_inputs if name.startswith("past_key_values")]
         self._outputs = [entry.name for entry in self._decoder.get_outputs()]
-        self.transcribe(np.zeros(RATE, np.float32))  # the first call is slow, and shows whether the files fit together
+        try:  # the first call is slow, and shows whether the files fit together
+            self.transcribe(np.zeros(RATE, np.float32))
+        except Exception as error:  # onnxruntime's errors have no base class of their own
+            raise LegoError(f"{directory} holds no Moonshine model that fits together ({error})") from error
+        _give_memory_back()
 
     def transcribe(self, samples: Samples, stop: Callable[[], bool] = lambda: False) -> Transcript | None:
         """Returns what is said in a piece of sound.
@@ -132,6 +138,12 @@ class MoonshineRecogniser:
     def close(self) -> None:
         """Forgets what was heard."""
         self._heard = []
+
+
+def _give_memory_back() -> None:
+    """Reading a model leaves more freed memory behind than it needs, which the C library of Linux would keep."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _session(directory: Path, name: str, options: ort.SessionOptions) -> ort.InferenceSession:

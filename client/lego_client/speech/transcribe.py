@@ -213,5 +213,3 @@ def _add(utterance: _Utterance, samples: Samples, voiced: bool) -> None:
     utterance.samples += len(samples)
     if voiced:
         utterance.voiced, utterance.voiced_at = utterance.samples, time.monotonic()
-
-

@@ -31,7 +31,7 @@ class WakeWord:
     def __init__(self, phrase: str = "hey lego") -> None:
         words = _WORD.findall(phrase.lower())
         if not 1 <= len(words) <= 4 or len("".join(words)) < 4:
-            raise LegoError(f"the wake word is {phrase!r}; it must have one to four words of four letters together or more")
+            raise LegoError(f"the wake word is {phrase!r}; it must have one to four words and four letters or more")
         self.phrase = " ".join(words)
         self._count = len(words)
 

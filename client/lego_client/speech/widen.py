@@ -44,7 +44,7 @@ def widened(path: Path) -> bytes:
     return data
 
 
-def _name(graph: Any, name: str) -> None:  # noqa: ANN401
+def _name(graph: Any, name: str) -> None:
     """An .ort file has no names of the graphs within graphs, and ONNX wants one of each."""
     graph.name = graph.name or name
     for number, node in enumerate(graph.node):
@@ -54,7 +54,7 @@ def _name(graph: Any, name: str) -> None:  # noqa: ANN401
 
 
 @cache
-def _model_class() -> Any:  # noqa: ANN401
+def _model_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="lego/onnx_names.proto", package="lego.onnx_names", syntax="proto2")
     for message, fields in _MESSAGES.items():
         described = file.message_type.add(name=message)
