@@ -30,7 +30,7 @@ def clean(samples: NDArray[np.floating]) -> Samples:
 
 def from_int16(data: bytes) -> Samples:
     """Returns 16-bit little-endian samples in [-1, 1]; an odd last byte is left out."""
-    return np.frombuffer(data, "<i2", len(data) // 2).astype(np.float32) / 32768
+    return _floats(data[: len(data) // 2 * 2], 2)
 
 
 class Resampler:
@@ -84,16 +84,11 @@ def read_wav(path: Path) -> Samples:
 
 def _floats(data: bytes, width: int) -> Samples:
     if width == 1:  # unsigned, unlike all others
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+        data = (np.frombuffer(data, np.uint8) ^ 128).tobytes()
     if width == 3:  # each sample becomes the upper three bytes of four
         padded = np.zeros((len(data) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         data, width = padded.tobytes(), 4
-    samples: Samples = np.frombuffer(data, f"<i{width}").astype(np.float32)
-    return samples / np.float32(2 ** (8 * width - 1))
-
-
-def chunks_of(samples: Samples) -> list[Samples]:
-    """Returns (CHUNK,) pieces; the last is filled up with silence."""
-    padded = np.pad(samples, (0, -len(samples) % CHUNK))
-    return list(padded.reshape(-1, CHUNK))
+    samples = np.frombuffer(data, f"<i{width}").astype(np.float32)
+    samples /= 2 ** (8 * width - 1)
+    return samples
