@@ -83,7 +83,7 @@ class SoundDriver:
             raise PortAudioError(*NOT_THERE)
         return rows[0]
 
-    def InputStream(self, **options: Any) -> InputStream:  # noqa: N802
+    def InputStream(self, **options: Any) -> InputStream:
         device = self._seen[options["device"]]
         if device.refuses is not None:
             raise PortAudioError(*device.refuses)

@@ -81,7 +81,7 @@ def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LegoError, match="there is no .*nothing.wav"):
+    with pytest.raises(LegoError, match=r"there is no .*nothing\.wav"):
         read_wav(tmp_path / "nothing.wav")
     with pytest.raises(LegoError, match="cannot be read"):
         read_wav(tmp_path)
