@@ -79,7 +79,7 @@ def test_a_new_query_is_no_correction(said: str, query: str) -> None:
 
 SAYINGS: dict[Intent, str] = {
     Intent.STOP: "Stop. / please stop / stop it / okay, stop talking now / never mind / cancel that / enough / hush",
-    Intent.REPEAT: "Repeat that, please. / say that again / what did you say? / Pardon? / I didn't hear you / say it again",
+    Intent.REPEAT: "Repeat that, please. / say that again / what did you say? / Pardon? / I didn't hear you",
     Intent.AGAIN: "Again! / once more / try again / another one / show me again / one more time please",
     Intent.NEXT: "What next? / what's next / next / next step please / and then? / go on / done / What do I do next?",
     Intent.BACK: "Go back. / back / the previous one / go back one step / undo that",

@@ -28,7 +28,7 @@ def test_what_follows_it_is_returned_as_it_was_written(said: str) -> None:
         "how do I open the drawer",
         "hello, how are you",
         "hey you",
-        "the lego box",
+        "how do I open the lego box",
         "he left",
         "",
         "?!",
