@@ -46,8 +46,8 @@ class Moonshine:
         options.intra_op_num_threads = threads or _HELPFUL_THREADS
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the wearer's other programs
         options.log_severity_level = 3
-        self._encoder, self._decoder = (_session(directory, name, options) for name in _FILES)
         self._vocabulary = _vocabulary(directory)
+        self._encoder, self._decoder = (_session(directory, name, options) for name in _FILES)
         self._encoder_inputs = {entry.name for entry in self._encoder.get_inputs()}
         self._decoder_inputs = {entry.name: entry for entry in self._decoder.get_inputs()}
         self._pasts = [name for name in self._decoder_inputs if name.startswith("past_key_values")]

@@ -163,10 +163,10 @@ class Transcriber:
             self._fail(LegoError(f"the recogniser {self._recogniser.name} failed ({error}); choose another"))
 
     def _fail(self, error: LegoError) -> None:
+        self._emit(error)  # before whoever waits is let go, so that nothing else is heard first
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._emit(error)
 
     def _write_down(self, utterance: _Utterance) -> Final | NothingUnderstood | None:
         recogniser = self._recogniser

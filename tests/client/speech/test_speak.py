@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,11 @@ time.sleep(float(sys.argv[1]))
 with open(folder / "said", "ab") as file:
     file.write(text + b"\\n")
 """
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 what is waited for happens in another process
+        await asyncio.sleep(0.01)
 
 
 class Voice:
@@ -57,13 +62,11 @@ class Voice:
 
     async def begins(self, text: str) -> None:
         """Waits until it speaks a text."""
-        while text not in self._lines("begun"):
-            await asyncio.sleep(0.01)
+        await until(lambda: text in self._lines("begun"))
 
     async def is_cancelled(self) -> None:
         """Waits until its service was told to be silent."""
-        while not (self._folder / "cancelled").exists():
-            await asyncio.sleep(0.01)
+        await until((self._folder / "cancelled").exists)
 
 
 async def test_a_text_is_spoken(tmp_path: Path) -> None:
@@ -179,8 +182,7 @@ async def test_its_echo_is_waited_for(tmp_path: Path) -> None:
         speaker.say("word")
         await speaker.finished()
         assert speaker.audible
-        while speaker.audible:
-            await asyncio.sleep(0.05)
+        await until(lambda: not speaker.audible)
 
 
 FAILING = "#!/bin/sh\ncat > /dev/null\necho 'odd things' >&2\necho 'no sound card' >&2\nexit {}\n"
@@ -194,8 +196,7 @@ async def test_a_program_that_fails_is_told_with_its_own_words(tmp_path: Path, t
             await speaker.finished()
         speaker.say("word")  # told once
         await asyncio.sleep(0)
-        while speaker.speaking:
-            await asyncio.sleep(0.01)
+        await until(lambda: not speaker.speaking)
         with pytest.raises(LegoError, match="no sound card"):
             speaker.say("another")
 
