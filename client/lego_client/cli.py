@@ -55,11 +55,12 @@ from lego_client.cli_options import (
     connection_of,
     with_previews,
 )
-from lego_client.devices import cameras_table, list_cameras
+from lego_client.devices import cameras_table, list_cameras, list_microphones, microphones_table
 from lego_client.display import AnswerDisplay, answers_table, server_table, timings_table
 from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions
 from lego_client.film import write_film
+from lego_client.listen import listen
 from lego_client.live.displays import DISPLAYS, check_display, default_display
 from lego_client.live.run import LiveSettings, run_live
 from lego_client.output import answer_directory, check_output, free_path, save_answer
@@ -342,15 +343,28 @@ def info(
     asyncio.run(_info(client))
 
 
+app.command()(listen)
+
+
 @app.command()
 def devices() -> None:
-    """Lists the cameras of this machine."""
+    """Lists the cameras and microphones of this machine."""
     console = Console()
     cameras = list_cameras()
     if cameras:
         console.print(cameras_table(cameras), soft_wrap=True)
     else:
         console.print("no camera is attached")
+    console.print()
+    try:
+        microphones = list_microphones()
+    except LegoError as error:  # without the extra `speech` the cameras are told all the same
+        console.print(Text(str(error)), soft_wrap=True)
+        return
+    if microphones:
+        console.print(microphones_table(microphones), soft_wrap=True)
+    else:
+        console.print("no microphone is attached")
 
 
 async def _ask_all(

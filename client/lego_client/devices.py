@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from rich.text import Text
 
 from lego_client.sources.cameras import Camera, list_cameras
 
-__all__ = ["cameras_table", "list_cameras"]
+if TYPE_CHECKING:
+    from lego_client.speech.microphone import MicrophoneInfo
+
+__all__ = ["cameras_table", "list_cameras", "list_microphones", "microphones_table"]
 
 _SIZES_SHOWN = 6
 
@@ -26,3 +31,25 @@ def cameras_table(cameras: list[Camera]) -> Table:
 def _sizes(sizes: list[tuple[int, int]]) -> str:
     shown = [f"{width}x{height}" for width, height in sizes[:_SIZES_SHOWN]]
     return " ".join([*shown, f"and {len(sizes) - len(shown)} more"] if len(sizes) > len(shown) else shown)
+
+
+def list_microphones() -> list[MicrophoneInfo]:
+    """Returns the microphones of this machine.
+
+    Raises:
+        LegoError: The extra `speech` or PortAudio is not installed, so that nobody can tell.
+    """
+    from lego_client.speech import microphone
+
+    return microphone.list_microphones()
+
+
+def microphones_table(microphones: list[MicrophoneInfo]) -> Table:
+    """Returns one row per microphone: what to write after --microphone, then what it is."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("--microphone", "microphone", "channels", "rate"):
+        table.add_column(name, overflow="fold")
+    for each in microphones:
+        name = f"{each.name} (default)" if each.default else each.name
+        table.add_row(str(each.index), Text(name), str(each.channels), f"{each.rate} Hz")
+    return table
