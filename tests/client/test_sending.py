@@ -85,7 +85,7 @@ def test_saving_data_bounds_the_finest_level() -> None:
 
 @pytest.mark.parametrize("fps", [0, -1, 61, float("nan")])
 def test_a_rate_out_of_range_is_refused(fps: float) -> None:
-    with pytest.raises(LegoError, match="send-fps is .*; it must be above 0 and at most 60"):
+    with pytest.raises(LegoError, match=r"send-fps is .*; it must be above 0 and at most 60"):
         Sending(fps=fps)
 
 
@@ -148,24 +148,22 @@ def test_frames_lost_with_a_stream_measure_nothing() -> None:
     assert measured == []
 
 
-@pytest.mark.parametrize(("camera", "taken"), [(60, 15), (30, 15), (20, 20), (10, 10), (16, 16)])
+@pytest.mark.parametrize(("camera", "taken"), [(60, 15), (30, 15), (25, 12.5), (15, 15), (10, 10)])
 def test_a_pace_takes_frames_evenly_and_no_more_than_it_may(camera: float, taken: float) -> None:
-    """A camera somewhat faster than the pace is taken whole: leaving one out now and then would be a stutter."""
     pace, rate = Pace(15), np.random.default_rng(0)
     moments = [number / camera + rate.normal(0, 0.001) for number in range(round(10 * camera))]
     due = [moment for moment in moments if pace.due(moment)]
-    assert len(due) / 10 == pytest.approx(min(taken, 16), rel=0.1)
+    assert len(due) / 10 == pytest.approx(taken, rel=0.05)
+    assert np.diff(due).max() < 1.2 / taken
 
 
-async def live(
-    client: GuidanceClient, seconds: float, fps: float = 50, pixels: NDArray[np.uint8] | None = None
-) -> None:
-    """Offers frames as a camera does."""
+async def live(client: GuidanceClient, seconds: float, pixels: NDArray[np.uint8] | None = None) -> None:
+    """Offers frames as a camera of 50 frames a second does."""
     pixels = textured() if pixels is None else pixels
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         client.offer_frame(pixels)
-        await asyncio.sleep(1 / fps)
+        await asyncio.sleep(0.02)
 
 
 async def test_no_more_frames_are_sent_than_asked_for() -> None:
@@ -175,29 +173,32 @@ async def test_no_more_frames_are_sent_than_asked_for() -> None:
 
 
 async def test_with_the_data_saver_nothing_is_sent_that_was_not_asked_about() -> None:
-    async with ScriptedServer() as server:
-        async with GuidanceClient(server.target, sending=Sending(data_saver=True)) as client:
-            await live(client, 0.5)
-            assert not server.script.frames
-            frame = await client.send_frame(textured())
-            async for _ in client.ask(QUERY, frame):
-                pass
+    saver = Sending(data_saver=True)
+    async with ScriptedServer() as server, GuidanceClient(server.target, sending=saver) as client:
+        await live(client, 0.5)
+        assert not server.script.frames
+        frame = await client.send_frame(textured())
+        async for _ in client.ask(QUERY, frame):
+            pass
     (sent,) = server.script.frames.values()
     assert Image.open(io.BytesIO(sent)).size == (512, 288)
 
 
 async def test_on_a_slow_link_frames_become_coarser_and_stay_young() -> None:
     """A finest frame would take five seconds on this link."""
-    async with ScriptedServer(Script(frame_credits=3)) as server, SlowLink(server.target, 1e9) as link:
-        async with GuidanceClient(link.target) as client:
-            finest = len(encode_frame(textured()).jpeg)
-            link.bytes_per_second = finest / 5
-            await live(client, 20)
-            frame = await client.send_frame(textured(seed=1))
-            asked = time.monotonic()
-            async for _ in client.ask(QUERY, frame):
-                pass
-            waited = time.monotonic() - asked
+    finest = len(encode_frame(textured()).jpeg)
+    async with (
+        ScriptedServer(Script(frame_credits=3)) as server,
+        SlowLink(server.target, 1e9) as link,
+        GuidanceClient(link.target) as client,
+    ):
+        link.bytes_per_second = finest / 5
+        await live(client, 20)
+        frame = await client.send_frame(textured(seed=1))
+        asked = time.monotonic()
+        async for _ in client.ask(QUERY, frame):
+            pass
+        waited = time.monotonic() - asked
     sizes = [len(data) for data in server.script.frames.values()]
     assert sizes[0] > 0.9 * finest and sizes[-1] < finest / 5
     assert Image.open(io.BytesIO(list(server.script.frames.values())[-1])).height >= 256
@@ -205,9 +206,12 @@ async def test_on_a_slow_link_frames_become_coarser_and_stay_young() -> None:
 
 
 async def test_a_link_that_is_far_but_wide_keeps_the_finest_frames() -> None:
-    async with ScriptedServer(Script(frame_credits=3)) as server, SlowLink(server.target, 1e9, delay=0.3) as link:
-        async with GuidanceClient(link.target) as client:
-            await live(client, 4)
+    async with (
+        ScriptedServer(Script(frame_credits=3)) as server,
+        SlowLink(server.target, 1e9, delay=0.3) as link,
+        GuidanceClient(link.target) as client,
+    ):
+        await live(client, 4)
     sizes = [Image.open(io.BytesIO(data)).size for data in server.script.frames.values()]
     assert len(sizes) > 3 and set(sizes) == {(1280, 720)}
 
