@@ -154,7 +154,9 @@ def test_a_pace_takes_frames_evenly_and_no_more_than_it_may(camera: float, taken
     moments = [number / camera + rate.normal(0, 0.001) for number in range(round(10 * camera))]
     due = [moment for moment in moments if pace.due(moment)]
     assert len(due) / 10 == pytest.approx(taken, rel=0.05)
-    assert np.diff(due).max() < 1.2 / taken
+    assert (
+        np.diff(due).max() < 1.3 / taken
+    )  # of a camera of 60 frames a second, the next is a quarter of the period away
 
 
 async def live(client: GuidanceClient, seconds: float, pixels: NDArray[np.uint8] | None = None) -> None:
