@@ -1,11 +1,11 @@
 """What a wearer's client costs: CPU of capturing, choosing, encoding and sending; time to start; size installed.
 
     python -m benchmarks.client --model models/lego-nano --json docs/results/client.json
-    python -m benchmarks.client --install --json docs/results/client.json       # also installs it afresh, from the network
+    python -m benchmarks.client --install --json docs/results/client.json    # also installs it afresh, and weighs that
 
 A camera (MJPEG over HTTP, 10 frames a second) and a real server run in processes of their own; the CPU time is that of
-the client's process alone. Beside it stands what a script of ten lines would do: OpenCV reads the same stream and encodes
-every frame. The sides take turns, so that whatever else the machine does falls on all.
+the client's process alone. Beside it stands what a script of ten lines would do: OpenCV reads the same stream and
+encodes every frame. The sides take turns, so that whatever else the machine does falls on all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -113,7 +112,7 @@ class _Watch:
 
 
 def _wear(address: str, target: str, data_saver: bool, seconds: float, told: Connection) -> None:
-    """A wearer's client, as `lego-client` runs it: the newest frame is offered, the sharpest of seven would be asked."""
+    """A wearer's client: each newest frame is offered, as for a live view."""
 
     async def wear() -> float:
         watch, seen = _Watch(seconds), 0
@@ -191,10 +190,7 @@ def _server(model: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        found = next(
-            match for line in process.stdout if (match := re.search(r"(\S+):(\d+)", line)) and "serving" in line
-        )
-        yield f"127.0.0.1:{found[2]}"
+        yield process.stdout.readline().split()[-1]  # listening on HOST:PORT
     finally:
         process.terminate()
         process.wait()
@@ -203,10 +199,8 @@ def _server(model: Path) -> Iterator[str]:
 def _start() -> dict[str, list[float]]:
     """Seconds from typing a command to its first line, and of CPU that it takes, several times each."""
     figures: dict[str, list[float]] = {}
-    for name, code in (
-        ("import lego_client.cli", ["-c", "import lego_client.cli"]),
-        ("lego-client --help", ["-m", "lego_client", "--help"]),
-    ):
+    commands = {"import lego_client.cli": ["-c", "import lego_client.cli"], "--help": ["-m", "lego_client", "--help"]}
+    for name, code in commands.items():
         walls, cpus = [], []
         for _ in range(7):
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
