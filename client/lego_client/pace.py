@@ -16,7 +16,7 @@ class Pace:
         """Whether the frame that is there now is to be taken; if so, the next is due a period later."""
         if now < self._next - _EARLY * self._period:
             return False
-        self._next = max(self._next + self._period, now)
+        self._next = max(self._next, now) + self._period
         return True
 
     def wait(self, now: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -75,3 +76,9 @@ def test_a_machine_without_a_display_is_reported(monkeypatch: pytest.MonkeyPatch
     words = r"cannot be captured .*where there is a display"
     with open_source("screen:") as source, pytest.raises(LegoError, match=words):
         source.wait_for(1, 20)
+
+
+def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mss", None)  # as if it were not installed
+    with pytest.raises(LegoError, match=r"needs the package mss: pip install 'lego-ar\[screen\]'"):
+        open_source("screen:")

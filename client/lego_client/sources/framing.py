@@ -66,7 +66,8 @@ def rgb_from_image(image: Image.Image) -> NDArray[np.uint8]:
     # A JPEG is decoded at a half, a quarter or an eighth of its size, at so much less work; others whole.
     spare = max(1.0, max(image.size) / LONGEST_SIDE)
     image.draft(None, (int(image.width / spare), int(image.height / spare)))
-    return bounded(np.asarray(to_rgb(ImageOps.exif_transpose(image))))
+    ImageOps.exif_transpose(image, in_place=True)
+    return bounded(np.asarray(image if image.mode == "RGB" else to_rgb(image)))
 
 
 def rgb_from_bgr(frame: NDArray[Any]) -> NDArray[np.uint8]:

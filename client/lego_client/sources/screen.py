@@ -30,9 +30,13 @@ class Screen(FrameSource):
             framing: How it is turned.
 
         Raises:
-            LegoError: It is none of these.
+            LegoError: It is none of these, or the package that captures it is missing.
         """
         super().__init__(spec, live=True, framing=framing)
+        try:
+            import mss  # noqa: F401
+        except ImportError as error:
+            raise LegoError("the screen as a source needs the package mss: pip install 'lego-ar[screen]'") from error
         self._monitor, self._region = 1, {}
         place = spec[len(SCHEME) :]
         if region := _REGION.fullmatch(place):
@@ -48,11 +52,9 @@ class Screen(FrameSource):
 
     def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
         """Yields what is to be seen, at `LIVE_FPS`."""
-        try:
-            import mss
-            import mss.exception
-        except ImportError as error:
-            raise LegoError("the screen as a source needs the package mss: pip install 'lego-ar[screen]'") from error
+        import mss
+        import mss.exception
+
         pace = Pace(LIVE_FPS)
         try:
             with mss.mss() as screen:

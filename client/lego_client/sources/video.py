@@ -58,7 +58,8 @@ class VideoMoment(FrameSource):
             frames, ended = self._read_from(start)
             if len(frames) == RING_SIZE or start == 0:
                 break
-            # The estimate was off, the rate varies, or one cannot seek in the file: begin earlier.
+            # The estimate was off, the rate varies, or one cannot seek in the file: begin earlier, at last at its
+            # start.
             start, back = max(0, start - back), 4 * back
         if not frames:
             raise LegoError(_unreadable(self._path))
