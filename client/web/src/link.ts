@@ -1,0 +1,267 @@
+/** A connection that comes back: owns the WebSocket, reads it, resumes the session, and opens another when it breaks. */
+
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Backoff, Outage } from "./backoff.ts";
+import type { Clock } from "./clock.ts";
+import { type Cure, readClose } from "./closing.ts";
+import {
+  type GuideRequest,
+  GuideRequestSchema,
+  type GuideResponse,
+  GuideResponseSchema,
+  type SessionStarted,
+} from "./proto/guidance_pb.ts";
+
+const OPEN_MS = 10_000; // for a server to answer when connecting
+// A question that waits this long without a word from the server: the link may have died unnoticed. To open another
+// costs nothing where the session is resumed.
+const SILENCE_MS = 30_000;
+const SESSION_OVER = 1000;
+const NOT_UNDERSTOOD = 3003;
+
+/** What this client uses of a WebSocket. */
+export interface Socket {
+  binaryType: string;
+  onopen: (() => void) | null;
+  onmessage: ((event: { data: unknown }) => void) | null;
+  onclose: ((event: { code: number; reason: string }) => void) | null;
+  send(data: Uint8Array<ArrayBuffer>): void;
+  close(code?: number, reason?: string): void;
+}
+
+export interface LinkOptions {
+  /** Opens a connection. */
+  dial: () => Socket;
+  /** After a connection that never opened: says why, where that can be found out; null where nobody answers. */
+  diagnose: () => Promise<{ cure: Cure; why: string } | null>;
+  backoff: Backoff;
+  clock: Clock;
+}
+
+/** Whom the link tells what. */
+export interface LinkListener {
+  /** A stream is open; `resumed` says whether the session that was goes on, or another began. */
+  connected(started: SessionStarted, resumed: boolean): void;
+  /** A message of the session, each once. */
+  received(response: GuideResponse): void;
+  /** The stream broke or did not open; the link tries again after so many milliseconds. */
+  waiting(afterMs: number, why: string): void;
+  /** The server let the session end because nothing was asked; the link opens another when it is needed. */
+  slept(): void;
+  /** There will be no stream until somebody calls `connect` again. */
+  ended(why: string, cure: Cure): void;
+}
+
+type Phase = "closed" | "opening" | "resuming" | "up" | "waiting";
+
+export class Link {
+  readonly #options: LinkOptions;
+  readonly #listener: LinkListener;
+  #phase: Phase = "closed";
+  #socket: Socket | null = null;
+  #outage: Outage | null = null;
+  #cancelTimer = () => {};
+  #cancelSilence = () => {};
+  #expecting = false;
+  #started: SessionStarted | null = null;
+  #token = "";
+  #received = 0n;
+  #attempt = 0;
+
+  constructor(options: LinkOptions, listener: LinkListener) {
+    this.#options = options;
+    this.#listener = listener;
+  }
+
+  /** Whether there is a stream now. */
+  get up(): boolean {
+    return this.#phase === "up";
+  }
+
+  /** Whether it has a stream, or works on one. */
+  get active(): boolean {
+    return this.#phase !== "closed";
+  }
+
+  /** Opens a stream, now; nothing where there is one or one is being opened. */
+  connect(): void {
+    if (this.#phase === "waiting" || this.#phase === "closed") {
+      if (this.#phase === "closed") this.#outage = null;
+      this.#open();
+    }
+  }
+
+  /** Drops the stream and opens another at once: for those who have reason to think it dead. */
+  reconnect(): void {
+    this.#drop();
+    this.#outage = null;
+    this.#open();
+  }
+
+  /** Ends everything. The session is over for the server, too. */
+  close(): void {
+    this.#drop(SESSION_OVER);
+    this.#phase = "closed";
+    this.forget();
+  }
+
+  /** Will not go on with the session that was: for another wearer, or another token. */
+  forget(): void {
+    this.#token = "";
+    this.#received = 0n;
+  }
+
+  /** Sends a message if there is a stream; returns whether it went out, not whether it arrived. */
+  send(message: GuideRequest["message"]): boolean {
+    if (this.#phase !== "up" || this.#socket === null) return false;
+    this.#write(message);
+    return true;
+  }
+
+  /** Watches, while an answer is waited for, that something comes. */
+  expect(something: boolean): void {
+    this.#expecting = something;
+    this.#watchSilence();
+  }
+
+  #watchSilence(): void {
+    this.#cancelSilence();
+    if (!this.#expecting || this.#phase !== "up") return;
+    this.#cancelSilence = this.#options.clock.after(SILENCE_MS, () => {
+      this.#lost(this.#socket, { kind: "again", afterMs: 0, why: "Nothing came from the server." });
+    });
+  }
+
+  #open(): void {
+    this.#cancelTimer();
+    this.#phase = "opening";
+    this.#attempt += 1;
+    let opened = false;
+    let socket: Socket;
+    try {
+      socket = this.#options.dial();
+    } catch {
+      // The browser's own check of what is offered to the server: only the token can offend.
+      this.#end("The token has characters that none has: copy it again.", "token");
+      return;
+    }
+    this.#socket = socket;
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      opened = true;
+    };
+    socket.onmessage = (event) => this.#message(socket, event.data);
+    socket.onclose = (event) => {
+      if (socket !== this.#socket) return;
+      const ending = readClose(event.code, event.reason);
+      if (!opened && this.#phase === "opening") void this.#neverOpened(socket);
+      else this.#lost(socket, ending);
+    };
+    this.#cancelTimer = this.#options.clock.after(OPEN_MS, () => {
+      this.#lost(socket, { kind: "again", afterMs: 0, why: "The server did not answer in time." });
+    });
+  }
+
+  async #neverOpened(socket: Socket): Promise<void> {
+    const attempt = this.#attempt;
+    const found = await this.#options.diagnose();
+    if (attempt !== this.#attempt || socket !== this.#socket) return;
+    if (found === null) this.#lost(socket, { kind: "again", afterMs: 0, why: "The server cannot be reached." });
+    else this.#lost(socket, { kind: "refused", ...found });
+  }
+
+  #message(socket: Socket, data: unknown): void {
+    if (socket !== this.#socket) return;
+    let response: GuideResponse;
+    try {
+      if (!(data instanceof ArrayBuffer)) throw new Error("text");
+      response = fromBinary(GuideResponseSchema, new Uint8Array(data));
+    } catch {
+      this.#end("The server sent something that is no message of this protocol.", "reload", NOT_UNDERSTOOD);
+      return;
+    }
+    if (this.#phase === "up") {
+      this.#outage = null;
+      this.#watchSilence();
+      if (response.sequence > 0n && response.sequence <= this.#received) return;
+      if (response.sequence > this.#received) this.#received = response.sequence;
+      this.#listener.received(response);
+      return;
+    }
+    if (response.message.case !== "sessionStarted") {
+      this.#end("The server does not begin as this page knows it.", "reload", NOT_UNDERSTOOD);
+      return;
+    }
+    const started = response.message.value;
+    if (this.#phase === "resuming") {
+      const resumed = started.resumed;
+      this.#begin(resumed ? started : (this.#started ?? started), resumed);
+    } else if (this.#token && started.resumeToken) {
+      this.#phase = "resuming";
+      this.#started = started;
+      this.#write({ case: "resume", value: { $typeName: "lego.v1.Resume", token: this.#token, received: this.#received } });
+    } else {
+      this.#begin(started, false);
+    }
+  }
+
+  #begin(started: SessionStarted, resumed: boolean): void {
+    this.#cancelTimer();
+    this.#phase = "up";
+    this.#started = null;
+    if (!resumed) this.#received = 0n;
+    this.#token = started.resumeToken || (resumed ? this.#token : "");
+    const { clock, backoff } = this.#options;
+    // A stream that breaks at once, before anything came of it, is still the same outage.
+    this.#cancelTimer = clock.after(backoff.capMs, () => {
+      this.#outage = null;
+    });
+    this.#watchSilence();
+    this.#listener.connected(started, resumed);
+  }
+
+  #lost(socket: Socket | null, ending: ReturnType<typeof readClose>): void {
+    if (socket !== this.#socket) return;
+    const wasUp = this.#phase === "up";
+    this.#drop();
+    if (ending.kind === "refused") {
+      this.#end(ending.why, ending.cure);
+    } else if (ending.kind === "idle" && wasUp) {
+      this.#phase = "closed";
+      this.forget();
+      this.#listener.slept();
+    } else {
+      const again = ending.kind === "again" ? ending : { afterMs: 0, why: "The server ended the session." };
+      this.#outage ??= new Outage(this.#options.backoff, this.#options.clock);
+      const wait = this.#outage.nextWait(again.afterMs);
+      if (wait === null) {
+        this.#end(again.why, "retry");
+        return;
+      }
+      this.#phase = "waiting";
+      this.#cancelTimer = this.#options.clock.after(wait, () => this.#open());
+      this.#listener.waiting(wait, again.why);
+    }
+  }
+
+  #end(why: string, cure: Cure, code?: number): void {
+    this.#drop(code);
+    this.#phase = "closed";
+    this.#outage = null;
+    this.#listener.ended(why, cure);
+  }
+
+  #drop(code?: number): void {
+    this.#cancelTimer();
+    this.#cancelSilence();
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket === null) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close(code);
+  }
+
+  #write(message: GuideRequest["message"]): void {
+    this.#socket?.send(toBinary(GuideRequestSchema, create(GuideRequestSchema, { message })));
+  }
+}
