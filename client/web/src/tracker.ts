@@ -2,8 +2,8 @@
  * Where in the live view is what the asked frame showed: light registration of small grey pictures.
  *
  * An affine map is refined from coarse to fine by Gauss-Newton steps on brightness (inverse compositional, Baker and
- * Matthews 2004), whatever gain and offset the exposure has changed. Where it is lost, shifts are tried one by one on the
- * coarsest level. The normalised correlation of the two views tells how far to trust it.
+ * Matthews 2004), whatever gain and offset the exposure has changed. Where that fails, shifts are tried one by one on the
+ * coarsest level. How much of the two views agrees tells how far to trust it.
  */
 
 import type { Grey } from "./sharpness.ts";
@@ -24,9 +24,12 @@ const LOST: Registration = { map: IDENTITY, confidence: 0 };
 const LEVELS = 3;
 const STEPS = 8; // at most, per level
 const SMALL_STEP = 1e-4; // widths of the picture
-// Correlation at which a registration is worth nothing, and at which it is as good as certain.
+const TOLERANCE = 0.5; // standard deviations of the frame: a pixel that far off counts half
+const EXPOSURE_PASSES = 3; // gain and offset are estimated anew without what does not fit
+// Agreement at which a registration is worth nothing, and at which it is as good as certain.
 const WORTHLESS = 0.55;
-const CERTAIN = 0.85;
+const CERTAIN = 0.75;
+const DOUBTFUL = 0.5; // confidence below which it is looked for elsewhere, too
 const LEAST_OVERLAP = 0.3; // of the frame's area
 const FARTHEST_SHIFT = 0.5; // widths and heights, tried when lost
 const SCALES = [1, 0.8, 1.25];
@@ -51,11 +54,10 @@ export class Tracker {
   /** Finds the frame in a live view, from where it was last. */
   track(view: Grey): Registration {
     const views = pyramid(view);
-    if (this.#confidence > 0) {
-      const found = this.#refine(views, this.#map);
-      if (found.confidence > 0) return this.#keep(found);
-    }
-    return this.#keep(this.#refine(views, this.#search(views)));
+    const found = this.#confidence > 0 ? this.#refine(views, this.#map) : LOST;
+    if (found.confidence >= DOUBTFUL) return this.#keep(found);
+    const elsewhere = this.#refine(views, this.#search(views));
+    return this.#keep(elsewhere.confidence > found.confidence ? elsewhere : found);
   }
 
   #keep(found: Registration): Registration {
@@ -76,9 +78,9 @@ export class Tracker {
       for (let y = -farY; y <= farY; y += 1) {
         for (let x = -farX; x <= farX; x += 1) {
           const map: Affine = [scale, 0, x / width, 0, scale, y / width];
-          const { correlation, overlap } = compare(frame, view, map);
+          const { mean, overlap } = judge(frame, view, map);
           // Of shifts that agree about as well, the one that says something of more of the frame.
-          const score = correlation * Math.min(1, 0.5 + overlap);
+          const score = mean * Math.min(1, 0.5 + overlap);
           if (overlap >= LEAST_OVERLAP && score > most) {
             most = score;
             best = map;
@@ -102,9 +104,9 @@ export class Tracker {
       }
       if (!plausible(map)) return LOST;
     }
-    const { correlation, overlap } = compare(this.#frame[0]!, views[0]!, map);
+    const { mean, overlap } = judge(this.#frame[0]!, views[0]!, map);
     if (overlap < LEAST_OVERLAP) return LOST;
-    const confidence = Math.min(1, Math.max(0, (correlation - WORTHLESS) / (CERTAIN - WORTHLESS)));
+    const confidence = Math.min(1, Math.max(0, (mean - WORTHLESS) / (CERTAIN - WORTHLESS)));
     return confidence > 0 ? { map, confidence } : LOST;
   }
 }
@@ -172,47 +174,61 @@ function warp(frame: Grey, view: Grey, map: Affine): Overlap {
   return { indices, values, count };
 }
 
-interface Moments {
-  readonly frameMean: number;
-  readonly viewMean: number;
-  readonly frameDeviation: number;
-  readonly viewDeviation: number;
-  readonly correlation: number;
+interface Agreement {
+  /** How far the view is from the frame, in grey values of the frame, for each pixel seen. */
+  readonly errors: Float32Array;
+  /** How much each counts, in [0, 1]: what has changed, such as a hand, counts little. */
+  readonly weights: Float32Array;
+  /** Mean of the weights: near 1 where all agrees. */
+  readonly mean: number;
 }
 
-function moments(frame: Grey, overlap: Overlap): Moments {
-  const { indices, values, count } = overlap;
-  let [sumF, sumV, squaresF, squaresV, products] = [0, 0, 0, 0, 0];
-  for (let n = 0; n < count; n += 1) {
-    const [p, q] = [frame.values[indices[n]!]!, values[n]!];
-    sumF += p;
-    sumV += q;
-    squaresF += p * p;
-    squaresV += q * q;
-    products += p * q;
+/** Compares the frame with what a view shows of it, whatever the exposure; null where either is flat. */
+function agreement(frame: Grey, seen: Overlap): Agreement | null {
+  const { indices, values, count } = seen;
+  const errors = new Float32Array(count);
+  const weights = new Float32Array(count).fill(1);
+  let mean = 0;
+  for (let pass = 0; pass < EXPOSURE_PASSES; pass += 1) {
+    let [total, sumF, sumV, squaresF, squaresV] = [0, 0, 0, 0, 0];
+    for (let n = 0; n < count; n += 1) {
+      const [w, p, q] = [weights[n]!, frame.values[indices[n]!]!, values[n]!];
+      total += w;
+      sumF += w * p;
+      sumV += w * q;
+      squaresF += w * p * p;
+      squaresV += w * q * q;
+    }
+    const [meanF, meanV] = [sumF / total, sumV / total];
+    const deviationF = Math.sqrt(Math.max(0, squaresF / total - meanF * meanF));
+    const deviationV = Math.sqrt(Math.max(0, squaresV / total - meanV * meanV));
+    if (!(deviationF >= FLAT && deviationV >= FLAT)) return null;
+    const gain = deviationF / deviationV;
+    mean = 0;
+    for (let n = 0; n < count; n += 1) {
+      const error = (values[n]! - meanV) * gain + meanF - frame.values[indices[n]!]!;
+      const weight = 1 / (1 + (error / (TOLERANCE * deviationF)) ** 2);
+      errors[n] = error;
+      weights[n] = weight;
+      mean += weight / count;
+    }
   }
-  const [frameMean, viewMean] = [sumF / count, sumV / count];
-  const frameDeviation = Math.sqrt(Math.max(0, squaresF / count - frameMean * frameMean));
-  const viewDeviation = Math.sqrt(Math.max(0, squaresV / count - viewMean * viewMean));
-  const flat = frameDeviation < FLAT || viewDeviation < FLAT;
-  const correlation = flat ? 0 : (products / count - frameMean * viewMean) / (frameDeviation * viewDeviation);
-  return { frameMean, viewMean, frameDeviation, viewDeviation, correlation };
+  return { errors, weights, mean };
 }
 
-function compare(frame: Grey, view: Grey, map: Affine): { correlation: number; overlap: number } {
+function judge(frame: Grey, view: Grey, map: Affine): { mean: number; overlap: number } {
   const seen = warp(frame, view, map);
   const overlap = seen.count / (frame.width * frame.height);
-  return { correlation: seen.count > 0 ? moments(frame, seen).correlation : 0, overlap };
+  return { mean: (seen.count > 0 && agreement(frame, seen)?.mean) || 0, overlap };
 }
 
 /** Returns the change of the frame's own coordinates that explains best how the view differs; null if nothing can. */
 function improvement(frame: Level, view: Grey, map: Affine): Affine | null {
   const seen = warp(frame, view, map);
-  const { width, height, values, dx, dy } = frame;
+  const { width, height, dx, dy } = frame;
   if (seen.count < LEAST_OVERLAP * width * height) return null;
-  const { frameMean, viewMean, frameDeviation, viewDeviation } = moments(frame, seen);
-  if (frameDeviation < FLAT || viewDeviation < FLAT) return null;
-  const gain = frameDeviation / viewDeviation;
+  const agreed = agreement(frame, seen);
+  if (agreed === null) return null;
   const [middleX, middleY] = [(width - 1) / 2, (height - 1) / 2];
   const normal = new Float64Array(36);
   const right = new Float64Array(6);
@@ -220,8 +236,7 @@ function improvement(frame: Level, view: Grey, map: Affine): Affine | null {
   for (let n = 0; n < seen.count; n += 1) {
     const i = seen.indices[n]!;
     const [u, v] = [((i % width) - middleX) / width, (Math.floor(i / width) - middleY) / width];
-    const error = (seen.values[n]! - viewMean) * gain + frameMean - values[i]!;
-    const weight = 1 / (1 + (error / frameDeviation) ** 2); // what has changed, such as a hand, counts little
+    const [error, weight] = [agreed.errors[n]!, agreed.weights[n]!];
     slope[0] = dx[i]! * u;
     slope[1] = dx[i]! * v;
     slope[2] = dx[i]!;

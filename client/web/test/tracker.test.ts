@@ -87,7 +87,7 @@ test("a hand over a quarter of the view does not mislead the tracker", () => {
   for (let y = HEIGHT / 2; y < HEIGHT; y += 1) view.values.fill(200, y * WIDTH, y * WIDTH + WIDTH / 2);
   const found = new Tracker(look(scene(5), IDENTITY)).track(view);
   assert.ok(cornersApart(found.map, map) < 2, `${cornersApart(found.map, map)} pixels apart`);
-  assert.ok(found.confidence > 0.1);
+  assert.ok(found.confidence > 0.1, `confidence ${found.confidence}`);
 });
 
 test("a view that wanders is followed all the way, and found again after a look elsewhere", () => {
