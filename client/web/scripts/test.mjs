@@ -24,8 +24,9 @@ try {
   });
   const files = tests.map((name) => join(out, name.replace(/\.ts$/, ".mjs")));
   process.exitCode =
-    spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=dot", ...files], { stdio: "inherit" })
-      .status ?? 1;
+    spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=dot", ...files], {
+      stdio: "inherit",
+    }).status ?? 1;
 } finally {
   rmSync(out, { recursive: true });
 }

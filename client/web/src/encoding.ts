@@ -22,7 +22,12 @@ const SHORTEST_SIDE = 8; // pixels: what a server accepts at least
 const MOST_SLENDER = 32;
 
 /** Returns the size at which a picture travels: bounded in its longer side and its area, never scaled up. */
-export function fit(width: number, height: number, longestSide: number, maxPixels: number): { width: number; height: number } {
+export function fit(
+  width: number,
+  height: number,
+  longestSide: number,
+  maxPixels: number,
+): { width: number; height: number } {
   let scale = Math.min(1, longestSide / Math.max(width, height));
   if (maxPixels > 0) scale = Math.min(scale, Math.sqrt(maxPixels / (width * height)));
   // Rounded down, so that the area never passes the limit.
@@ -38,7 +43,12 @@ export function fit(width: number, height: number, longestSide: number, maxPixel
 export type Encode = (width: number, height: number, quality: number) => Promise<Uint8Array<ArrayBuffer>>;
 
 /** Encodes a picture that fits, at lower quality, then smaller, until it has few enough bytes. */
-export async function encodeWithin(width: number, height: number, limits: Limits, encode: Encode): Promise<EncodedFrame> {
+export async function encodeWithin(
+  width: number,
+  height: number,
+  limits: Limits,
+  encode: Encode,
+): Promise<EncodedFrame> {
   let quality = QUALITY;
   let size = fit(width, height, Math.max(width, height), limits.maxPixels);
   for (;;) {

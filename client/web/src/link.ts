@@ -3,7 +3,7 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Backoff, Outage } from "./backoff.ts";
 import type { Clock } from "./clock.ts";
-import { type Cure, readClose } from "./closing.ts";
+import { type Cure, type Ending, readClose } from "./closing.ts";
 import {
   type GuideRequest,
   GuideRequestSchema,
@@ -19,19 +19,23 @@ const SILENCE_MS = 30_000;
 const SESSION_OVER = 1000;
 const NOT_UNDERSTOOD = 3003;
 
-/** What this client uses of a WebSocket. */
+/** A connection, as this client uses a WebSocket. */
 export interface Socket {
-  binaryType: string;
-  onopen: (() => void) | null;
-  onmessage: ((event: { data: unknown }) => void) | null;
-  onclose: ((event: { code: number; reason: string }) => void) | null;
   send(data: Uint8Array<ArrayBuffer>): void;
-  close(code?: number, reason?: string): void;
+  close(code?: number): void;
+}
+
+/** What happens to a connection. */
+export interface SocketListener {
+  opened(): void;
+  /** Text is no message of this protocol. */
+  message(data: ArrayBuffer | string): void;
+  closed(code: number, reason: string): void;
 }
 
 export interface LinkOptions {
   /** Opens a connection. */
-  dial: () => Socket;
+  dial: (listener: SocketListener) => Socket;
   /** After a connection that never opened: says why, where that can be found out; null where nobody answers. */
   diagnose: () => Promise<{ cure: Cure; why: string } | null>;
   backoff: Backoff;
@@ -128,7 +132,7 @@ export class Link {
     this.#cancelSilence();
     if (!this.#expecting || this.#phase !== "up") return;
     this.#cancelSilence = this.#options.clock.after(SILENCE_MS, () => {
-      this.#lost(this.#socket, { kind: "again", afterMs: 0, why: "Nothing came from the server." });
+      this.#lost({ kind: "again", afterMs: 0, why: "Nothing came from the server." });
     });
   }
 
@@ -136,45 +140,45 @@ export class Link {
     this.#cancelTimer();
     this.#phase = "opening";
     this.#attempt += 1;
+    const attempt = this.#attempt;
+    const current = () => attempt === this.#attempt && this.#socket !== null;
     let opened = false;
-    let socket: Socket;
     try {
-      socket = this.#options.dial();
+      this.#socket = this.#options.dial({
+        opened: () => {
+          opened = true;
+        },
+        message: (data) => {
+          if (current()) this.#message(data);
+        },
+        closed: (code, reason) => {
+          if (!current()) return;
+          if (opened) this.#lost(readClose(code, reason));
+          else void this.#neverOpened();
+        },
+      });
     } catch {
       // The browser's own check of what is offered to the server: only the token can offend.
       this.#end("The token has characters that none has: copy it again.", "token");
       return;
     }
-    this.#socket = socket;
-    socket.binaryType = "arraybuffer";
-    socket.onopen = () => {
-      opened = true;
-    };
-    socket.onmessage = (event) => this.#message(socket, event.data);
-    socket.onclose = (event) => {
-      if (socket !== this.#socket) return;
-      const ending = readClose(event.code, event.reason);
-      if (!opened && this.#phase === "opening") void this.#neverOpened(socket);
-      else this.#lost(socket, ending);
-    };
     this.#cancelTimer = this.#options.clock.after(OPEN_MS, () => {
-      this.#lost(socket, { kind: "again", afterMs: 0, why: "The server did not answer in time." });
+      this.#lost({ kind: "again", afterMs: 0, why: "The server did not answer in time." });
     });
   }
 
-  async #neverOpened(socket: Socket): Promise<void> {
+  async #neverOpened(): Promise<void> {
     const attempt = this.#attempt;
     const found = await this.#options.diagnose();
-    if (attempt !== this.#attempt || socket !== this.#socket) return;
-    if (found === null) this.#lost(socket, { kind: "again", afterMs: 0, why: "The server cannot be reached." });
-    else this.#lost(socket, { kind: "refused", ...found });
+    if (attempt !== this.#attempt || this.#socket === null) return;
+    if (found === null) this.#lost({ kind: "again", afterMs: 0, why: "The server cannot be reached." });
+    else this.#lost({ kind: "refused", ...found });
   }
 
-  #message(socket: Socket, data: unknown): void {
-    if (socket !== this.#socket) return;
+  #message(data: ArrayBuffer | string): void {
     let response: GuideResponse;
     try {
-      if (!(data instanceof ArrayBuffer)) throw new Error("text");
+      if (typeof data === "string") throw new Error("text");
       response = fromBinary(GuideResponseSchema, new Uint8Array(data));
     } catch {
       this.#end("The server sent something that is no message of this protocol.", "reload", NOT_UNDERSTOOD);
@@ -199,7 +203,10 @@ export class Link {
     } else if (this.#token && started.resumeToken) {
       this.#phase = "resuming";
       this.#started = started;
-      this.#write({ case: "resume", value: { $typeName: "lego.v1.Resume", token: this.#token, received: this.#received } });
+      this.#write({
+        case: "resume",
+        value: { $typeName: "lego.v1.Resume", token: this.#token, received: this.#received },
+      });
     } else {
       this.#begin(started, false);
     }
@@ -220,8 +227,7 @@ export class Link {
     this.#listener.connected(started, resumed);
   }
 
-  #lost(socket: Socket | null, ending: ReturnType<typeof readClose>): void {
-    if (socket !== this.#socket) return;
+  #lost(ending: Ending): void {
     const wasUp = this.#phase === "up";
     this.#drop();
     if (ending.kind === "refused") {
@@ -257,7 +263,7 @@ export class Link {
     const socket = this.#socket;
     this.#socket = null;
     if (socket === null) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    this.#attempt += 1; // nothing of it is heard any more
     socket.close(code);
   }
 

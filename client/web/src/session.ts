@@ -1,19 +1,19 @@
 /** One wearer's session: frames and the newest question up, events down, over connections that may break. */
 
 import { create } from "@bufbuild/protobuf";
-import type { Cure } from "./closing.ts";
 import type { Clock } from "./clock.ts";
+import type { Cure } from "./closing.ts";
 import type { EncodedFrame } from "./encoding.ts";
 import { FrameWindow } from "./frames.ts";
 import { Link, type LinkListener, type LinkOptions } from "./link.ts";
 import {
   CancelSchema,
+  QueryError_Code as Code,
   FrameSchema,
   GuidanceOptionsSchema,
   type GuidanceResult,
   type GuideResponse,
   type QueryError,
-  QueryError_Code as Code,
   QuerySchema,
   type ServerInfo,
   type SessionStarted,
@@ -243,7 +243,11 @@ export class Session {
     this.#server = started.server ?? null;
     if (started.server === undefined) {
       this.#link.close();
-      this.#tell({ kind: "ended", why: "The server does not say what it runs; it is too old for this page.", cure: "operator" });
+      this.#tell({
+        kind: "ended",
+        why: "The server does not say what it runs; it is too old for this page.",
+        cure: "operator",
+      });
       return;
     }
     this.#frames.connected(started.frameCredits, resumed);

@@ -40,7 +40,10 @@ export function parseSettings(json: string | null): Settings {
   }
   if (typeof found !== "object" || found === null) return usual;
   const given = found as Record<string, unknown>;
-  const kept = Object.entries(usual).map(([key, value]) => [key, typeof given[key] === typeof value ? given[key] : value]);
+  const kept = Object.entries(usual).map(([key, value]) => [
+    key,
+    typeof given[key] === typeof value ? given[key] : value,
+  ]);
   return Object.fromEntries(kept) as Settings;
 }
 

@@ -97,7 +97,11 @@ export class Listening {
   #trouble: Trouble | null = null;
 
   /** Begins to listen. `hearing` is told all words so far; `done` the words in the end, and what went wrong. */
-  constructor(onDevice: boolean, hearing: (words: string) => void, done: (words: string, trouble: Trouble | null) => void) {
+  constructor(
+    onDevice: boolean,
+    hearing: (words: string) => void,
+    done: (words: string, trouble: Trouble | null) => void,
+  ) {
     const recognition = new (recognitionClass()!)();
     this.#recognition = recognition;
     recognition.lang = LANGUAGE;

@@ -213,7 +213,8 @@ export function obstacle(connection: Connection): Trouble | null {
 /** Returns what a screen reader should say after a change; empty for nothing. */
 export function announcement(before: State, after: State): string {
   if (after.shown !== null && after.shown !== before.shown) return `Answer: ${after.shown.description}`;
-  if (after.failure !== null && after.failure !== before.failure) return `${after.failure.trouble.why} ${after.failure.trouble.cure}`;
+  if (after.failure !== null && after.failure !== before.failure)
+    return `${after.failure.trouble.why} ${after.failure.trouble.cure}`;
   if (after.asked !== null && after.asked.stage !== before.asked?.stage) {
     if (after.asked.stage === "painting") return `${after.asked.description} Painting the picture.`;
     if (after.asked.stage !== "describing") return `${progressLabel(after.asked)}: ${after.asked.text}`;

@@ -291,7 +291,8 @@ function half(grey: Grey): Grey {
   for (let y = 0; y < height; y += 1) {
     for (let x = 0; x < width; x += 1) {
       const i = 2 * y * grey.width + 2 * x;
-      const sum = grey.values[i]! + grey.values[i + 1]! + grey.values[i + grey.width]! + grey.values[i + grey.width + 1]!;
+      const sum =
+        grey.values[i]! + grey.values[i + 1]! + grey.values[i + grey.width]! + grey.values[i + grey.width + 1]!;
       values[y * width + x] = sum / 4;
     }
   }

@@ -58,7 +58,8 @@ export class Views {
     const { videoWidth, videoHeight } = this.#video;
     if (videoWidth === 0 || document.hidden) return;
     const scale = Math.min(1, this.#longestSide / Math.max(videoWidth, videoHeight));
-    const view = this.#views.length < KEPT ? { canvas: document.createElement("canvas"), score: 0 } : this.#views.shift()!;
+    const view =
+      this.#views.length < KEPT ? { canvas: document.createElement("canvas"), score: 0 } : this.#views.shift()!;
     view.canvas.width = Math.round(videoWidth * scale);
     view.canvas.height = Math.round(videoHeight * scale);
     view.canvas.getContext("2d")!.drawImage(this.#video, 0, 0, view.canvas.width, view.canvas.height);

@@ -4,7 +4,9 @@ export type Voices = "device" | "maker" | "none";
 
 function voice(): SpeechSynthesisVoice | undefined {
   const english = speechSynthesis.getVoices().filter((each) => each.lang.toLowerCase().startsWith("en"));
-  return english.find((each) => each.localService && each.default) ?? english.find((each) => each.localService) ?? english[0];
+  return (
+    english.find((each) => each.localService && each.default) ?? english.find((each) => each.localService) ?? english[0]
+  );
 }
 
 /** Returns whose voices there are. Browsers may tell only a moment after the page has loaded. */

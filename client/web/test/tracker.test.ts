@@ -13,7 +13,12 @@ function scene(seed: number): (x: number, y: number) => number {
       const value = Math.sin((seed + 1) * 127.1 + i * 311.7 + k * 74.7) * 43758.5453;
       return value - Math.floor(value);
     };
-    return { fx: (random(1) - 0.5) * 0.5, fy: (random(2) - 0.5) * 0.5, phase: 6.28 * random(3), height: 6 + 14 * random(4) };
+    return {
+      fx: (random(1) - 0.5) * 0.5,
+      fy: (random(2) - 0.5) * 0.5,
+      phase: 6.28 * random(3),
+      height: 6 + 14 * random(4),
+    };
   });
   return (x, y) => {
     let value = 120;
