@@ -42,11 +42,11 @@ def serve(
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import Engine, load_engine
     from lego_server.models import named_directories
-    from lego_server.security.guard import Security
+    from lego_server.security.protection import Security
     from lego_server.server import serve as run_server
 
     settings = config.engine
-    security = Security(config.security, config.server.host)  # before the engine, which may take minutes to load
+    security = Security(config.security, config.hosts)  # before the engine, which may take minutes to load
 
     def load(directory: Path) -> Engine:
         engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)

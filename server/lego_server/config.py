@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from lego_core.errors import LegoError
 
+from lego_server.gateway.config import WebSettings
 from lego_server.security.config import SecurityConfig
 from lego_server.settings import Section, setting
 
@@ -155,6 +156,12 @@ class ServerConfig:
     logging: Logging = field(default_factory=Logging)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
+    web: WebSettings = field(default_factory=WebSettings)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every address at which wearers are served."""
+        return (self.server.host,) if self.web.port is None else (self.server.host, self.web.host)
 
     @classmethod
     def sections(cls) -> dict[str, type[Section]]:

@@ -62,25 +62,25 @@ class Health(health_pb2_grpc.HealthServicer):
         if self._watch is not None:
             self._watch.cancel()
 
-    async def update(self) -> None:
-        """Brings every status up to date."""
+    def facts(self) -> dict[str, bool]:
+        """Returns what holds now: every service, and whether it is SERVING."""
         engines = list(self._engines())
         hung = next((engine.hung for engine in engines if engine.hung is not None), None)
         self._log_change(hung)
         ready = self.warm and not self.draining and hung is None
-        await self._set("live", True)
-        await self._set("model", hung is None and not any(engine.failed for engine in engines))
-        for name in self._ready_names:
-            await self._set(name, ready)
+        model = hung is None and not any(engine.failed for engine in engines)
+        return {"live": True, "model": model, **dict.fromkeys(self._ready_names, ready)}
+
+    async def update(self) -> None:
+        """Brings every status up to date."""
+        kinds = health_pb2.HealthCheckResponse
+        for name, serving in self.facts().items():
+            await self._statuses.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_PERIOD)
             await self.update()
-
-    async def _set(self, name: str, serving: bool) -> None:
-        kinds = health_pb2.HealthCheckResponse
-        await self._statuses.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
 
     def _log_change(self, hung: EngineCall | None) -> None:
         before, self._hung = self._hung, hung

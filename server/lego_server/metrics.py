@@ -40,6 +40,7 @@ class Metrics:
         self._model = gauge("lego_model_info", "What is served; always 1.", "model", "engine")
         self._sessions = gauge("lego_sessions", "Open Guide streams.")
         self._sessions_opened = counter("lego_sessions_opened_total", "Guide streams ever opened.")
+        self._web_connections = gauge("lego_web_connections", "Connections to the web port, the page's included.")
         self._waiting = gauge("lego_queue_depth", "Queries that wait for a turn.")
         self._active = gauge("lego_active_queries", "Queries that share the engine.")
         self._queries = counter("lego_queries_total", "Queries taken in, by how they ended.", "outcome")
@@ -81,6 +82,10 @@ class Metrics:
         """Has it asked when the TLS certificate expires, in Unix time."""
         self._certificate.set_function(expiry)
 
+    def watch_web_connections(self, count: Callable[[], int]) -> None:
+        """Has it asked how many connections the web port has."""
+        self._web_connections.set_function(count)
+
     def session_opened(self) -> None:
         """A `Guide` stream began."""
         self._sessions.inc()
@@ -94,7 +99,7 @@ class Metrics:
         """A request was refused; failures of queries taken in before are no refusals and are left out.
 
         Args:
-            reason: Why, or for a whole call "sessions" (too many) or "draining".
+            reason: Why; for a whole call "sessions" (too many) or "draining"; at the web port "host" or "origin" too.
         """
         if reason not in _NO_REJECTIONS:
             self._rejects.labels(reason.value if isinstance(reason, Reason) else reason).inc()

@@ -25,14 +25,17 @@ from PIL import Image
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.failures import RequestError
+from lego_server.gateway.gateway import Gateway
 from lego_server.guide import Guide
 from lego_server.health import Health
 from lego_server.metrics import Metrics, MetricsPort
 from lego_server.models import Models
 from lego_server.options import OptionWishes
 from lego_server.security.exposure import exposure
-from lego_server.security.guard import Security
+from lego_server.security.guard import Guard, connection_limits
+from lego_server.security.protection import Security
 from lego_server.service import GuidanceService
+from lego_server.stream import Streams
 from lego_server.telemetry import Telemetry
 from lego_server.tracing import QueryTraces
 
@@ -47,6 +50,7 @@ class GuidanceServer:
     Attributes:
         port: The TCP port listened on, once started.
         address: HOST:PORT listened on, once started.
+        gateway: For wearers with a browser; None where there is no web port.
     """
 
     def __init__(
@@ -62,23 +66,28 @@ class GuidanceServer:
             security: What protects it; None for what the config says.
 
         Raises:
-            LegoError: The address is not safe to listen on, or a model's defaults lie outside the limits.
+            LegoError: The address is not safe to listen on, a model's defaults lie outside the limits, or the web page
+                cannot be served.
         """
         self._config = config
-        self._security = security or Security(config.security, config.server.host)
+        self._security = security or Security(config.security, config.hosts)
         self._telemetry = telemetry or Telemetry()
         guides = {name: Guide(engine, config, self._telemetry) for name, engine in engines.items()}
         self._models = Models(guides, config, self._telemetry)
-        self._service = GuidanceService(self._models)
+        self._streams = Streams(self._models)
+        self._service = GuidanceService(self._models, self._streams)
         self._health = Health(lambda: [guide.engine for guide in self._models.guides], SERVICE_NAME)
         self._server = grpc.aio.server(
-            interceptors=self._security.interceptors,
-            options=[*_channel_options(config), *self._security.channel_options],
+            interceptors=[Guard(self._security.admission)],
+            options=[*_channel_options(config), *connection_limits(config.security)],
         )
         guidance_pb2_grpc.add_GuidanceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self.gateway = None
+        if config.web.port is not None:
+            self.gateway = Gateway(config, self._security, self._streams, self._health, self._telemetry.metrics)
         self._telemetry.metrics.watch_certificate(self._security.certificate_expiry)
         self.port = 0
         self.address = ""
@@ -86,9 +95,10 @@ class GuidanceServer:
     @property
     def exposure_warning(self) -> str:
         """What an operator who allowed it should be told at every start; empty if nothing lacks."""
-        host = self._config.server.host
-        lacking = exposure(self._security.config, host)
-        return lacking and f"{host} can be reached from other machines, and without {lacking}"
+        lacking = {host: exposure(self._security.config, host) for host in self._config.hosts}
+        return "; ".join(
+            f"{host} can be reached from other machines, and without {each}" for host, each in lacking.items() if each
+        )
 
     @property
     def telemetry(self) -> Telemetry:
@@ -103,28 +113,39 @@ class GuidanceServer:
     @property
     def sessions(self) -> int:
         """Sessions there are, those that wait for their client included."""
-        return self._service.session_count
+        return self._streams.session_count
 
     async def start(self) -> None:
         """Listens; health answers NOT_SERVING until `warm_up` is done.
 
         Raises:
-            LegoError: The address cannot be listened on.
+            LegoError: An address cannot be listened on.
         """
         await self._health.start()
         host = self._config.server.host
         host = f"[{host}]" if ":" in host else host  # as IPv6 addresses are written beside a port
         try:
-            self.port = self._security.add_port(self._server, f"{host}:{self._config.server.port}")
+            self.port = self._add_port(f"{host}:{self._config.server.port}")
         except RuntimeError as error:
-            self._health.stop()
-            await self._models.close()
+            await self._close()
             raise LegoError(
                 f"cannot listen on {host}:{self._config.server.port}: the port is taken or the address is not this "
                 "machine's; choose another --port (0 takes any free one) or --host"
             ) from error
         self.address = f"{host}:{self.port}"
+        try:
+            if self.gateway is not None:
+                await self.gateway.start()
+        except LegoError:
+            await self._server.stop(None)
+            await self._close()
+            raise
         await self._server.start()
+
+    def _add_port(self, address: str) -> int:
+        if self._security.tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._security.tls.credentials())
 
     async def warm_up(self) -> None:
         """Has each model answer one query, so that the first wearer does not pay for what is built on first use.
@@ -160,7 +181,13 @@ class GuidanceServer:
         self._health.draining = True
         await self._health.update()
         await self._service.drain(self._config.server.shutdown_seconds)
-        await self._server.stop(_LAST_WORDS_SECONDS)
+        ending = [self._server.stop(_LAST_WORDS_SECONDS)]
+        if self.gateway is not None:
+            ending.append(self.gateway.stop(_LAST_WORDS_SECONDS))
+        await asyncio.gather(*ending)
+        await self._close()
+
+    async def _close(self) -> None:
         await self._models.close()
         self._health.stop()
 
@@ -215,6 +242,8 @@ async def serve(
                 )
             metrics_port = MetricsPort(telemetry.metrics, config.metrics.host, config.metrics.port)
             announce(f"metrics at http://{config.metrics.host}:{metrics_port.port}/metrics")
+        if server.gateway is not None:
+            announce(f"web page at {server.gateway.url}")
         if warning := server.exposure_warning:
             announce(f"warning: {warning}")
         asked_to_stop = asyncio.create_task(stopping.wait())

@@ -81,11 +81,17 @@ class Sessions:
         found.session.outbox.rewind(received)
         return found
 
-    def leave(self, opened: OpenSession, stream: int) -> None:
-        """A stream is broken: if it still carried the session, that waits for its client for a while, then it ends."""
+    def leave(self, opened: OpenSession, stream: int, for_good: bool = False) -> None:
+        """A stream is over: if it still carried the session, that waits for its client for a while, then it ends.
+
+        Args:
+            opened: The session.
+            stream: The stream's number.
+            for_good: Whether the client will not be back, so that there is nothing to wait for.
+        """
         if stream != opened.stream:
             return
-        if self._settings.resume_seconds == 0 or self._draining or opened.session.outbox.closed:
+        if for_good or self._settings.resume_seconds == 0 or self._draining or opened.session.outbox.closed:
             self.end(opened)
         elif opened.waiting is None:
             opened.session.defer(True)

@@ -13,7 +13,7 @@ import grpc
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.security.config import SecurityConfig
-from lego_server.security.guard import Security
+from lego_server.security.protection import Security
 from lego_server.server import GuidanceServer
 
 from tests.server.fake_engine import FakeEngine
@@ -41,7 +41,7 @@ async def serving(
     clock = clock or Clock()
     settings = config_of(**{"port": 0, "shutdown_seconds": 0.1, **limits})
     settings = replace(settings, security=config)
-    security = Security(config, settings.server.host, clock, clock.now)
+    security = Security(config, settings.hosts, clock, clock.now)
     server = GuidanceServer({"fake": engine or FakeEngine()}, settings, security=security)
     await server.start()
     try:

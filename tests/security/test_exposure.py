@@ -11,7 +11,7 @@ from lego_server.config import Listening, ServerConfig
 from lego_server.security.access import current_access
 from lego_server.security.config import SecurityConfig
 from lego_server.security.exposure import exposure
-from lego_server.security.guard import Security
+from lego_server.security.protection import Security
 from lego_server.server import GuidanceServer
 
 from tests.security.conftest import Authority, TokenFile
@@ -23,7 +23,7 @@ from tests.server.fake_engine import FakeEngine
 def test_this_machine_alone_may_go_without_protection(host: str) -> None:
     assert is_loopback(host)
     assert exposure(SecurityConfig(), host) == ""
-    Security(SecurityConfig(), host)
+    Security(SecurityConfig(), [host])
 
 
 async def test_on_this_machine_alone_all_callers_share_an_address_and_are_not_counted_by_it() -> None:
@@ -45,15 +45,15 @@ async def test_another_address_without_protection_is_refused_with_why_and_the_cu
 def test_half_of_the_protection_is_refused_and_the_other_half_named(authority: Authority, tokens: TokenFile) -> None:
     cert, key = authority.issue("server")
     with pytest.raises(LegoError, match=r"and without a check of who calls anybody"):
-        Security(SecurityConfig(cert, key), "0.0.0.0")
+        Security(SecurityConfig(cert, key), ["0.0.0.0"])
     with pytest.raises(LegoError, match=r"and without encryption anybody"):
-        Security(SecurityConfig(token_file=tokens.path), "0.0.0.0")
+        Security(SecurityConfig(token_file=tokens.path), ["0.0.0.0"])
 
 
 def test_with_protection_any_address_will_do(authority: Authority, tokens: TokenFile) -> None:
     cert, key = authority.issue("server")
-    Security(SecurityConfig(cert, key, token_file=tokens.path), "0.0.0.0")
-    Security(SecurityConfig(cert, key, client_ca=authority.path), "0.0.0.0")
+    Security(SecurityConfig(cert, key, token_file=tokens.path), ["0.0.0.0"])
+    Security(SecurityConfig(cert, key, client_ca=authority.path), ["0.0.0.0"])
 
 
 async def test_going_without_is_possible_when_said_outright_and_calls_are_still_counted_by_address() -> None:
@@ -85,5 +85,5 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], to
 
 def test_nothing_is_logged_where_nothing_lacks(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    Security(SecurityConfig(), "127.0.0.1")
+    Security(SecurityConfig(), ["127.0.0.1"])
     assert not caplog.records

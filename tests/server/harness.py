@@ -33,16 +33,19 @@ class GuideClient:
 
     async def frame(self, frame_id: int = 1, image: bytes | None = None) -> None:
         frame = pb.Frame(frame_id=frame_id, image=picture() if image is None else image)
-        await self.call.write(pb.GuideRequest(frame=frame))
+        await self.write(pb.GuideRequest(frame=frame))
 
     async def query(self, query_id: int, text: str = "how do I open the drawer", **fields: Any) -> None:
         frame_id = fields.pop("frame_id", None)
         options = pb.GuidanceOptions(**{"seed": 7, **fields})
         query = pb.Query(query_id=query_id, text=text, frame_id=frame_id, options=options)
-        await self.call.write(pb.GuideRequest(query=query))
+        await self.write(pb.GuideRequest(query=query))
 
     async def cancel(self, query_id: int) -> None:
-        await self.call.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id)))
+        await self.write(pb.GuideRequest(cancel=pb.Cancel(query_id=query_id)))
+
+    async def write(self, request: pb.GuideRequest) -> None:
+        await self.call.write(request)
 
     async def read(self) -> pb.GuideResponse:
         response = await asyncio.wait_for(self.call.read(), 20)
@@ -76,10 +79,11 @@ class RunningServer:
 
 
 def config_of(**values: Any) -> ServerConfig:
-    """Returns the defaults with other values, each in the first section that has its key."""
+    """Returns the defaults with other values, each in the first section that has its key, or as `SECTION__KEY`."""
     config = ServerConfig()
-    for key, value in values.items():
-        section = next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
+    for name, value in values.items():
+        given, _, key = name.rpartition("__")
+        section = given or next(name for name, kind in ServerConfig.sections().items() if hasattr(kind(), key))
         config = config.with_values({section: {key: value}})
     return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import socket
 import time
@@ -20,7 +21,9 @@ from lego_server.config import ServerConfig
 from lego_server.doctor.machine import available_memory, open_files_limit
 from lego_server.models import named_directories
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt", "grpcio", "protobuf", "numpy")
+_PACKAGES = (
+    "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt", "grpcio", "protobuf", "numpy", "websockets",
+)  # fmt: skip
 _SPARE_FILES = 64  # libraries, weights, logs
 # Beside the weights: the interpreter, the runtime and one query. lego-nano's server takes 300 MB with 23 MB of weights.
 _BASE_BYTES = 250 * 2**20
@@ -106,6 +109,17 @@ def check_ports(config: ServerConfig) -> Iterator[Finding]:
     yield _port("port", config.server.host, config.server.port, "--port")
     if config.metrics.port is not None:
         yield _port("metrics port", config.metrics.host, config.metrics.port, "--metrics-port")
+    if config.web.port is not None:
+        yield _port("web port", config.web.host, config.web.port, "--web-port")
+
+
+def check_page(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the web page can be served."""
+    from lego_server.gateway.page import Page, own_page
+
+    if config.web.port is not None:
+        folder = config.web.page
+        yield _told("web page", lambda: Page(folder or own_page()), f"{folder or 'the one that comes along'} is whole")
 
 
 def check_open_files(config: ServerConfig) -> Iterator[Finding]:
@@ -125,8 +139,9 @@ def check_security(config: ServerConfig) -> Iterator[Finding]:
     from lego_server.security.tokens import read_tokens
 
     settings, now = config.security, datetime.now(UTC)
-    protected = "this machine only" if is_loopback(config.server.host) else f"{config.server.host} is protected"
-    yield _told("exposure", lambda: refuse_exposure(settings, config.server.host), protected)
+    for name, host in zip(("exposure", "web exposure"), config.hosts, strict=False):  # the second where it is served
+        protected = "this machine only" if is_loopback(host) else f"{host} is protected"
+        yield _told(name, functools.partial(refuse_exposure, settings, host), protected)
     cert, key, tokens = settings.tls_cert, settings.tls_key, settings.token_file
     if cert is not None and key is not None:
         try:
@@ -156,8 +171,8 @@ def check_clock(config: ServerConfig) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    check_software, check_device, check_engines, check_memory, check_ports, check_security, check_open_files,
-    check_clock,
+    check_software, check_device, check_engines, check_memory, check_ports, check_page, check_security,
+    check_open_files, check_clock,
 )  # fmt: skip
 
 

@@ -87,19 +87,23 @@ class AddressBook:
 
 
 def address_of(peer: str) -> str:
-    """Returns whom a gRPC peer, such as `ipv4:10.0.0.7:51234`, counts as.
+    """Returns whom a gRPC peer, such as `ipv4:10.0.0.7:51234`, counts as."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return kind  # a Unix socket: all its users are one
+    return network_of(unquote(rest).rpartition(":")[0].strip("[]"))
+
+
+def network_of(host: str) -> str:
+    """Returns whom an IP address counts as.
 
     An IPv4 address counts as itself, also where it is mapped into IPv6. Of an IPv6 address the first 64 bits count: who
     has one has them all.
     """
-    kind, _, rest = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return kind  # a Unix socket: all its users are one
-    host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return peer
+        return host
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

@@ -31,6 +31,6 @@ def refuse_exposure(config: SecurityConfig, host: str) -> None:
         raise LegoError(
             f"{host} can be reached from other machines, and without {lacking} anybody there could see what wearers "
             "see or use this server: give --tls-cert, --tls-key and --token-file (docs/security.md has the steps), or "
-            "leave out --host to listen on this machine only; --allow-insecure goes without, for networks where "
-            "everybody is trusted"
+            "leave out --host and --web-host to listen on this machine only; --allow-insecure goes without, for "
+            "networks where everybody is trusted"
         )

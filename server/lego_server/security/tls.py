@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,7 @@ class TlsFiles:
         Raises:
             LegoError: One is missing, damaged, exposed or expired, or the key is not the certificate's.
         """
+        self._paths = cert, key
         paths = [cert, key] if client_ca is None else [cert, key, client_ca]
         self._demands_client_certificate = client_ca is not None
         self._files = Reloading(
@@ -68,6 +70,46 @@ class TlsFiles:
             self._renewed,  # type: ignore[arg-type]  # the stubs forget that None means no change
             self._demands_client_certificate,
         )
+
+    def context(self) -> ssl.SSLContext:
+        """Returns the same for Python's own TLS; it, too, looks at the files before every handshake.
+
+        Raises:
+            LegoError: OpenSSL cannot use them.
+        """
+        served = self._files.current()
+        context = self._context(served)
+        latest = served, context
+
+        def choose(connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
+            nonlocal latest
+            now = self._files.current()
+            if now is not latest[0]:
+                try:
+                    latest = now, self._context(now)
+                except LegoError as error:  # perhaps half replaced by now; the next change is looked at again
+                    _log.error("%s, so the old one stays", error)
+                    latest = now, latest[1]
+            connection.context = latest[1]
+
+        context.sni_callback = choose
+        return context
+
+    def _context(self, certificates: Certificates) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(*self._paths)
+            if certificates.client_ca is not None:
+                context.load_verify_locations(cadata=certificates.client_ca.decode("ascii", "replace"))
+                context.verify_mode = ssl.CERT_REQUIRED
+                # A resumed session would not be judged by the authorities of today.
+                context.options |= ssl.OP_NO_TICKET
+                context.num_tickets = 0
+        except (ssl.SSLError, OSError) as error:
+            raise LegoError(f"the TLS certificate {self._paths[0]} cannot be used by OpenSSL ({error})") from error
+        return context
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         # gRPC calls this on threads of its own; two at once at worst hand the same certificate over twice.

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
-from lego_server.security.guard import Security
+from lego_server.security.protection import Security
 from lego_server.security.tokens import Token, hash_of, new_secret, write_tokens
 from lego_server.server import GuidanceServer
 
@@ -59,7 +59,7 @@ async def test_a_token_ends_by_the_date_alone(jump: float, good: bool, tmp_path:
     file, now, secret = tmp_path / "tokens.json", datetime.now(UTC), new_secret()
     write_tokens(file, (Token("anna", hash_of(secret), expires=now + timedelta(hours=12)),))
     config = config_of(port=0, token_file=file)
-    security = Security(config.security, config.server.host, now=lambda: now + timedelta(seconds=jump))
+    security = Security(config.security, config.hosts, now=lambda: now + timedelta(seconds=jump))
     server = GuidanceServer({"fake": FakeEngine()}, config, security=security)
     await server.start()
     try:

@@ -72,7 +72,8 @@ def _mutations(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-def _messages() -> list[bytes]:
+def malformed_messages() -> list[bytes]:
+    """Returns messages of the protocol with some of their bytes wrong, and others that never were one."""
     found: list[bytes] = []
 
     @seed(11)
@@ -132,7 +133,7 @@ async def test_ten_thousand_malformed_messages_harm_nobody(caplog: pytest.LogCap
     async with scene(
         FakeEngine(), bystanders=2, retried=True, resume_seconds=0.5, max_image_bytes=8192, max_message_bytes=16384
     ) as it:
-        messages = _messages()
+        messages = malformed_messages()
         speakers = [_Speaker(it.server.server.port, messages, number) for number in range(_SPEAKERS)]
         with ThreadPoolExecutor(_SPEAKERS) as threads:
             loop = asyncio.get_running_loop()
