@@ -11,6 +11,7 @@ const FADE = 0.25; // of the way to the present confidence, each view: no flicke
 const SAME = 18;
 const CHANGED = 56;
 const MASK_SIDE = 160; // pixels
+const GLOW = "rgb(95 227 194)";
 
 export class Ghost {
   readonly #video: HTMLVideoElement;
@@ -124,5 +125,17 @@ function changesOf(frame: ImageBitmap, guidance: ImageBitmap): HTMLCanvasElement
   over.globalCompositeOperation = "destination-in";
   over.filter = `blur(${Math.round(canvas.width / 60)}px)`;
   over.drawImage(mask, 0, 0, canvas.width, canvas.height);
+  return glowing(canvas);
+}
+
+/** Returns a picture with a rim of light around what of it can be seen. */
+function glowing(picture: HTMLCanvasElement): HTMLCanvasElement {
+  const canvas = document.createElement("canvas");
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  const context = canvas.getContext("2d")!;
+  context.shadowColor = GLOW;
+  context.shadowBlur = canvas.width / 40;
+  context.drawImage(picture, 0, 0);
   return canvas;
 }

@@ -98,9 +98,10 @@ function render(): void {
   show(find("camera-light"), live?.canTorch ?? false);
   find("camera-light").ariaPressed = String(live?.torch ?? false);
   show(find("ghost-tools"), mode === "ghost" && live !== null);
-  write(find("answer-back-label"), live === null && photo !== null ? "Photo" : "Camera");
+  find("answer-back").ariaLabel = live === null && photo !== null ? "Back to the photo" : "Back to the camera";
   find("answer-speak").ariaPressed = String(reading);
-  write(find("answer-speak-label"), reading ? "Stop" : "Read aloud");
+  find("answer-speak").ariaLabel = reading ? "Stop reading" : "Read aloud";
+  document.getElementById("answer-speak-icon")?.setAttribute("href", reading ? "#i-stop" : "#i-speak");
   find("talk").ariaPressed = String(state.heard !== null);
   if (state.heard) question.value = state.heard;
   const ahead = settings.viewsAhead && !settings.saveData;
@@ -110,6 +111,7 @@ function render(): void {
       ? `Views of your camera go to ${location.host} while it is on.`
       : `Asking sends one picture and your words to ${location.host}.`,
   );
+  show(find("sent-what"), live !== null || photo !== null);
   const notice = state.server?.notice ?? "";
   show(find("notice"), notice !== "" && notice !== noticed && state.asked === null && state.shown === null);
   write(find("notice-text"), notice);
@@ -239,6 +241,11 @@ video.addEventListener("resize", render); // a phone was turned
 
 // Questions
 
+/** Goes to the text field, but not on a phone, whose keyboard would cover what is to be seen. */
+function focusQuestion(): void {
+  if (matchMedia("(pointer: fine)").matches) question.focus({ preventScroll: true });
+}
+
 function longestSide(): number {
   return settings.saveData ? LONGEST_SIDE_SAVING : LONGEST_SIDE;
 }
@@ -309,7 +316,7 @@ function cancel(): void {
   session.cancel();
   take({ kind: "cancelled" });
   question.value = text;
-  question.focus();
+  focusQuestion();
 }
 
 window.setInterval(async () => {
@@ -350,14 +357,14 @@ find("answer-speak").addEventListener("click", () => {
 find("history-clear").addEventListener("click", () => {
   stopReading();
   take({ kind: "cleared" });
-  question.focus();
+  focusQuestion();
 });
 
 function back(): void {
   stopReading();
   take({ kind: "show", answer: null });
   if (state.camera.kind === "off") void startCamera();
-  question.focus({ preventScroll: true });
+  focusQuestion();
 }
 
 function read(text: string): void {

@@ -53,7 +53,7 @@ export class Stage {
     show(this.#fit, asked !== null || compared || ghosting || (looking && (live || camera.kind === "photo")));
     show(this.#pair, shown !== null && mode === "pair");
     show(this.#video, looking && live);
-    show(find("camera-tools"), looking && live);
+    show(find("camera-tools"), looking && live && !ghosting);
     show(find("sending"), looking && live && sending);
     show(find("dark"), looking && live && camera.dark);
     show(find("compare"), compared);
@@ -67,7 +67,10 @@ export class Stage {
     if (asked !== null) picture(frozen, this.#pictures.url(asked.frame.jpeg));
     const preview = find<HTMLImageElement>("preview");
     show(preview, asked?.preview != null);
-    if (asked?.preview != null) picture(preview, this.#pictures.url(asked.preview));
+    if (asked?.preview != null) {
+      picture(preview, this.#pictures.url(asked.preview));
+      preview.style.opacity = String(asked.step / asked.steps); // noise at first, the picture in the end
+    }
 
     if (shown !== null) {
       const [before, after] = [this.#pictures.url(shown.frame.jpeg), this.#pictures.url(shown.image)];

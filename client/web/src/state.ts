@@ -188,7 +188,7 @@ export function progressLabel(asked: Asked): string {
     case "describing":
       return "Thinking";
     case "painting":
-      return `Painting ${asked.step} of ${asked.steps}`;
+      return `Painting ${asked.step}/${asked.steps}`;
   }
 }
 
