@@ -26,6 +26,7 @@ try {
   process.exitCode =
     spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=dot", ...files], {
       stdio: "inherit",
+      env: { ...process.env, LEGO_WEB: join(folder, "..") },
     }).status ?? 1;
 } finally {
   rmSync(out, { recursive: true });
