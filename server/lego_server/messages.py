@@ -1,4 +1,4 @@
-"""What a session tells its client. `service.py` turns these into protobuf messages."""
+"""What a session tells its client. `wire.py` turns these into protobuf messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The running server: gRPC with limits, keepalive, health and reflection; start, warm up, drain, stop."""
+"""The running server: gRPC with limits, keepalive, health and reflection; the gateway; start, warm up, drain, stop."""
 
 from __future__ import annotations
 

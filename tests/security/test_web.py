@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -276,31 +278,52 @@ async def test_a_renewed_certificate_is_served_without_a_restart_and_a_broken_on
         assert await served() == serial(cert) != second
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_with_a_client_ca_only_holders_of_its_certificates_get_in(
-    authority: Authority, tmp_path: Path, version: ssl.TLSVersion
-) -> None:
+async def test_with_a_client_ca_only_holders_of_its_certificates_get_in(authority: Authority, tmp_path: Path) -> None:
     accepted = tmp_path / "clients.pem"
     accepted.write_bytes(authority.path.read_bytes())
     other = Authority(tmp_path, "other-ca")
     ours = authority.issue("anna", "anna@example.org", common_name="anna")
     theirs = other.issue("bert", "bert@example.org")
 
-    def context(*certificate: Path) -> ssl.SSLContext:
-        made = trusting(authority, *certificate)
-        made.maximum_version = version
-        return made
-
     async with serving(SecurityConfig(*authority.issue("server"), client_ca=accepted), web__port=0) as server:
-        async with web_session(server, ssl=context(*ours)) as client:
+        async with web_session(server, ssl=trusting(authority, *ours)) as client:
             await answered(client)
         for certificate in ((), theirs):
             with pytest.raises(OSError):
-                await http(server, "/", tls=context(*certificate))
+                await http(server, "/", tls=trusting(authority, *certificate))
         accepted.write_bytes(other.path.read_bytes())  # followed without a restart
-        assert (await http(server, "/", tls=context(*theirs))).status == 200
+        assert (await http(server, "/", tls=trusting(authority, *theirs))).status == 200
         with pytest.raises(OSError):
-            await http(server, "/", tls=context(*ours))
+            await http(server, "/", tls=trusting(authority, *ours))
+
+
+async def test_who_showed_a_certificate_cannot_go_on_without_it_once_its_authority_is_withdrawn(
+    authority: Authority, tmp_path: Path
+) -> None:
+    accepted = tmp_path / "clients.pem"
+    accepted.write_bytes(authority.path.read_bytes())
+    tls = trusting(authority, *authority.issue("anna", "anna@example.org"))
+    config = SecurityConfig(*authority.issue("server"), client_ca=accepted)
+    async with serving(config, web__port=0) as server:
+        assert server.gateway is not None
+        address = "127.0.0.1", server.gateway.port
+
+        def asked(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bytes]:
+            with (
+                socket.create_connection(address, 5) as plain,
+                tls.wrap_socket(plain, server_hostname="localhost", session=session) as secured,
+            ):
+                secured.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                return secured.session, secured.recv(12)
+
+        session, answer = await asyncio.to_thread(asked, None)
+        assert answer == b"HTTP/1.1 200"
+        accepted.write_bytes(Authority(tmp_path, "other-ca").path.read_bytes())
+        with suppress(OSError):
+            assert (await asyncio.to_thread(asked, session))[1] == b""
+        tls.maximum_version = ssl.TLSVersion.TLSv1_2  # whose sessions can be resumed without being judged
+        with pytest.raises(OSError):
+            await asyncio.to_thread(asked, None)
 
 
 async def test_a_session_of_a_certificate_is_its_holders_whichever_the_transport(authority: Authority) -> None:

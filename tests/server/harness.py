@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +64,14 @@ class GuideClient:
 
     async def error(self) -> pb.QueryError:
         return (await self.read_until("error"))[-1].error
+
+
+def check_told_once(responses: Sequence[pb.GuideResponse]) -> None:
+    """Checks that nothing was told twice or out of order, and that the pieces make up the description."""
+    numbers = [response.sequence for response in responses]
+    assert numbers == sorted(set(numbers)), "each message once, in order"
+    pieces = [each.description_delta.text for each in responses if each.HasField("description_delta")]
+    assert "".join(pieces) == responses[-1].result.description
 
 
 @dataclass

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import grpc
 import pytest
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.server.harness import picture
 
@@ -53,6 +58,31 @@ def test_serve_says_where_it_listens_answers_and_stops_cleanly(directory: Path, 
     assert process.returncode == 0
     assert output == ""
     assert errors == "note: A fake model for tests.\n"
+
+
+def test_serve_says_where_its_page_is_and_tells_its_wearers_when_it_stops(directory: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--engines", str(directory), "--port", "0", "--threads", "1", "--web-port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("listening on 127.0.0.1:")
+        told = process.stderr.readline() + process.stderr.readline()
+        [page] = re.findall(r"^web page at (http://127\.0\.0\.1:\d+/)$", told, re.MULTILINE)
+        with urllib.request.urlopen(page, timeout=20) as answer:
+            assert b"LEGO-AR" in answer.read()
+        url = f"{page.replace('http', 'ws')}guide"
+        with connect(url, subprotocols=[Subprotocol("lego.v1")], proxy=None) as stream:
+            assert pb.GuideResponse.FromString(bytes(stream.recv(20))).HasField("session_started")
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed):
+                stream.recv(20)
+            assert stream.close_code == 1001
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_info_says_what_is_in_the_directory(directory: Path) -> None:

@@ -57,7 +57,7 @@ def test_kubernetes_names_the_ports_files_and_times_of_its_configuration(config:
     [container] = pod["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert ports == {"grpc": config.server.port, "metrics": config.metrics.port}
+    assert ports == {"grpc": config.server.port, "web": config.web.port, "metrics": config.metrics.port}
     assert pod["terminationGracePeriodSeconds"] > config.server.shutdown_seconds
     assert config.engine.directory in mounts
     for file in (config.security.tls_cert, config.security.tls_key, config.security.token_file):

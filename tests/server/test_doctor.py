@@ -101,6 +101,25 @@ def test_a_taken_port_is_a_problem(engines: Path) -> None:
     assert (findings["port"]["status"], findings["metrics port"]["status"]) == ("ok", "problem")
 
 
+def test_the_web_port_its_page_and_its_address_are_looked_at(engines: Path, tmp_path: Path) -> None:
+    code, findings = doctor(str(engines), "--web-port", "0")
+    assert code == 0
+    assert {findings[name]["status"] for name in ("web port", "web page", "exposure", "web exposure")} == {"ok"}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, findings = doctor(
+            str(engines), "--web-port", str(taken.getsockname()[1]), "--web-page", str(tmp_path / "nothing")
+        )
+    assert code == 1
+    assert "choose another --web-port" in findings["web port"]["cure"]
+    assert "give --web-page the folder of a page" in findings["web page"]["told"]
+    code, findings = doctor(str(engines), "--web-port", "0", "--web-host", "0.0.0.0")
+    assert (findings["exposure"]["status"], findings["web exposure"]["status"]) == ("ok", "problem")
+    code, findings = doctor(str(engines), "--web-host", "0.0.0.0")
+    assert code == 0 and "web exposure" not in findings, "nothing listens there"
+
+
 def test_too_few_open_files_are_a_problem(engines: Path) -> None:
     code, findings = doctor(str(engines), "--max-sessions", "1000", limit=512)
     assert code == 1

@@ -14,7 +14,7 @@ from lego_server.server import GuidanceServer
 from websockets.exceptions import ConnectionClosed
 
 from tests.server.fake_engine import FakeEngine
-from tests.server.harness import GuideClient, RunningServer, config_of, eventually, picture, running
+from tests.server.harness import GuideClient, RunningServer, check_told_once, config_of, eventually, picture, running
 from tests.server.web import WebClient, handshake_refusal, http, web_connection, web_refusal, web_session
 
 INVALID, ABORTED, EXHAUSTED, TOO_LATE, UNAVAILABLE = 4003, 4010, 4008, 4004, 4014
@@ -86,10 +86,7 @@ async def test_a_session_goes_on_over_either_transport(first: str, then: str) ->
             rest = await after.read_until("result")
 
     assert (again.resumed, again.session_id) == (True, started.session_id)
-    numbers = [response.sequence for response in (*heard, *rest)]
-    assert numbers == sorted(set(numbers)), "each message once, in order"
-    pieces = [r.description_delta.text for r in (*heard, *rest) if r.HasField("description_delta")]
-    assert "".join(pieces) == rest[-1].result.description
+    check_told_once([*heard, *rest])
     assert (rest[-1].result.query_id, rest[-1].result.frame_id) == (1, 3)
 
 

@@ -22,6 +22,7 @@ from lego_server.tracing import QueryTraces
 
 from tests.server.fake_engine import FakeEngine
 from tests.server.harness import eventually, picture, running
+from tests.server.web import web_session
 
 pytest.importorskip("opentelemetry.sdk")
 
@@ -76,6 +77,24 @@ async def test_one_query_is_one_trace_from_the_client_through_every_stage_of_the
         assert by_name[before].end_time == by_name[after].start_time
     assert _begin(ours["ask"]) <= _begin(query)
     assert not any("drawer" in str(span.attributes) for span in (*theirs, *ours.values()))
+
+
+@pytest.mark.parametrize("by_header", [True, False])
+async def test_a_browsers_query_is_in_the_trace_it_names(by_header: bool) -> None:
+    provider, spans = recording()
+    trace = f"00-{'5' * 32}-{'7' * 16}-01"
+    given = {"additional_headers": {"traceparent": trace}} if by_header else {
+        "subprotocols": [f"traceparent.{trace}", "lego.v1"]
+    }  # fmt: skip
+    async with running(FakeEngine(), telemetry=Telemetry(traces=QueryTraces(provider)), web__port=0) as server:
+        await forget_warm_up(spans)
+        async with web_session(server.server, **given) as client:
+            await client.frame()
+            await client.query(1)
+            await client.result()
+        await eventually(lambda: "query" in {span.name for span in spans.get_finished_spans()})
+    [query] = [span for span in spans.get_finished_spans() if span.name == "query"]
+    assert (query.context.trace_id, _parent(query)) == (int("5" * 32, 16), int("7" * 16, 16))
 
 
 async def test_a_superseded_query_that_still_waited_has_a_span_too() -> None:

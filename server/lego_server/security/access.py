@@ -1,4 +1,4 @@
-"""What one call may do: asked by the service and its sessions, decided by the guard."""
+"""What one call may do: asked by the service and its sessions, decided at its admission."""
 
 from __future__ import annotations
 

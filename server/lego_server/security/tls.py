@@ -104,8 +104,8 @@ class TlsFiles:
             if certificates.client_ca is not None:
                 context.load_verify_locations(cadata=certificates.client_ca.decode("ascii", "replace"))
                 context.verify_mode = ssl.CERT_REQUIRED
-                # A resumed session would not be judged by the authorities of today.
-                context.options |= ssl.OP_NO_TICKET
+                # A resumed session is not judged by the authorities of today, and TLS 1.2 resumes without tickets, too.
+                context.minimum_version = ssl.TLSVersion.TLSv1_3
                 context.num_tickets = 0
         except (ssl.SSLError, OSError) as error:
             raise LegoError(f"the TLS certificate {self._paths[0]} cannot be used by OpenSSL ({error})") from error
