@@ -14,10 +14,12 @@ const INVALID = 4003;
 const IDLE = 4004;
 const NOT_ALLOWED = 4007;
 const EXHAUSTED = 4008;
+const ELSEWHERE = 4010;
 const INTERNAL = 4013;
 const UNAUTHENTICATED = 4016;
 const PROTOCOL_ERROR = 1002;
 const UNSUPPORTED = 1003;
+const NO_TEXT = 1007;
 const TOO_BIG = 1009;
 const POLICY = 1008;
 
@@ -31,18 +33,17 @@ export function readClose(code: number, reason: string): Ending {
     case IDLE:
       return { kind: "idle" };
     case UNAUTHENTICATED:
-      return { kind: "refused", cure: "token", why: why("This server asks for a token.") };
     case NOT_ALLOWED:
+      return { kind: "refused", cure: "token", why: why("This server asks for a token.") };
+    case ELSEWHERE:
+      return { kind: "refused", cure: "retry", why: why("The session goes on in another tab or on another device.") };
     case POLICY:
       return { kind: "refused", cure: "operator", why: why("This server does not let you in.") };
     case PROTOCOL_ERROR:
     case UNSUPPORTED:
-      return { kind: "refused", cure: "reload", why: why("Page and server do not speak the same protocol.") };
+    case NO_TEXT:
     case INVALID:
-      // A token that ends while in use is told so, too.
-      return /token/.test(told)
-        ? { kind: "refused", cure: "token", why: why("") }
-        : { kind: "refused", cure: "reload", why: why("The server does not understand this page.") };
+      return { kind: "refused", cure: "reload", why: why("Page and server do not speak the same protocol.") };
     case TOO_BIG:
       return { kind: "refused", cure: "retry", why: why("The picture was larger than the server takes.") };
     case INTERNAL:

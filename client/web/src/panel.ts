@@ -65,7 +65,8 @@ export class Panel {
     const buttons: HTMLButtonElement[] = [];
     const add = (label: string, act: () => void) => buttons.push(button(label, act));
     if (failure !== null) {
-      if (failure.text) add("Ask again", () => this.#actions.askAgain(failure.text));
+      if (trouble.help === "token") add("Enter token", () => this.#actions.enterToken());
+      else if (failure.text) add("Ask again", () => this.#actions.askAgain(failure.text));
     } else if (connection.kind === "waiting") {
       add("Try now", () => this.#actions.reconnect());
     } else if (connection.kind === "ended") {

@@ -57,7 +57,10 @@ export type SessionEvent =
   | { kind: "described"; piece: string; done: boolean }
   | { kind: "painting"; step: number; steps: number; preview: Uint8Array }
   | { kind: "answered"; answer: Answer }
-  | { kind: "failed"; why: string; again: boolean };
+  | { kind: "failed"; why: string; cure: FailureCure };
+
+/** What may help a question that failed: time, other words or another view, or another token. */
+export type FailureCure = "again" | "words" | "token";
 
 interface Question {
   text: string;
@@ -265,7 +268,7 @@ export class Session {
         this.#tell({
           kind: "failed",
           why: `The server lost this question ${question.restarts} times. Ask again, or another way.`,
-          again: true,
+          cure: "again",
         });
       } else {
         this.#restart(question);
@@ -334,8 +337,13 @@ export class Session {
     this.#forgetQuestion();
     this.#frames.forget(question.frame);
     const because = error.code === Code.NO_FRAME && this.#refusedFrame ? ` (${this.#refusedFrame})` : "";
-    this.#tell({ kind: "failed", why: error.message + because, again: again || error.code === Code.INTERNAL });
+    const cure = error.code === Code.INVALID || error.code === Code.NO_FRAME ? unfit(error) : "again";
+    this.#tell({ kind: "failed", why: error.message + because, cure });
   }
+}
+
+function unfit(error: QueryError): FailureCure {
+  return /\btoken\b.*(revoked|expired)/.test(error.message) ? "token" : "words";
 }
 
 function answerOf(question: Question, result: GuidanceResult): Answer {

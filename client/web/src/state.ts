@@ -3,10 +3,16 @@
 import { type Cure, sentence } from "./closing.ts";
 import type { EncodedFrame } from "./encoding.ts";
 import type { ServerInfo } from "./proto/guidance_pb.ts";
-import type { Answer, SessionEvent } from "./session.ts";
+import type { Answer, FailureCure, SessionEvent } from "./session.ts";
 import type { Trouble } from "./trouble.ts";
 
 export const ANSWERS_KEPT = 12;
+
+const FAILURE_CURES: Record<FailureCure, string> = {
+  again: "Ask again in a moment.",
+  words: "Ask in other words, or about another view.",
+  token: "Enter another token.",
+};
 
 export type Connection =
   | { kind: "connecting" }
@@ -37,6 +43,7 @@ export interface Asked {
 }
 
 export interface Failure {
+  /** The question that failed; empty if it was something else. */
   readonly text: string;
   readonly trouble: Trouble;
 }
@@ -148,8 +155,11 @@ function answering(state: State, asked: Asked, event: QuestionEvent): State {
       return { ...state, asked: null, answers, shown: event.answer };
     }
     case "failed": {
-      const cure = event.again ? "Ask again in a moment." : "Ask in other words, or about another view.";
-      const trouble = { why: sentence(event.why), cure };
+      const trouble: Trouble = {
+        why: sentence(event.why),
+        cure: FAILURE_CURES[event.cure],
+        ...(event.cure === "token" ? { help: "token" } : {}),
+      };
       return { ...state, asked: null, failure: { text: asked.text, trouble } };
     }
   }
@@ -206,7 +216,7 @@ export function obstacle(connection: Connection): Trouble | null {
     case "operator":
       return { why: connection.why, cure: "Ask whoever runs this server." };
     case "retry":
-      return { why: connection.why, cure: "Check the network, then try again. Your question is kept." };
+      return { why: connection.why, cure: "Check the network and try again. A question without an answer is kept." };
   }
 }
 

@@ -33,7 +33,6 @@ test("a server that goes away, or a link that breaks, is come back to", () => {
   for (const [code, reason, afterMs] of [
     [1001, "retry-after-ms=1000 the server is shutting down; ask again when it is back", 1000],
     [1006, "", 0],
-    [4010, "the session goes on in another stream", 0],
     [4013, "", 1000],
     [4014, "retry-after-ms=1000 later", 1000],
   ] as const) {
@@ -42,15 +41,6 @@ test("a server that goes away, or a link that breaks, is come back to", () => {
     assert.equal(ending.afterMs, afterMs, String(code));
     assert.match(ending.why, /^[A-Z].*\.$/);
   }
-});
-
-test("a token that ends while it is used is asked for again", () => {
-  const ending = readClose(4003, "your token has been revoked; ask the operator for a new one");
-  assert.deepEqual(ending, {
-    kind: "refused",
-    cure: "token",
-    why: "Your token has been revoked; ask the operator for a new one.",
-  });
 });
 
 test("a sentence begins with a capital and ends with a stop", () => {

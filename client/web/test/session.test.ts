@@ -212,7 +212,7 @@ test("a server without room is asked again when it says, a few times", () => {
   assert.equal(kinds().filter((each) => each === "busy").length, 5);
   fail(server.newest, Code.OVERLOADED, "the server is full", 1000);
   const end = last();
-  assert.ok(end.kind === "failed" && end.again);
+  assert.ok(end.kind === "failed" && end.cure === "again");
 });
 
 test("a refused frame explains why its question failed, and the frame is sent again for the next", () => {
@@ -226,6 +226,14 @@ test("a refused frame explains why its question failed, and the frame is sent ag
   assert.match(end.why, /no frame 1 \(frame 1: it is 9 x 1 pixels\)/);
   session.ask("how?", same, {});
   assert.deepEqual(server.newest.kinds(), ["frame", "query", "frame", "query"]);
+});
+
+test("a token that ends while it is used is asked for again", () => {
+  const { session, server, last } = connected();
+  session.ask("how?", frame(1), {});
+  fail(server.newest, Code.INVALID, "your token has been revoked; ask the operator for a new one");
+  const end = last();
+  assert.ok(end.kind === "failed" && end.cure === "token");
 });
 
 test("an outage is fought with growing waits, for a minute, and then given up with the question kept", () => {
@@ -276,7 +284,9 @@ test("a link that is silent while an answer is due is opened anew and resumed; o
 
 for (const [code, reason, cure] of [
   [4016, "this server asks for a token: give the page one", "token"],
-  [4007, "the token may not do this", "operator"],
+  [4007, "the token is for admin", "token"],
+  [4003, "the message is text", "reload"],
+  [4010, "the session goes on in another stream", "retry"],
   [1002, "", "reload"],
   [4008, "your day's pictures are used up", "operator"],
 ] as const) {

@@ -85,7 +85,7 @@ test("a preview stays until the next one, and goes where the question begins ane
 test("what comes of a question that was cancelled changes nothing", () => {
   const state = after(connected, question, { kind: "cancelled" });
   assert.equal(reduce(state, { kind: "described", piece: "x", done: false }), state);
-  assert.equal(reduce(state, { kind: "failed", why: "x", again: true }), state);
+  assert.equal(reduce(state, { kind: "failed", why: "x", cure: "again" }), state);
 });
 
 test("the newest answers are kept, the newest is shown, and all go when they are cleared", () => {
@@ -100,7 +100,7 @@ test("the newest answers are kept, the newest is shown, and all go when they are
 });
 
 test("a failure says why and what to do, and gives way to the next question", () => {
-  const state = after(connected, question, { kind: "failed", why: "the server is full", again: true });
+  const state = after(connected, question, { kind: "failed", why: "the server is full", cure: "again" });
   assert.deepEqual(state.failure, {
     text: "how?",
     trouble: { why: "The server is full.", cure: "Ask again in a moment." },
@@ -138,6 +138,6 @@ test("a screen reader hears the stages, the answer and what went wrong, but not 
     "",
     "",
     "Answer: Pull it.",
-    "Offline. The server cannot be reached. Check the network, then try again. Your question is kept.",
+    "Offline. The server cannot be reached. Check the network and try again. A question without an answer is kept.",
   ]);
 });
