@@ -14,7 +14,7 @@ import cv2
 import pytest
 from lego_training.toy_kitchen.clip import render_clip
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -54,6 +54,12 @@ class Wearer:
         self.wait(lambda: self.sees(name))
         self[name].click()
 
+    def cure(self, label: str) -> None:
+        """Presses a button of what the page offers against a trouble."""
+        button = (By.XPATH, f"//*[@id='trouble-actions']/button[text()='{label}']")
+        self.wait(lambda: self.driver.find_element(*button).is_displayed())
+        self.driver.find_element(*button).click()
+
     def script(self, code: str, *arguments: object) -> Any:
         return self.driver.execute_script(code, *arguments)
 
@@ -64,8 +70,8 @@ class Wearer:
             try:
                 if until():
                     return
-            except StaleElementReferenceException:
-                continue
+            except (StaleElementReferenceException, NoSuchElementException):
+                pass  # the page has changed meanwhile
             time.sleep(0.05)
         pytest.fail(f"in {seconds:g} s it did not come to it; the page shows: {self.text('app')!r}")
 

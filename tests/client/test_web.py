@@ -1,0 +1,71 @@
+"""The web page: what is committed is what its sources make, and it speaks the protocol that is."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import lego_client
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from lego_proto.v1 import guidance_pb2 as pb
+
+BUILT = Path(lego_client.__file__).parent / "web"
+SOURCES = Path(__file__).parents[2] / "client" / "web"
+_MOST_BYTES = 300_000  # of the page; a phone loads all of it once
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources with the tools that the lock file names."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("there is no node with npm")
+    copy = tmp_path_factory.mktemp("web") / "web"
+    shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("node_modules"))
+    installed = subprocess.run(
+        [npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+        cwd=copy, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if installed.returncode != 0:
+        pytest.skip(f"npm cannot install the page's tools: {installed.stderr.strip().splitlines()[-1:]}")
+    return copy
+
+
+def test_the_committed_page_is_what_its_sources_make(project: Path, tmp_path: Path) -> None:
+    subprocess.run(["node", "scripts/build.mjs", str(tmp_path / "out")], cwd=project, check=True, timeout=60)
+    fresh = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    kept = {path.relative_to(BUILT): path.read_bytes() for path in BUILT.rglob("*.*")}
+    assert fresh.keys() == kept.keys(), "run npm run build in client/web"
+    assert [str(name) for name in fresh if fresh[name] != kept[name]] == [], "run npm run build in client/web"
+
+
+def test_the_page_passes_its_own_tests(project: Path) -> None:
+    result = subprocess.run(["npm", "test", "--silent"], cwd=project, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_page_speaks_the_protocol_as_it_is() -> None:
+    generated = (SOURCES / "src" / "proto" / "guidance_pb.ts").read_text()
+    found = re.search(r'fileDesc\("([A-Za-z0-9+/=]+)"\)', generated)
+    assert found
+    text = found[1]
+    theirs = FileDescriptorProto.FromString(base64.b64decode(text + "=" * (-len(text) % 4)))
+    ours = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    for message in ours.message_type:
+        for field in message.field:
+            field.ClearField("json_name")
+    assert theirs == ours, "run npm run proto in client/web"
+
+
+def test_the_page_needs_nothing_but_its_server() -> None:
+    files = [path for path in BUILT.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < _MOST_BYTES
+    for path in files:
+        if path.suffix in {".html", ".js", ".css", ".webmanifest"}:
+            assert not re.search(r"https?://", path.read_text()), path.name
+    html = (BUILT / "index.html").read_text()
+    assert not re.search(r"<style|<script(?![^>]*\bsrc=)|\bstyle=|\bon[a-z]+=", html), "the server's policy forbids it"
