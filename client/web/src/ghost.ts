@@ -6,6 +6,7 @@ import { type Affine, Tracker } from "./tracker.ts";
 import { greyOf } from "./views.ts";
 
 const TRACKED_SIDE = 96; // pixels
+const SEEK_EVERY = 4; // views, while the frame is not found: to look everywhere takes longer
 const FADE = 0.25; // of the way to the present confidence, each view: no flicker
 // Differences between guidance and asked frame, in [0, 255], that the mask leaves out, and that it shows in full.
 const SAME = 18;
@@ -23,6 +24,8 @@ export class Ghost {
   #shown = 0;
   #request = 0;
   #busy = false;
+  #views = 0;
+  #lost = false;
   /** How strong the picture is at full confidence, in [0, 1]. */
   strength = 0.8;
 
@@ -62,8 +65,11 @@ export class Ghost {
     requestAnimationFrame(() => {
       this.#busy = false;
     });
+    this.#views += 1;
+    if (this.#lost && this.#views % SEEK_EVERY !== 0) return;
     const view = greyOf(this.#video, videoWidth, videoHeight, TRACKED_SIDE, this.#small);
     const { map, confidence } = sameShape(view, picture) ? tracker.track(view) : { map: null, confidence: 0 };
+    this.#lost = confidence === 0;
     this.#shown += (confidence - this.#shown) * FADE;
     this.#tell(this.#shown);
     const canvas = this.#canvas;

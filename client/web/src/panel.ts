@@ -144,7 +144,7 @@ function worst(state: State): Trouble | null {
   if (failure !== null) return failure.trouble;
   const barred = obstacle(state.connection);
   if (barred !== null) return barred;
-  return state.camera.kind === "failed" && state.shown === null ? state.camera.trouble : null;
+  return state.camera.kind === "failed" ? state.camera.trouble : null;
 }
 
 function button(label: string, act: () => void): HTMLButtonElement {

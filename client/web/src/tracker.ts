@@ -22,8 +22,8 @@ export interface Registration {
 
 const LOST: Registration = { map: IDENTITY, confidence: 0 };
 const LEVELS = 3;
-const STEPS = 8; // at most, per level
-const SMALL_STEP = 1e-4; // widths of the picture
+const STEPS = [4, 6, 8]; // at most, from the finest level to the coarsest
+const SMALL_STEP = 4e-4; // widths of the picture
 const TOLERANCE = 0.5; // standard deviations of the frame: a pixel that far off counts half
 const EXPOSURE_PASSES = 3; // gain and offset are estimated anew without what does not fit
 // Agreement at which a registration is worth nothing, and at which it is as good as certain.
@@ -32,6 +32,7 @@ const CERTAIN = 0.75;
 const DOUBTFUL = 0.5; // confidence below which it is looked for elsewhere, too
 const LEAST_OVERLAP = 0.3; // of the frame's area
 const FARTHEST_SHIFT = 0.5; // widths and heights, tried when lost
+const SHIFT_STEP = 2; // pixels of the coarsest level: what lies between is found by refining
 const SCALES = [1, 0.8, 1.25];
 const FLAT = 2; // standard deviation in grey values below which nothing can be told apart
 
@@ -75,10 +76,10 @@ export class Tracker {
     let best: Affine = IDENTITY;
     let most = Number.NEGATIVE_INFINITY;
     for (const scale of SCALES) {
-      for (let y = -farY; y <= farY; y += 1) {
-        for (let x = -farX; x <= farX; x += 1) {
+      for (let y = -farY; y <= farY; y += SHIFT_STEP) {
+        for (let x = -farX; x <= farX; x += SHIFT_STEP) {
           const map: Affine = [scale, 0, x / width, 0, scale, y / width];
-          const { mean, overlap } = judge(frame, view, map);
+          const { mean, overlap } = judge(frame, view, map, 1);
           // Of shifts that agree about as well, the one that says something of more of the frame.
           const score = mean * Math.min(1, 0.5 + overlap);
           if (overlap >= LEAST_OVERLAP && score > most) {
@@ -96,7 +97,7 @@ export class Tracker {
     for (let level = LEVELS - 1; level >= 0; level -= 1) {
       const frame = this.#frame[level]!;
       const view = views[level]!;
-      for (let step = 0; step < STEPS; step += 1) {
+      for (let step = 0; step < STEPS[level]!; step += 1) {
         const change = improvement(frame, view, map);
         if (change === null) return LOST;
         map = compose(map, inverse(change));
@@ -184,12 +185,12 @@ interface Agreement {
 }
 
 /** Compares the frame with what a view shows of it, whatever the exposure; null where either is flat. */
-function agreement(frame: Grey, seen: Overlap): Agreement | null {
+function agreement(frame: Grey, seen: Overlap, passes = EXPOSURE_PASSES): Agreement | null {
   const { indices, values, count } = seen;
   const errors = new Float32Array(count);
   const weights = new Float32Array(count).fill(1);
   let mean = 0;
-  for (let pass = 0; pass < EXPOSURE_PASSES; pass += 1) {
+  for (let pass = 0; pass < passes; pass += 1) {
     let [total, sumF, sumV, squaresF, squaresV] = [0, 0, 0, 0, 0];
     for (let n = 0; n < count; n += 1) {
       const [w, p, q] = [weights[n]!, frame.values[indices[n]!]!, values[n]!];
@@ -216,10 +217,10 @@ function agreement(frame: Grey, seen: Overlap): Agreement | null {
   return { errors, weights, mean };
 }
 
-function judge(frame: Grey, view: Grey, map: Affine): { mean: number; overlap: number } {
+function judge(frame: Grey, view: Grey, map: Affine, passes = EXPOSURE_PASSES): { mean: number; overlap: number } {
   const seen = warp(frame, view, map);
   const overlap = seen.count / (frame.width * frame.height);
-  return { mean: (seen.count > 0 && agreement(frame, seen)?.mean) || 0, overlap };
+  return { mean: (seen.count > 0 && agreement(frame, seen, passes)?.mean) || 0, overlap };
 }
 
 /** Returns the change of the frame's own coordinates that explains best how the view differs; null if nothing can. */
