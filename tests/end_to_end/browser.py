@@ -41,6 +41,15 @@ class Wearer:
         """Opens the page, and waits until it says something of the server."""
         self.driver.get(url)
 
+    def resize(self, size: tuple[int, int]) -> None:
+        """Makes the window as large as a device's, width and height in CSS pixels; a narrow one is a phone's."""
+        width, height = size
+        phone = width < 600
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
+        )
+
     def __getitem__(self, name: str) -> WebElement:
         return self.driver.find_element(By.ID, name)
 
@@ -87,6 +96,12 @@ class Wearer:
     def ask(self, question: str) -> None:
         self["question"].send_keys(question + Keys.ENTER)
 
+    def set_steps(self, steps: int) -> None:
+        """Wants so many denoising steps from now on."""
+        self.click("open-settings")
+        self["setting-steps"].send_keys(str(steps) + Keys.TAB)
+        self["settings"].find_element(By.CLASS_NAME, "close").click()
+
     def wait_for_answer(self) -> str:
         """Waits for the picture; returns the description."""
         self.wait(lambda: self.sees("answer"))
@@ -126,13 +141,12 @@ class Wearer:
 
 
 @contextmanager
-def browsing(camera: Path, *flags: str, size: tuple[int, int] = PHONE, camera_allowed: bool = True) -> Iterator[Wearer]:
+def browsing(camera: Path, *flags: str, camera_allowed: bool = True) -> Iterator[Wearer]:
     """Runs a browser of its own, with nothing stored; skips where there is none.
 
     Args:
         camera: Motion JPEG that its camera shows, again and again.
         flags: More of Chromium's.
-        size: Of the window, in pixels.
         camera_allowed: What its user says when asked for the camera.
     """
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -140,7 +154,7 @@ def browsing(camera: Path, *flags: str, size: tuple[int, int] = PHONE, camera_al
         pytest.skip("there is no chromium with chromedriver (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in (*_FLAGS, f"--use-file-for-fake-video-capture={camera}", f"--window-size={size[0]},{size[1]}", *flags):
+    for flag in (*_FLAGS, f"--use-file-for-fake-video-capture={camera}", *flags):
         options.add_argument(flag)
     if camera_allowed:
         options.add_argument("--use-fake-ui-for-media-stream")
@@ -149,12 +163,9 @@ def browsing(camera: Path, *flags: str, size: tuple[int, int] = PHONE, camera_al
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        phone = size[0] < 600
-        chrome.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": size[0], "height": size[1], "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
-        )
-        yield Wearer(chrome)
+        wearer = Wearer(chrome)
+        wearer.resize(PHONE)
+        yield wearer
     finally:
         chrome.quit()
 

@@ -9,19 +9,23 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import trustme
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.end_to_end.browser import Wearer, browsing, film_kitchen
+from tests.end_to_end.browser import PHONE, Wearer, browsing, film_kitchen
 from tests.end_to_end.processes import SERVER, Server, serving
+from tests.end_to_end.test_reconnect import cuttable
 
 SEED = 2_000_040  # a kitchen whose left drawer is asked about
 QUESTION = "How do I open the left drawer?"
 
 
 def url_of(server: Server) -> str:
-    found = re.search(r"web page at (http://\S+)", server.log.read_text())
+    found = re.search(r"web page at (https?://\S+)", server.log.read_text())
     assert found
     return found[1].replace("127.0.0.1", "localhost")
 
@@ -221,9 +225,6 @@ def test_a_photo_serves_where_the_camera_is_not_allowed(camera: Path, server: Se
 
 
 def test_a_camera_that_sees_nothing_is_told(server: Server, tmp_path: Path) -> None:
-    import cv2
-    import numpy as np
-
     black = cv2.imencode(".jpg", np.zeros((240, 320, 3), np.uint8))[1].tobytes()
     (tmp_path / "black.mjpeg").write_bytes(black * 4)
     with browsing(tmp_path / "black.mjpeg") as wearer:
@@ -247,28 +248,56 @@ def test_who_speaks_is_asked_first_where_the_browser_would_send_the_voice_away(w
     wearer.click("trouble-close")
 
 
-def test_a_wrong_token_is_refused_and_the_right_one_is_kept_for_the_tab_only(
-    browser: Wearer, model: Path, tmp_path: Path
+def test_over_tls_a_wrong_token_is_refused_and_the_right_one_is_kept_for_the_tab_only(
+    camera: Path, model: Path, tmp_path: Path
 ) -> None:
-    tokens = tmp_path / "tokens.json"
+    tokens, certificate, key = tmp_path / "tokens.json", tmp_path / "server.pem", tmp_path / "server.key"
     made = subprocess.run(
         [*SERVER, "token", "create", "anna", "--file", str(tokens)], capture_output=True, text=True, check=True
     )
-    with serving(model, tmp_path / "log", "--web-port", "0", "--token-file", str(tokens)) as guarded:
-        browser.open(url_of(guarded))
-        browser.wait_for_badge("Refused")
-        assert "asks for a token" in browser.text("trouble-why")
+    issued = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.touch(mode=0o600)
+    key.write_bytes(issued.private_key_pem.bytes())
+    protection = ("--tls-cert", str(certificate), "--tls-key", str(key), "--token-file", str(tokens))
+    with (
+        serving(model, tmp_path / "log", "--web-port", "0", *protection) as guarded,
+        browsing(camera, "--ignore-certificate-errors") as wearer,
+    ):
+        assert url_of(guarded).startswith("https://")
+        wearer.open(url_of(guarded))
+        wearer.wait_for_badge("Refused")
+        assert "asks for a token" in wearer.text("trouble-why")
         for token, badge in (("lego_wrong", "Refused"), ("not a token", "Refused"), (made.stdout.strip(), "Ready")):
-            browser.cure("Enter token")
-            browser["token-value"].send_keys(token + Keys.ENTER)
-            browser.wait(lambda: not browser.sees("token"))
-            browser.wait_for_badge(badge)
-        assert not browser.sees("trouble")
-        browser.open(url_of(guarded))
-        browser.wait_for_badge("Ready")
-        assert browser.script("return [sessionStorage.length, localStorage.getItem('lego-token')]") == [1, None]
+            wearer.cure("Enter token")
+            wearer["token-value"].send_keys(token + Keys.ENTER)
+            wearer.wait(lambda: not wearer.sees("token"))
+            wearer.wait_for_badge(badge)
+        assert not wearer.sees("trouble")
+        wearer.open(url_of(guarded))
+        wearer.wait_for_badge("Ready")
+        assert wearer.script("return [sessionStorage.length, localStorage.getItem('lego-token')]") == [1, None]
+        wearer.turn_on_camera()
+        wearer.ask(QUESTION)
+        assert wearer.wait_for_answer()
+        assert wearer.complaints() == []
     assert made.stdout.strip() not in (tmp_path / "log").read_text()
-    assert browser.complaints() == []
+
+
+def test_over_plain_http_the_page_says_why_there_is_no_camera(camera: Path, model: Path, tmp_path: Path) -> None:
+    port = free_port()
+    origin = f"http://kitchen.test:{port}"
+    with (
+        serving(model, tmp_path / "log", "--web-port", port, "--web-origin", origin),
+        browsing(camera, "--host-resolver-rules=MAP kitchen.test 127.0.0.1") as wearer,
+    ):
+        wearer.open(origin)
+        wearer.wait_for_badge("Ready")
+        wearer.click("camera-on")
+        wearer.wait(lambda: wearer.sees("trouble"))
+        assert "only to pages that come over https" in wearer.text("trouble-why")
+        wearer.cure("Help")
+        assert "signed itself" in wearer.text("help-certificate")
 
 
 def test_a_question_whose_server_is_killed_is_answered_by_the_one_started_after_it(
@@ -279,9 +308,7 @@ def test_a_question_whose_server_is_killed_is_answered_by_the_one_started_after_
         browser.open(url_of(first))
         browser.wait_for_badge("Ready")
         browser.turn_on_camera()
-        browser.click("open-settings")
-        browser["setting-steps"].send_keys("40" + Keys.ENTER)
-        browser["settings"].find_element(By.CLASS_NAME, "close").click()
+        browser.set_steps(40)
         browser.ask(QUESTION)
         browser.wait(lambda: browser.text("badge-label").startswith("Painting"))
         first.process.kill()
@@ -294,6 +321,23 @@ def test_a_question_whose_server_is_killed_is_answered_by_the_one_started_after_
         assert len(browser["history-list"].find_elements(By.CSS_SELECTOR, "img")) == 1
     assert "steps=40 " not in (tmp_path / "first log").read_text()
     assert (tmp_path / "second log").read_text().count("steps=40 ") == 1
+
+
+def test_a_question_whose_link_is_cut_goes_on_in_its_session(browser: Wearer, server: Server) -> None:
+    host = url_of(server).removeprefix("http://").rstrip("/").replace("localhost", "127.0.0.1")
+    before = server.log.read_text().count("steps=41 ")
+    with cuttable(host) as link:
+        browser.open(f"http://{link.address}/")
+        browser.wait_for_badge("Ready")
+        browser.turn_on_camera()
+        browser.set_steps(41)
+        browser.ask(QUESTION)
+        browser.wait(lambda: browser.text("badge-label").startswith("Painting"))
+        browser.watch("badge-label")
+        link.cut()
+        assert browser.wait_for_answer()
+        assert "Reconnecting" in browser.seen("badge-label") and "Thinking" not in browser.seen("badge-label")
+    assert server.log.read_text().count("steps=41 ") == before + 1
 
 
 def test_the_page_opens_without_its_server_and_sends_a_kept_question_when_it_is_back(
@@ -315,19 +359,14 @@ def test_the_page_opens_without_its_server_and_sends_a_kept_question_when_it_is_
 
 
 @pytest.mark.parametrize("size", [(844, 390), (1280, 800)])
-def test_a_wide_window_shows_picture_and_words_side_by_side(
-    camera: Path, server: Server, size: tuple[int, int]
-) -> None:
-    with browsing(camera, size=size) as wearer:
-        wearer.open(url_of(server))
-        wearer.wait_for_badge("Ready")
+def test_a_wide_window_shows_picture_and_words_side_by_side(wearer: Wearer, size: tuple[int, int]) -> None:
+    wearer.resize(size)
+    try:
         wearer.turn_on_camera()
         wearer.ask(QUESTION)
         wearer.wait_for_answer()
-        boxes = wearer.script(
-            "return ['stage', 'panel', 'ask'].map(id => document.getElementById(id).getBoundingClientRect().toJSON())"
-        )
-        stage, panel, form = boxes
-        assert stage["right"] <= panel["left"] and stage["width"] > panel["width"]
-        assert form["bottom"] <= size[1]
-        assert wearer.complaints() == []
+        stage, panel, form = (wearer[name].rect for name in ("stage", "panel", "ask"))
+        assert stage["x"] + stage["width"] <= panel["x"] and stage["width"] > panel["width"]
+        assert form["y"] + form["height"] <= size[1]
+    finally:
+        wearer.resize(PHONE)
