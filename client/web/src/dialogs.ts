@@ -1,7 +1,7 @@
 /** Settings, token, consent to speech recognition, help: dialogs over the page. */
 
 import { find, show, write } from "./dom.ts";
-import type { ServerInfo } from "./proto/guidance_pb.ts";
+import type { ServerInfo } from "./proto/messages.ts";
 import type { Settings } from "./settings.ts";
 import { installRecogniser, type Recogniser } from "./speech.ts";
 import type { HelpTopic } from "./trouble.ts";

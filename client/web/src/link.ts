@@ -1,16 +1,10 @@
 /** A connection that comes back: owns the WebSocket, reads it, resumes the session, and opens another when it breaks. */
 
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Backoff, Outage } from "./backoff.ts";
 import type { Clock } from "./clock.ts";
 import { type Cure, type Ending, readClose } from "./closing.ts";
-import {
-  type GuideRequest,
-  GuideRequestSchema,
-  type GuideResponse,
-  GuideResponseSchema,
-  type SessionStarted,
-} from "./proto/guidance_pb.ts";
+import { type Draft, decode, encode } from "./proto/codec.ts";
+import { GuideRequest, GuideResponse, type SessionStarted } from "./proto/messages.ts";
 
 const OPEN_MS = 10_000; // for a server to answer when connecting
 // A question that waits this long without a word from the server: the link may have died unnoticed. To open another
@@ -116,7 +110,7 @@ export class Link {
   }
 
   /** Sends a message if there is a stream; returns whether it went out, not whether it arrived. */
-  send(message: GuideRequest["message"]): boolean {
+  send(message: Draft<typeof GuideRequest>): boolean {
     if (this.#phase !== "up" || this.#socket === null) return false;
     this.#write(message);
     return true;
@@ -179,7 +173,7 @@ export class Link {
     let response: GuideResponse;
     try {
       if (typeof data === "string") throw new Error("text");
-      response = fromBinary(GuideResponseSchema, new Uint8Array(data));
+      response = decode(GuideResponse, new Uint8Array(data));
     } catch {
       this.#end("The server sent something that is no message of this protocol.", "reload", NOT_UNDERSTOOD);
       return;
@@ -192,21 +186,18 @@ export class Link {
       this.#listener.received(response);
       return;
     }
-    if (response.message.case !== "sessionStarted") {
+    const started = response.sessionStarted;
+    if (started === undefined) {
       this.#end("The server does not begin as this page knows it.", "reload", NOT_UNDERSTOOD);
       return;
     }
-    const started = response.message.value;
     if (this.#phase === "resuming") {
       const resumed = started.resumed;
       this.#begin(resumed ? started : (this.#started ?? started), resumed);
     } else if (this.#token && started.resumeToken) {
       this.#phase = "resuming";
       this.#started = started;
-      this.#write({
-        case: "resume",
-        value: { $typeName: "lego.v1.Resume", token: this.#token, received: this.#received },
-      });
+      this.#write({ resume: { token: this.#token, received: this.#received } });
     } else {
       this.#begin(started, false);
     }
@@ -267,7 +258,7 @@ export class Link {
     socket.close(code);
   }
 
-  #write(message: GuideRequest["message"]): void {
-    this.#socket?.send(toBinary(GuideRequestSchema, create(GuideRequestSchema, { message })));
+  #write(message: Draft<typeof GuideRequest>): void {
+    this.#socket?.send(encode(GuideRequest, message));
   }
 }

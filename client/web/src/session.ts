@@ -1,23 +1,18 @@
 /** One wearer's session: frames and the newest question up, events down, over connections that may break. */
 
-import { create } from "@bufbuild/protobuf";
 import type { Clock } from "./clock.ts";
 import type { Cure } from "./closing.ts";
 import type { EncodedFrame } from "./encoding.ts";
 import { FrameWindow } from "./frames.ts";
 import { Link, type LinkListener, type LinkOptions } from "./link.ts";
 import {
-  CancelSchema,
-  QueryError_Code as Code,
-  FrameSchema,
-  GuidanceOptionsSchema,
+  Code,
   type GuidanceResult,
   type GuideResponse,
   type QueryError,
-  QuerySchema,
   type ServerInfo,
   type SessionStarted,
-} from "./proto/guidance_pb.ts";
+} from "./proto/messages.ts";
 
 const MOST_RESTARTS = 5; // a question that takes its server down each time must not do so for ever
 const MOST_RETRIES = 5; // of a server that has no room
@@ -117,9 +112,7 @@ export class Session {
       },
     };
     this.#link = new Link(options, listener);
-    this.#frames = new FrameWindow((id, frame) =>
-      this.#link.send({ case: "frame", value: create(FrameSchema, { frameId: id, image: frame.jpeg }) }),
-    );
+    this.#frames = new FrameWindow((id, frame) => this.#link.send({ frame: { frameId: id, image: frame.jpeg } }));
   }
 
   /** What the server runs; null before the first connection. */
@@ -196,7 +189,7 @@ export class Session {
   }
 
   #sendCancel(queryId: bigint): boolean {
-    return this.#link.send({ case: "cancel", value: create(CancelSchema, { queryId }) });
+    return this.#link.send({ cancel: { queryId } });
   }
 
   #forgetQuestion(): void {
@@ -220,13 +213,9 @@ export class Session {
     this.#frames.ensure(question.frame, (frameId) => {
       if (question !== this.#question) return;
       const { steps, previewEvery, model } = question.wishes;
-      const options = create(GuidanceOptionsSchema, {
-        ...(steps === undefined ? {} : { steps }),
-        ...(previewEvery === undefined ? {} : { previewEvery }),
-      });
       const { id: queryId, text } = question;
-      const value = create(QuerySchema, { queryId, text, frameId, options, model: model ?? "" });
-      if (!this.#link.send({ case: "query", value })) return;
+      const query = { queryId, text, frameId, options: { steps, previewEvery }, model: model ?? "" };
+      if (!this.#link.send({ query })) return;
       this.#link.expect(true);
       this.#tell({ kind: "asked" });
     });
@@ -280,37 +269,29 @@ export class Session {
   }
 
   #received(response: GuideResponse): void {
-    const { message } = response;
-    if (message.case === "frameReceived") {
-      this.#frames.received(message.value.frameId);
-      return;
-    }
-    if (message.case === undefined || message.case === "sessionStarted") return;
-    if (message.case === "error" && message.value.queryId === 0n) {
+    const { frameReceived, descriptionDelta, progress, result, error } = response;
+    if (frameReceived !== undefined) this.#frames.received(frameReceived.frameId);
+    if (error?.queryId === 0n) {
       // A frame was refused. The question about it fails next, and should say why.
-      this.#refusedFrame = message.value.message;
+      this.#refusedFrame = error.message;
       return;
     }
     const question = this.#question;
-    if (question === null || message.value.queryId !== question.id) return;
-    if (message.case === "error") {
-      this.#failed(question, message.value);
+    const queryId = (descriptionDelta ?? progress ?? result ?? error)?.queryId;
+    if (question === null || queryId !== question.id) return;
+    if (error !== undefined) {
+      this.#failed(question, error);
       return;
     }
     question.heard = true;
-    switch (message.case) {
-      case "descriptionDelta":
-        this.#tell({ kind: "described", piece: message.value.text, done: message.value.done });
-        break;
-      case "progress": {
-        const { step, steps, preview } = message.value;
-        this.#tell({ kind: "painting", step, steps, preview });
-        break;
-      }
-      case "result":
-        this.#forgetQuestion();
-        this.#tell({ kind: "answered", answer: answerOf(question, message.value) });
-        break;
+    if (descriptionDelta !== undefined) {
+      this.#tell({ kind: "described", piece: descriptionDelta.text, done: descriptionDelta.done });
+    } else if (progress !== undefined) {
+      const { step, steps, preview } = progress;
+      this.#tell({ kind: "painting", step, steps, preview });
+    } else if (result !== undefined) {
+      this.#forgetQuestion();
+      this.#tell({ kind: "answered", answer: answerOf(question, result) });
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { type Cure, sentence } from "./closing.ts";
 import type { EncodedFrame } from "./encoding.ts";
-import type { ServerInfo } from "./proto/guidance_pb.ts";
+import type { ServerInfo } from "./proto/messages.ts";
 import type { Answer, FailureCure, SessionEvent } from "./session.ts";
 import type { Trouble } from "./trouble.ts";
 

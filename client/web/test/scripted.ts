@@ -1,18 +1,17 @@
 /** A server in this process: it speaks the real messages over a connection of its own, and does what a test says. */
 
-import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { Clock } from "../src/clock.ts";
 import type { EncodedFrame } from "../src/encoding.ts";
 import type { Socket, SocketListener } from "../src/link.ts";
+import { type Draft, decode, encode, type Message } from "../src/proto/codec.ts";
 import {
   type Cancel,
   type Frame,
-  type GuideRequest,
-  GuideRequestSchema,
-  GuideResponseSchema,
+  GuideRequest,
+  GuideResponse,
   type Query,
   type Resume,
-} from "../src/proto/guidance_pb.ts";
+} from "../src/proto/messages.ts";
 import { Session, type SessionEvent } from "../src/session.ts";
 
 /** Time that passes when a test says so. */
@@ -46,18 +45,19 @@ export class ManualClock implements Clock {
   }
 }
 
-type Response = NonNullable<MessageInitShape<typeof GuideResponseSchema>["message"]>;
+type Response = Draft<typeof GuideResponse>;
+type Request = Message<typeof GuideRequest>;
 
 interface Requests {
-  frame: Frame;
-  query: Query;
-  cancel: Cancel;
-  resume: Resume;
+  frame: Message<typeof Frame>;
+  query: Message<typeof Query>;
+  cancel: Message<typeof Cancel>;
+  resume: Message<typeof Resume>;
 }
 
 /** One connection, as the server sees it. */
 export class Connection implements Socket {
-  readonly requests: GuideRequest[] = [];
+  readonly requests: Request[] = [];
   closedByClient: number | null = null;
   readonly #listener: SocketListener;
   readonly #server: Server;
@@ -68,7 +68,7 @@ export class Connection implements Socket {
   }
 
   send(data: Uint8Array<ArrayBuffer>): void {
-    this.requests.push(fromBinary(GuideRequestSchema, data));
+    this.requests.push(decode(GuideRequest, data));
   }
 
   close(code = 1005): void {
@@ -76,15 +76,15 @@ export class Connection implements Socket {
   }
 
   /** What the client has sent, by kind. */
-  kinds(): (string | undefined)[] {
-    return this.requests.map((each) => each.message.case);
+  kinds(): string[] {
+    return this.requests.flatMap((each) => Object.keys(each));
   }
 
   /** The newest message of a kind. */
   last<K extends keyof Requests>(kind: K): Requests[K] {
-    const found = this.requests.map((each) => each.message).findLast((each) => each.case === kind);
+    const found = this.requests.findLast((each) => each[kind] !== undefined)?.[kind];
     if (found === undefined) throw new Error(`the client sent no ${kind}`);
-    return found.value as Requests[K];
+    return found as Requests[K];
   }
 
   open(): this {
@@ -96,8 +96,7 @@ export class Connection implements Socket {
   start(token = `token ${this.#server.connections.length}`, resumed = false): this {
     this.open();
     this.say({
-      case: "sessionStarted",
-      value: { resumeToken: token, resumed, frameCredits: 2, server: { modelName: "model", maxSteps: 50 } },
+      sessionStarted: { resumeToken: token, resumed, frameCredits: 2, server: { modelName: "model", maxSteps: 50 } },
     });
     return this;
   }
@@ -105,11 +104,11 @@ export class Connection implements Socket {
   /** Answers a `Resume` with yes. */
   resume(): void {
     const { token } = this.last("resume");
-    this.say({ case: "sessionStarted", value: { resumeToken: token, resumed: true, frameCredits: 2, server: {} } });
+    this.say({ sessionStarted: { resumeToken: token, resumed: true, frameCredits: 2, server: {} } });
   }
 
   say(message: Response, sequence = 0n): void {
-    const bytes = toBinary(GuideResponseSchema, create(GuideResponseSchema, { message, sequence }));
+    const bytes = encode(GuideResponse, { ...message, sequence });
     this.#listener.message(bytes.buffer);
   }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { QueryError_Code as Code } from "../src/proto/guidance_pb.ts";
+import { Code } from "../src/proto/messages.ts";
 import type { SessionEvent } from "../src/session.ts";
 import { type Connection, frame, scripted, settled } from "./scripted.ts";
 
@@ -12,23 +12,23 @@ function connected() {
 }
 
 function acknowledge(connection: Connection): void {
-  connection.tell({ case: "frameReceived", value: { frameId: connection.last("frame").frameId } });
+  connection.tell({ frameReceived: { frameId: connection.last("frame").frameId } });
 }
 
 function describe(connection: Connection, text: string): void {
   const { queryId } = connection.last("query");
-  connection.tell({ case: "descriptionDelta", value: { queryId, text, done: false } });
+  connection.tell({ descriptionDelta: { queryId, text, done: false } });
 }
 
 function answer(connection: Connection, description = "pull it open"): void {
   const { queryId, frameId } = connection.last("query");
   const image = new Uint8Array([7]);
-  connection.tell({ case: "result", value: { queryId, frameId: frameId ?? 0n, description, image, steps: 4 } });
+  connection.tell({ result: { queryId, frameId: frameId ?? 0n, description, image, steps: 4 } });
 }
 
-function fail(connection: Connection, code: Code, message: string, retryAfterMs = 0): void {
+function fail(connection: Connection, code: number, message: string, retryAfterMs = 0): void {
   const { queryId } = connection.last("query");
-  connection.tell({ case: "error", value: { queryId, code, message, retryAfterMs } });
+  connection.tell({ error: { queryId, code, message, retryAfterMs } });
 }
 
 const answers = (events: SessionEvent[]) => events.filter((each) => each.kind === "answered");
@@ -46,7 +46,7 @@ test("a question goes out after its frame, and its answer comes back in pieces",
   assert.equal(query.options?.previewEvery, 2);
   assert.equal(query.options?.seed, undefined);
   describe(newest, "pull ");
-  newest.tell({ case: "progress", value: { queryId: query.queryId, step: 1, steps: 8, preview: new Uint8Array([5]) } });
+  newest.tell({ progress: { queryId: query.queryId, step: 1, steps: 8, preview: new Uint8Array([5]) } });
   answer(newest);
   assert.deepEqual(kinds(), ["connecting", "connected", "asked", "described", "painting", "answered"]);
   const [last] = answers(events);
@@ -71,11 +71,8 @@ test("a newer question supersedes the one before, of which nothing is told any m
   session.ask("second?", same, {});
   assert.ok(server.newest.last("query").queryId > first);
   assert.equal(server.newest.kinds().filter((each) => each === "frame").length, 1, "the same frame is sent once");
-  server.newest.tell({ case: "descriptionDelta", value: { queryId: first, text: "stale", done: false } });
-  server.newest.tell({
-    case: "error",
-    value: { queryId: first, code: Code.SUPERSEDED, message: "query 2 took its place" },
-  });
+  server.newest.tell({ descriptionDelta: { queryId: first, text: "stale", done: false } });
+  server.newest.tell({ error: { queryId: first, code: Code.SUPERSEDED, message: "query 2 took its place" } });
   assert.ok(!kinds().includes("described") && !kinds().includes("failed"));
   answer(server.newest);
   assert.equal(answers(events).length, 1);
@@ -125,11 +122,11 @@ test("a broken stream is resumed, and nothing is asked or told twice", () => {
   assert.equal(second.last("resume").token, "token 1");
   assert.equal(second.last("resume").received, 1n);
   second.resume();
-  second.say({ case: "descriptionDelta", value: { queryId: 1n, text: "pull ", done: false } }, 1n);
-  second.say({ case: "descriptionDelta", value: { queryId: 1n, text: "it", done: true } }, 2n);
+  second.say({ descriptionDelta: { queryId: 1n, text: "pull ", done: false } }, 1n);
+  second.say({ descriptionDelta: { queryId: 1n, text: "it", done: true } }, 2n);
   assert.deepEqual(second.kinds(), ["resume"]);
   assert.deepEqual(kinds().filter((each) => each === "described").length, 2);
-  second.say({ case: "result", value: { queryId: 1n, description: "pull it", image: new Uint8Array(1) } }, 3n);
+  second.say({ result: { queryId: 1n, description: "pull it", image: new Uint8Array(1) } }, 3n);
   assert.equal(answers(events).length, 1);
 });
 
@@ -162,7 +159,7 @@ test("in a new session the question is asked anew, frame and all, and its reader
   server.newest.drop();
   clock.pass(200);
   server.newest.start("another");
-  server.newest.say({ case: "sessionStarted", value: { resumed: false, server: {}, resumeToken: "another" } });
+  server.newest.say({ sessionStarted: { resumed: false, server: {}, resumeToken: "another" } });
   assert.ok(kinds().includes("restarted"));
   assert.deepEqual(server.newest.kinds(), ["resume", "frame", "query"]);
   assert.equal(server.newest.last("query").queryId, 2n);
@@ -177,7 +174,7 @@ test("a question that brings its server down again and again is given up", () =>
     server.newest.start(""); // without sessions that can be resumed
     clock.pass(5_000); // it stays up for a while
     if (last().kind === "failed") break;
-    server.newest.say({ case: "sessionStarted", value: { server: {} } });
+    server.newest.say({ sessionStarted: { server: {} } });
   }
   const end = last();
   assert.ok(end.kind === "failed");
@@ -219,7 +216,7 @@ test("a refused frame explains why its question failed, and the frame is sent ag
   const { session, server, last } = connected();
   const same = frame(1);
   session.ask("how?", same, {});
-  server.newest.tell({ case: "error", value: { code: Code.INVALID, message: "frame 1: it is 9 x 1 pixels" } });
+  server.newest.tell({ error: { code: Code.INVALID, message: "frame 1: it is 9 x 1 pixels" } });
   fail(server.newest, Code.NO_FRAME, "the session has no frame 1");
   const end = last();
   assert.ok(end.kind === "failed");
@@ -251,7 +248,7 @@ test("an outage is fought with growing waits, for a minute, and then given up wi
   assert.ok(end.kind === "ended" && end.cure === "retry");
   session.connect();
   server.newest.start("another");
-  server.newest.say({ case: "sessionStarted", value: { server: {} } });
+  server.newest.say({ sessionStarted: { server: {} } });
   assert.equal(server.newest.last("query").text, "how?");
 });
 
@@ -277,7 +274,7 @@ test("a link that is silent while an answer is due is opened anew and resumed; o
   assert.equal(server.connections.length, 2);
   server.newest.start("another").resume();
   const image = new Uint8Array([7]);
-  server.newest.say({ case: "result", value: { queryId: 1n, description: "pull it", image } }, 2n);
+  server.newest.say({ result: { queryId: 1n, description: "pull it", image } }, 2n);
   clock.pass(120_000);
   assert.equal(server.connections.length, 2, "nothing is due any more");
 });
@@ -350,7 +347,7 @@ test("what is no message of the protocol ends the connection, with word to reloa
 test("a server that does not say what it runs is too old", () => {
   const { session, server, last } = scripted();
   session.connect();
-  server.newest.open().say({ case: "sessionStarted", value: {} });
+  server.newest.open().say({ sessionStarted: {} });
   const end = last();
   assert.ok(end.kind === "ended" && end.cure === "operator" && /too old/.test(end.why));
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { ServerInfoSchema } from "../src/proto/guidance_pb.ts";
+import { decode } from "../src/proto/codec.ts";
+import { ServerInfo } from "../src/proto/messages.ts";
 import type { Answer } from "../src/session.ts";
 import {
   ANSWERS_KEPT,
@@ -15,8 +15,8 @@ import {
 } from "../src/state.ts";
 import { frame } from "./scripted.ts";
 
-const server = create(ServerInfoSchema, { modelName: "model" });
 const nothing = new Uint8Array();
+const server = decode(ServerInfo, nothing);
 
 function after(...events: AppEvent[]): State {
   return events.reduce(reduce, initial);
