@@ -1,6 +1,6 @@
 // Builds the page into client/lego_client/web, or into the folder given. The same sources give the same bytes.
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { build } from "esbuild";
 
@@ -18,11 +18,12 @@ const usual = {
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 cpSync(join(web, "public"), out, { recursive: true });
-await build({
+const { metafile } = await build({
   ...usual,
   absWorkingDir: web,
   entryPoints: { app: "src/main.ts" },
   outdir: out,
+  metafile: true,
 });
 await build({
   ...usual,
@@ -48,3 +49,11 @@ await build({
     DIGEST: JSON.stringify(digest.digest("hex").slice(0, 16)),
   },
 });
+
+// What others have written and the page carries: their notices go along with it.
+const notices = Object.keys(metafile.inputs)
+  .filter((name) => name.includes("node_modules/"))
+  .map((name) => /^(\/\/.*\n)+/.exec(readFileSync(join(web, name), "utf8"))?.[0] ?? "")
+  .map((header) => header.replaceAll(/^\/\/ ?/gm, ""));
+const uses = "app.js contains parts of @bufbuild/protobuf, whose files say:\n\n";
+writeFileSync(join(out, "NOTICE.txt"), uses + [...new Set(notices)].sort().join("\n"));

@@ -6,7 +6,7 @@ import { browserClock } from "./clock.ts";
 import { diagnose, dial } from "./dial.ts";
 import { Dialogs } from "./dialogs.ts";
 import { find, Pictures, show, write } from "./dom.ts";
-import { type EncodedFrame, encodeCanvas, UnfitFrame } from "./encoding.ts";
+import { encodeCanvas, UnfitFrame } from "./encoding.ts";
 import { Panel } from "./panel.ts";
 import { photoOf } from "./photo.ts";
 import { Session, type SessionEvent, type Wishes } from "./session.ts";
@@ -88,7 +88,7 @@ function take(event: AppEvent): void {
 function render(): void {
   const kept = new Set<Uint8Array>();
   for (const answer of state.answers) kept.add(answer.image).add(answer.frame.jpeg);
-  if (state.asked !== null) kept.add(state.asked.frame.jpeg).add(state.asked.preview ?? state.asked.frame.jpeg);
+  for (const each of [state.asked?.frame?.jpeg, state.asked?.preview]) if (each) kept.add(each);
   stage.render(state, mode, photo?.url ?? "", camera.facesUser, sending);
   panel.render(state);
   pictures.keepOnly(kept);
@@ -255,41 +255,36 @@ function limits(): { maxBytes: number; maxPixels: number } {
   return { maxBytes: server?.maxImageBytes ?? 0, maxPixels: Number(server?.maxImagePixels ?? 0n) };
 }
 
-async function currentFrame(): Promise<EncodedFrame | null> {
-  const canvas = photo?.canvas ?? (camera.live ? views.sharpest() : null);
-  return canvas === null ? null : encodeCanvas(canvas, limits());
+/** Returns what would be asked about now: the photo, or the sharpest of the last views; null if there is neither. */
+function currentView(): HTMLCanvasElement | null {
+  return photo?.canvas ?? (camera.live ? views.sharpest() : null);
 }
 
 async function ask(text: string): Promise<void> {
   const asked = text.trim();
   const most = state.server?.maxQueryCharacters ?? 0;
-  let trouble: Trouble | null = null;
-  let frame: EncodedFrame | null = null;
-  try {
-    frame = await currentFrame();
-  } catch (error) {
-    const why = error instanceof UnfitFrame ? error.message : "The picture could not be prepared.";
-    trouble = { why, cure: "Try another view or photo." };
-  }
-  if (!asked) {
-    trouble = { why: "There is no question yet.", cure: "Type one, such as “How do I open the drawer?”" };
-  } else if (most && asked.length > most) {
-    trouble = {
-      why: `The question has ${asked.length} characters; this server takes ${most}.`,
-      cure: "Ask more briefly.",
-    };
-  } else if (frame === null && trouble === null) {
-    trouble = { why: "There is no picture to ask about.", cure: "Turn on the camera, or use a photo." };
-  }
-  if (trouble !== null || frame === null) {
-    take({ kind: "trouble", text: "", trouble: trouble! });
-    return;
+  const view = currentView();
+  const refuse = (why: string, cure: string) => take({ kind: "trouble", text: "", trouble: { why, cure } });
+  if (!asked) return refuse("There is no question yet.", "Type one, such as “How do I open the drawer?”");
+  if (view === null) return refuse("There is no picture to ask about.", "Turn on the camera, or use a photo.");
+  if (most && asked.length > most) {
+    return refuse(`The question has ${asked.length} characters; this server takes ${most}.`, "Ask more briefly.");
   }
   stopReading();
   question.value = "";
   question.blur(); // the phone's keyboard gives way to the picture
-  take({ kind: "question", text: asked, frame });
-  session.ask(asked, frame, wishes());
+  session.cancel();
+  take({ kind: "question", text: asked });
+  const mine = state.asked;
+  try {
+    const frame = await encodeCanvas(view, limits());
+    if (state.asked !== mine) return; // cancelled, or a newer question was asked
+    take({ kind: "framed", frame });
+    session.ask(asked, frame, wishes());
+  } catch (error) {
+    take({ kind: "cancelled" });
+    refuse(error instanceof UnfitFrame ? error.message : "The picture could not be prepared.", "Try another one.");
+  }
 }
 
 function wishes(): Wishes {
@@ -326,7 +321,9 @@ window.setInterval(async () => {
     render();
   }
   if (!ahead || !session.wantsViews || state.asked !== null) return;
-  const frame = await currentFrame().catch(() => null);
+  const view = currentView();
+  if (view === null) return;
+  const frame = await encodeCanvas(view, limits()).catch(() => null);
   if (frame !== null) session.offer(frame);
 }, AHEAD_MS);
 

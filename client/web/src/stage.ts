@@ -48,9 +48,10 @@ export class Stage {
     const live = camera.kind === "live";
     const ghosting = shown !== null && mode === "ghost" && live;
     const compared = shown !== null && (mode === "compare" || (mode === "ghost" && !live));
-    const looking = asked === null && (shown === null || ghosting);
+    const frame = asked?.frame ?? null;
+    const looking = frame === null && (shown === null || ghosting);
     show(find("welcome"), looking && !ghosting && !live && camera.kind !== "photo");
-    show(this.#fit, asked !== null || compared || ghosting || (looking && (live || camera.kind === "photo")));
+    show(this.#fit, frame !== null || compared || ghosting || (looking && (live || camera.kind === "photo")));
     show(this.#pair, shown !== null && mode === "pair");
     show(this.#video, looking && live);
     show(find("camera-tools"), looking && live && !ghosting);
@@ -63,8 +64,8 @@ export class Stage {
     this.#fit.classList.toggle("thinking", asked !== null);
 
     const frozen = find<HTMLImageElement>("frozen");
-    show(frozen, asked !== null);
-    if (asked !== null) picture(frozen, this.#pictures.url(asked.frame.jpeg));
+    show(frozen, frame !== null);
+    if (frame !== null) picture(frozen, this.#pictures.url(frame.jpeg));
     const preview = find<HTMLImageElement>("preview");
     show(preview, asked?.preview != null);
     if (asked?.preview != null) {

@@ -29,12 +29,13 @@ export type CameraState =
   | { kind: "photo" }
   | { kind: "failed"; trouble: Trouble };
 
-export type Stage = "queued" | "sent" | "busy" | "describing" | "painting";
+export type Stage = "taking" | "queued" | "sent" | "busy" | "describing" | "painting";
 
 /** The question under way. */
 export interface Asked {
   readonly text: string;
-  readonly frame: EncodedFrame;
+  /** Null while it is being prepared. */
+  readonly frame: EncodedFrame | null;
   readonly stage: Stage;
   readonly description: string;
   readonly step: number;
@@ -66,7 +67,8 @@ export type AppEvent =
   | SessionEvent
   | { kind: "camera"; camera: CameraState }
   | { kind: "hearing"; heard: string | null }
-  | { kind: "question"; text: string; frame: EncodedFrame }
+  | { kind: "question"; text: string }
+  | { kind: "framed"; frame: EncodedFrame }
   | { kind: "cancelled" }
   | { kind: "trouble"; text: string; trouble: Trouble }
   | { kind: "dismissed" }
@@ -102,10 +104,14 @@ export function reduce(state: State, event: AppEvent): State {
     case "hearing":
       return { ...state, heard: event.heard };
     case "question": {
-      const { text, frame } = event;
-      const asked: Asked = { text, frame, stage: "queued", description: "", step: 0, steps: 0, preview: null };
+      const { text } = event;
+      const asked: Asked = { text, frame: null, stage: "taking", description: "", step: 0, steps: 0, preview: null };
       return { ...state, asked, failure: null, heard: null, shown: null };
     }
+    case "framed":
+      return state.asked === null
+        ? state
+        : { ...state, asked: { ...state.asked, frame: event.frame, stage: "queued" } };
     case "cancelled":
       return { ...state, asked: null };
     case "trouble":
@@ -190,6 +196,8 @@ export function badge(state: State): { tone: Tone; label: string } {
 /** Returns how far the question under way has come. */
 export function progressLabel(asked: Asked): string {
   switch (asked.stage) {
+    case "taking":
+      return "Taking the picture";
     case "queued":
       return "Waiting to send";
     case "busy":
@@ -227,7 +235,8 @@ export function announcement(before: State, after: State): string {
     return `${after.failure.trouble.why} ${after.failure.trouble.cure}`;
   if (after.asked !== null && after.asked.stage !== before.asked?.stage) {
     if (after.asked.stage === "painting") return `${after.asked.description} Painting the picture.`;
-    if (after.asked.stage !== "describing") return `${progressLabel(after.asked)}: ${after.asked.text}`;
+    if (after.asked.stage !== "describing" && after.asked.stage !== "taking")
+      return `${progressLabel(after.asked)}: ${after.asked.text}`;
   }
   if (after.connection.kind !== before.connection.kind) {
     const trouble = obstacle(after.connection);

@@ -38,14 +38,16 @@ function answer(text: string): Answer {
 }
 
 const connected: AppEvent = { kind: "connected", server, resumed: false };
-const question: AppEvent = { kind: "question", text: "how?", frame: frame(1) };
+const question: AppEvent = { kind: "question", text: "how?" };
+const framed: AppEvent = { kind: "framed", frame: frame(1) };
 
 test("the badge follows a question from the first word to the answer", () => {
   const events: [AppEvent, string][] = [
     [{ kind: "connecting" }, "Connecting"],
     [connected, "Ready"],
     [{ kind: "hearing", heard: "" }, "Listening"],
-    [question, "Waiting to send"],
+    [question, "Taking the picture"],
+    [framed, "Waiting to send"],
     [{ kind: "asked" }, "Thinking"],
     [{ kind: "described", piece: "pull", done: false }, "Thinking"],
     [{ kind: "painting", step: 3, steps: 8, preview: nothing }, "Painting 3/8"],
@@ -68,7 +70,7 @@ test("the badge follows a question from the first word to the answer", () => {
 
 test("a description grows by its pieces, and begins anew where the question does", () => {
   const piece = (text: string): AppEvent => ({ kind: "described", piece: text, done: false });
-  let state = after(connected, question, { kind: "asked" }, piece("pull "), piece("it"));
+  let state = after(connected, question, framed, { kind: "asked" }, piece("pull "), piece("it"));
   assert.equal(state.asked?.description, "pull it");
   state = [{ kind: "restarted" } as AppEvent, piece("push")].reduce(reduce, state);
   assert.equal(state.asked?.description, "push");
@@ -125,12 +127,14 @@ test("a screen reader hears the stages, the answer and what went wrong, but not 
     said.push(announcement(before, state));
   };
   happen(question);
+  happen(framed);
   happen({ kind: "asked" });
   happen({ kind: "described", piece: "Pull it.", done: true });
   for (let step = 1; step < 4; step += 1) happen({ kind: "painting", step, steps: 4, preview: nothing });
   happen({ kind: "answered", answer: { ...answer("how?"), description: "Pull it." } });
   happen({ kind: "ended", why: "The server cannot be reached.", cure: "retry" });
   assert.deepEqual(said, [
+    "",
     "Waiting to send: how?",
     "Thinking: how?",
     "",
