@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import secrets
 import time
 import weakref
@@ -88,7 +89,7 @@ class Session:
         self._frames: OrderedDict[int, _StoredFrame] = OrderedDict()
         self._asked_frame: _StoredFrame | None = None
         self._asked_guide: weakref.ref[Guide] | None = None
-        self._encoded_ahead = 0.0
+        self._encoded_ahead = -math.inf
         self._ahead: asyncio.Task[None] | None = None  # held, as the event loop holds tasks only weakly
         self._current: _CurrentQuery | None = None
         self._last_query_id = 0
