@@ -1,51 +1,44 @@
-// Builds the page into client/lego_client/web, or into the folder given. The same sources give the same bytes.
+// Builds app.js, app.css and sw.js beside the page's other files, which are kept as they are. Same sources, same bytes.
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
 import { build } from "esbuild";
 
 const web = join(import.meta.dirname, "..");
-const out = resolve(process.argv[2] ?? join(web, "../lego_client/web"));
+const out = join(web, "../lego_client/web");
 const usual = {
+  absWorkingDir: web,
+  outdir: out,
   bundle: true,
   minify: true,
   format: "esm",
-  target: "es2022",
+  target: ["chrome111", "safari16.4", "firefox121"],
   legalComments: "none",
   logLevel: "warning",
 };
 
-rmSync(out, { recursive: true, force: true });
-mkdirSync(out, { recursive: true });
-cpSync(join(web, "public"), out, { recursive: true });
 const { metafile } = await build({
   ...usual,
-  absWorkingDir: web,
-  entryPoints: { app: "src/main.ts" },
-  outdir: out,
+  entryPoints: [
+    { in: "src/main.ts", out: "app" },
+    { in: "src/app.css", out: "app" },
+  ],
   metafile: true,
 });
-await build({
-  ...usual,
-  target: ["chrome111", "safari16.4", "firefox121"],
-  absWorkingDir: web,
-  entryPoints: ["src/app.css"],
-  outdir: out,
-});
 
-const files = readdirSync(out, { recursive: true, withFileTypes: true })
+// The shell is all that the page loads; its digest makes the service worker another one when any of it changes.
+const shell = readdirSync(out, { recursive: true, withFileTypes: true })
   .filter((each) => each.isFile())
-  .map((each) => join(each.parentPath, each.name).slice(out.length + 1))
+  .map((each) => relative(out, join(each.parentPath, each.name)))
+  .filter((name) => name !== "sw.js" && name !== "NOTICE.txt")
   .sort();
 const digest = createHash("sha256");
-for (const name of files) digest.update(name).update(readFileSync(join(out, name)));
+for (const name of shell) digest.update(name).update(readFileSync(join(out, name)));
 await build({
   ...usual,
-  absWorkingDir: web,
   entryPoints: { sw: "src/sw.ts" },
-  outdir: out,
   define: {
-    SHELL: JSON.stringify(["./", ...files.filter((name) => name !== "index.html")]),
+    SHELL: JSON.stringify(shell.map((name) => (name === "index.html" ? "./" : name))),
     DIGEST: JSON.stringify(digest.digest("hex").slice(0, 16)),
   },
 });

@@ -162,7 +162,7 @@ test("the icons are those that the drawing makes", async () => {
   const web = `${process.env.LEGO_WEB}`;
   const { rows } = (await import(`${web}/scripts/icons.mjs`)) as { rows(side: number): Buffer };
   for (const side of [180, 192, 512]) {
-    const png = readFileSync(`${web}/public/icons/icon-${side}.png`);
+    const png = readFileSync(`${web}/../lego_client/web/icons/icon-${side}.png`);
     const start = png.indexOf("IDAT");
     const content = png.subarray(start + 4, start + 4 + png.readUInt32BE(start - 4));
     assert.ok(inflateSync(content).equals(rows(side)), `icon-${side}.png: run npm run icons`);
