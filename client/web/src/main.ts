@@ -129,8 +129,8 @@ function heard(event: SessionEvent): void {
     if (settings.model && !event.server.models.includes(settings.model)) change({ model: "" });
   }
   if (event.kind === "answered") {
-    stage.reset();
     if (mode === "ghost") setMode("compare");
+    stage.reveal();
     if (settings.speak) read(event.answer.description);
   }
   take(event);

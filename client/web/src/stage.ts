@@ -8,6 +8,7 @@ import type { State } from "./state.ts";
 export type Mode = "compare" | "pair" | "ghost";
 
 const ALIGNED = 0.5; // confidence
+const REVEALED = 12; // percent
 
 export class Stage {
   readonly #pictures: Pictures;
@@ -98,12 +99,24 @@ export class Stage {
     if (answer !== null) void this.#startGhost(answer);
   }
 
-  /** Moves the slider to the middle, for a new answer. */
-  reset(): void {
-    this.#slide(50);
+  /** Shows a new answer: the view before, and the guidance frame drawn over it until next to nothing of it is left. */
+  reveal(): void {
+    const compare = find("compare");
+    this.#slide(100);
+    requestAnimationFrame(() =>
+      requestAnimationFrame(() => {
+        compare.classList.add("reveal");
+        this.#move(REVEALED);
+      }),
+    );
   }
 
   #slide(percent: number): void {
+    find("compare").classList.remove("reveal");
+    this.#move(percent);
+  }
+
+  #move(percent: number): void {
     const at = Math.min(100, Math.max(0, percent));
     this.#at.value = String(Math.round(at));
     find("compare").style.setProperty("--at", `${at}%`);
