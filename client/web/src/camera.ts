@@ -93,7 +93,11 @@ export class Camera {
       this.#onEnd();
     });
     this.#video.srcObject = stream;
-    await this.#video.play();
+    try {
+      await this.#video.play();
+    } catch (error) {
+      if (attempt === this.#attempt) throw error; // else it was stopped before it could begin
+    }
     return attempt === this.#attempt;
   }
 

@@ -1,7 +1,7 @@
 /** How the server is reached: a WebSocket at the origin of the page; and why it could not be opened. */
 
-import { type Cure, sentence } from "./closing.ts";
-import type { Socket, SocketListener } from "./link.ts";
+import { sentence } from "./closing.ts";
+import type { Diagnosis, Socket, SocketListener } from "./link.ts";
 
 const PATH = "guide";
 const PROTOCOL = "lego.v1";
@@ -18,16 +18,15 @@ export function dial(token: string, listener: SocketListener): Socket {
   return socket;
 }
 
-/** Asks over HTTP, where refusals can be read, why a WebSocket did not open; null where nobody answers. */
-export async function diagnose(): Promise<{ cure: Cure; why: string } | null> {
+/** Asks over HTTP, where refusals can be read, why a WebSocket did not open. */
+export async function diagnose(): Promise<Diagnosis> {
   let answer: Response;
   try {
     answer = await fetch(new URL("health/ready", location.href), { cache: "no-store" });
   } catch {
-    return null;
+    return "absent";
   }
   if (answer.status === 404) return { cure: "operator", why: "This server is too old or too new for this page." };
   if (answer.status === 421) return { cure: "operator", why: sentence((await answer.text()).trim()) };
-  // It lives: it is starting, stopping or full, or the WebSocket was lost on the way.
-  return null;
+  return answer.ok ? "well" : "absent"; // one that starts or stops is as good as absent
 }

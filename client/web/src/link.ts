@@ -10,6 +10,9 @@ const OPEN_MS = 10_000; // for a server to answer when connecting
 // A question that waits this long without a word from the server: the link may have died unnoticed. To open another
 // costs nothing where the session is resumed.
 const SILENCE_MS = 30_000;
+const BARRED_TRIES = 3; // in a row, of a server that is well
+const BARRED =
+  "The server answers but opens no session: it is of another version, or something on the way lets no WebSockets through.";
 const SESSION_OVER = 1000;
 const NOT_UNDERSTOOD = 3003;
 
@@ -27,11 +30,14 @@ export interface SocketListener {
   closed(code: number, reason: string): void;
 }
 
+/** Nobody answers, or not yet; there is a server, and it is well; or it says itself what stands in the way. */
+export type Diagnosis = "absent" | "well" | { cure: Cure; why: string };
+
 export interface LinkOptions {
   /** Opens a connection. */
   dial: (listener: SocketListener) => Socket;
-  /** After a connection that never opened: says why, where that can be found out; null where nobody answers. */
-  diagnose: () => Promise<{ cure: Cure; why: string } | null>;
+  /** Finds out by other means why a connection never opened. */
+  diagnose: () => Promise<Diagnosis>;
   backoff: Backoff;
   clock: Clock;
 }
@@ -65,6 +71,7 @@ export class Link {
   #token = "";
   #received = 0n;
   #attempt = 0;
+  #barred = 0;
 
   constructor(options: LinkOptions, listener: LinkListener) {
     this.#options = options;
@@ -141,6 +148,7 @@ export class Link {
       this.#socket = this.#options.dial({
         opened: () => {
           opened = true;
+          this.#barred = 0;
         },
         message: (data) => {
           if (current()) this.#message(data);
@@ -165,8 +173,10 @@ export class Link {
     const attempt = this.#attempt;
     const found = await this.#options.diagnose();
     if (attempt !== this.#attempt || this.#socket === null) return;
-    if (found === null) this.#lost({ kind: "again", afterMs: 0, why: "The server cannot be reached." });
-    else this.#lost({ kind: "refused", ...found });
+    this.#barred = found === "well" ? this.#barred + 1 : 0;
+    if (typeof found === "object") this.#lost({ kind: "refused", ...found });
+    else if (this.#barred >= BARRED_TRIES) this.#lost({ kind: "refused", cure: "reload", why: BARRED });
+    else this.#lost({ kind: "again", afterMs: 0, why: "The server cannot be reached." });
   }
 
   #message(data: ArrayBuffer | string): void {

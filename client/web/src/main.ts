@@ -24,6 +24,7 @@ const LONGEST_SIDE = 1024; // pixels: more than the models see, and still quick 
 const LONGEST_SIDE_SAVING = 512;
 const AHEAD_MS = 500; // between views that are sent before anything is asked
 const PREVIEWS = 4; // of a picture while it is painted
+const ASLEEP_MS = 15_000; // out of sight
 const TAP_MS = 350; // a press shorter than this leaves the microphone on until the next
 
 const store = new Store((which) => (which === "local" ? localStorage : sessionStorage));
@@ -320,6 +321,7 @@ window.setInterval(async () => {
     sending = ahead;
     render();
   }
+  if (ahead && state.connection.kind === "asleep") session.connect();
   if (!ahead || !session.wantsViews || state.asked !== null) return;
   const view = currentView();
   if (view === null) return;
@@ -459,14 +461,16 @@ document.addEventListener("keydown", (event) => {
   else if (state.asked !== null) cancel();
   else if (state.shown !== null) back();
 });
+let hiddenAt = 0;
 document.addEventListener("visibilitychange", () => {
-  // A phone that slept may have lost the connection without a word.
-  if (!document.hidden && state.connection.kind !== "asleep" && state.connection.kind !== "ended") session.connect();
+  if (document.hidden) hiddenAt = performance.now();
+  // A phone that slept may have lost the connection without a word; to open another costs nothing.
+  else if (performance.now() - hiddenAt > ASLEEP_MS) session.reconnect();
 });
 window.addEventListener("online", () => {
-  if (state.connection.kind === "waiting" || (state.connection.kind === "ended" && state.connection.cure === "retry")) {
-    session.connect();
-  }
+  const { connection } = state;
+  if (connection.kind === "ended" && connection.cure === "retry") session.connect();
+  else session.reconnect(); // by another network, perhaps: what was open leads nowhere
 });
 window.addEventListener("pagehide", () => session.close());
 window.addEventListener("pageshow", (event) => {

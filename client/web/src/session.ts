@@ -134,6 +134,7 @@ export class Session {
 
   /** For those who have reason to think the connection dead: opens another, and resumes. */
   reconnect(): void {
+    if (!this.#link.active) return;
     this.#frames.lost();
     this.#tell({ kind: "connecting" });
     this.#link.reconnect();

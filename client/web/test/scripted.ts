@@ -2,7 +2,7 @@
 
 import type { Clock } from "../src/clock.ts";
 import type { EncodedFrame } from "../src/encoding.ts";
-import type { Socket, SocketListener } from "../src/link.ts";
+import type { Diagnosis, Socket, SocketListener } from "../src/link.ts";
 import { type Draft, decode, encode, type Message } from "../src/proto/codec.ts";
 import {
   type Cancel,
@@ -137,7 +137,7 @@ export class Server {
 }
 
 /** Returns a session with its server, its clock and what it has told; random waits are always the longest. */
-export function scripted(diagnosis: { cure: "operator"; why: string } | null = null) {
+export function scripted(diagnosis: Diagnosis = "absent") {
   const server = new Server();
   const clock = new ManualClock();
   const events: SessionEvent[] = [];

@@ -333,6 +333,33 @@ test("why a connection never opened is found out where it can be", async () => {
   assert.equal(server.connections.length, 1);
 });
 
+test("a server that is well but opens no session is not tried for ever", async () => {
+  const { session, server, clock, last } = scripted("well");
+  session.connect();
+  for (let tries = 0; tries < 3; tries += 1) {
+    server.newest.drop();
+    await settled();
+    clock.pass(5_000);
+  }
+  const end = last();
+  assert.ok(end.kind === "ended" && end.cure === "reload" && /WebSockets/.test(end.why));
+  assert.equal(server.connections.length, 3);
+});
+
+test("a connection thought dead is left for another one, and its session resumed", () => {
+  const { session, server, events } = connected();
+  session.ask("how?", frame(1), {});
+  describe(server.newest, "pull ");
+  session.reconnect();
+  const [first, second] = server.connections;
+  assert.equal(first?.closedByClient, 1005);
+  first?.drop(); // of which nothing is heard any more
+  second?.start("another").resume();
+  second?.say({ result: { queryId: 1n, description: "pull it", image: new Uint8Array(1) } }, 2n);
+  assert.equal(answers(events).length, 1);
+  assert.equal(server.connections.length, 2);
+});
+
 test("what is no message of the protocol ends the connection, with word to reload", () => {
   for (const data of ["hello", new Uint8Array([0xff, 0xff, 0xff]).buffer]) {
     const { session, server, last } = scripted();
