@@ -16,7 +16,7 @@ SOURCES  := $(shell find $(PACKAGES) -name '*.py' -o -name '*.yaml')
 PIP      := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo images test lint format proto clean
+.PHONY: help demo images test lint format proto web clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make proto   generate the protocol's Python code again"
+	@echo "make web     check and build the web page (Node.js)"
 	@echo "make images  the demo's pictures, for README and docs"
 	@echo "make clean   remove environments, caches and outputs"
 	@echo "Variables: MODEL=$(MODEL) VENV=$(VENV) DEMO=$(DEMO) OUT=$(OUT) PYTHON=$(PYTHON)"
@@ -75,6 +76,9 @@ proto: $(VENV)/.installed
 	cd proto && $(abspath $(VENV))/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
 	    lego_proto/v1/recording.proto
 
+web:
+	cd client/web && npm ci --no-audit --no-fund && npm run check && npm run build
+
 clean:
-	rm -rf $(VENV) $(DEMO) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) out client/web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(PACKAGES) tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -117,7 +117,7 @@ async def test_the_websocket_has_no_page() -> None:
 
 async def test_the_page_that_comes_along_is_whole_and_needs_nothing_from_elsewhere() -> None:
     async with running(FakeEngine(), warm=False, web__port=0) as server:
-        for name in ("", "main.js", "fields.js", "closing.js", "style.css"):
+        for name in ("", "app.js", "app.css", "sw.js", "manifest.webmanifest", "icons/icon-192.png"):
             answer = await http(server.server, f"/{name}")
             assert answer.status == 200
             assert b"http:" not in answer.body and b"https://" not in answer.body
