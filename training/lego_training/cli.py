@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lego_training.curate.commands import curate
-from lego_training.evaluation.commands import evaluate_images
+from lego_training.evaluation.commands import evaluate_images, reproduce
 from lego_training.prepare.commands import prepare
 from lego_training.toy_kitchen.commands import toy_kitchen
 
@@ -539,6 +539,7 @@ def evaluate_student(
 
 
 evaluate.command("images")(_stoppable()(evaluate_images))
+app.command("reproduce")(_stoppable()(reproduce))
 
 
 def _show(value: float | None) -> str:

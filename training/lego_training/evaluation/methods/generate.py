@@ -69,7 +69,7 @@ def generate(
         load: Makes the method; called only if there is something to paint.
         records: All of the split, labels normalised.
         gallery: Where pictures go.
-        settings: What tells pictures of one way of painting from those of another, before the method is loaded.
+        settings: All that tells pictures of one way of painting from those of another: weights and settings.
         seed: With a record's ids it seeds its picture.
         batch_size: Pictures that are painted together.
         shard: Which of the records.
@@ -86,7 +86,6 @@ def generate(
     if not todo:
         return []
     method, faults = load(), []
-    check_settings(gallery.folder / "method.json", {"method": method.key}, "pictures")
     journal = gallery.folder / f"{_JOURNAL}.{shard.number}-of-{shard.count}.jsonl"
     with progress(f"painting with {title}", len(todo)) as advance:
         for some in in_batches(todo, batch_size):

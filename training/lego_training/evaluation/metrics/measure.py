@@ -173,16 +173,17 @@ def summarise(name: str, mode: Mode, score: Score, faults: tuple[Fault, ...], re
     )  # fmt: skip
 
 
-def per_picture_csv(figures: Figures, samples: Sequence[Sample]) -> str:
-    """Returns the single pictures' values as CSV, a row each."""
+def per_picture_csv(figures: Figures, names: Sequence[str]) -> str:
+    """Returns the single pictures' values as CSV, a row for each of the samples' names that has any."""
     columns = [result for result in figures.results if result.per_picture]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["sample", *(f"{each.metric} {each.mode}" for each in columns)])
-    for sample in samples:
-        values = [each.per_picture.get(sample.name) for each in columns]
+    own = [each.per_picture for each in columns]
+    for name in names:
+        values = [each.get(name) for each in own]
         if any(value is not None for value in values):
-            writer.writerow([sample.name, *("" if value is None else f"{value:.6g}" for value in values)])
+            writer.writerow([name, *("" if value is None else f"{value:.6g}" for value in values)])
     return out.getvalue()
 
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from lego_core.errors import LegoError
+from lego_model.checkpoint import fingerprint
 
 from lego_training.evaluation.methods.edits import ProxEdit, SdEdit
 from lego_training.evaluation.methods.lego import LegoMethod
 from lego_training.evaluation.methods.method import Method, NoEdit, Target
 from lego_training.evaluation.methods.settings import MethodSettings
-from lego_training.evaluation.metrics.weights import Absent
+from lego_training.evaluation.metrics.weights import Absent, weights_digest
 from lego_training.evaluation.reproduce.comparisons import METHODS
 from lego_training.features import FeatureStore
+from lego_training.text_to_image import TextToImageConfig
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,18 @@ class Sources:
         if name in ("no_edit", "target"):
             return NoEdit if name == "no_edit" else Target, {"method": name}
         directory = self._directory(name)
-        told = {"method": name, "model": str(directory.resolve())}
         if kind.conditioning is not None:
-            # Features are of the tuned VLLM, and an untuned one has others.
-            features = self.features if name in ("lego", "lego_scaleup", "description_image", "description_text",
-                                                 "description") else None  # fmt: skip
+            told: dict[str, Any] = {"method": name, "model": fingerprint(directory)[:16]}
+            # Stored features are of the tuned VLLM; the label is no description of any.
+            features = None if name in ("instruct_pix2pix", "lego_untuned") else self.features
             conditioning = kind.conditioning
             return (
                 lambda: LegoMethod(directory, conditioning, settings.lego, device, features),
                 {**told, **asdict(settings.lego), "features": features is not None},
             )
         fidelity = settings.lego.fidelity
+        TextToImageConfig.load(directory)
+        told = {"method": name, "model": weights_digest(directory)}
         if name == "sdedit":
             told |= {**asdict(settings.sdedit), "fidelity": fidelity}
             return lambda: SdEdit(directory, settings.sdedit, device, fidelity), told
@@ -86,8 +89,8 @@ class Sources:
         if self.baselines is not None and (self.baselines / model / "done.json").is_file():
             return self.baselines / model / "checkpoint"
         raise Absent(
-            f"there are neither pictures nor a model of it: give --checkpoint {model}=DIR, --pictures {name}=DIR, or the "
-            "folder of lego-train baselines as --baselines"
+            f"there are neither pictures nor a model of it: give --checkpoint {model}=DIR, --pictures {name}=DIR, or "
+            "the folder of lego-train baselines as --baselines"
         )
 
 

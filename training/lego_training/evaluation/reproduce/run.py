@@ -158,7 +158,8 @@ def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[
     by_bin = tuple((each, _of_bin(figures, each, job)) for each in bins)
     truth = None
     if job.dataset == "toykitchen":
-        words = Gallery(method.images.parent).descriptions()
+        describes = METHODS[method.name].conditioning not in (None, "label")
+        words = Gallery(method.images.parent).descriptions() if describes else {}
         truth = judge_pictures(samples, job.records, words, job.output / method.name)
     return MethodFigures(method.name, "", method.images, figures, method.unpainted, by_bin, truth)
 
