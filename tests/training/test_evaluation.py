@@ -12,9 +12,11 @@ from lego_core.errors import LegoError
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.pipeline import LegoPipeline
 from lego_training.evaluation import report
+from lego_training.evaluation.failures import FailureGallery
 from lego_training.evaluation.toy import FIRST_SEED, SceneResult, answer, description_slots, evaluate_scenes, judge
+from lego_training.toy_kitchen.alternatives import alternatives
 from lego_training.toy_kitchen.language import place_phrase
-from lego_training.toy_kitchen.pair import KitchenPair, make_pair
+from lego_training.toy_kitchen.pair import KitchenPair, make_pair, make_situation
 from rich.console import Console
 
 from tests.training.conftest import Workshop
@@ -77,8 +79,59 @@ def test_a_description_that_says_nothing_has_no_slot(pair: KitchenPair) -> None:
     assert not any((result.hand, result.verb, result.object, result.side))
 
 
+@pytest.fixture(scope="module")
+def drawer() -> tuple[KitchenPair, dict[str, list[np.ndarray]]]:
+    """A scene with several drawers, and its wrong outcomes."""
+    seed = FIRST_SEED + 5
+    found: dict[str, list[np.ndarray]] = {}
+    for each in alternatives(make_situation(seed, "val")[0]):
+        found.setdefault(each.kind, []).append(each.picture)
+    return make_pair(seed, "val"), found
+
+
+def test_an_output_counts_as_what_it_is_nearest_to(drawer: tuple[KitchenPair, dict[str, list[np.ndarray]]]) -> None:
+    pair, wrong = drawer
+
+    assert pair.action == "open middle drawer" and len(wrong["wrong object"]) == 2
+    assert judge(pair, pair.target_frame, "").outcome == "right"
+    assert judge(pair, pair.input_frame, "").outcome == "nothing"
+    assert judge(pair, wrong["wrong hand"][0], "").outcome == "wrong hand"
+    for picture in wrong["wrong object"]:
+        result = judge(pair, picture, "")
+        assert result.outcome == "wrong object" and not result.success and result.other_objects
+
+
+def test_a_scene_without_another_thing_to_act_on_says_so() -> None:
+    pair = make_pair(FIRST_SEED, "val")  # wipe counter: there is one cloth
+
+    result = judge(pair, pair.target_frame, "")
+
+    assert result.outcome == "right" and not result.other_objects
+    assert report.summary([result])["wrong_object_rate"] is None
+
+
+def test_failures_are_sorted_by_what_is_wrong(
+    drawer: tuple[KitchenPair, dict[str, list[np.ndarray]]], pair: KitchenPair, tmp_path: Path
+) -> None:
+    gallery, (scene, wrong) = FailureGallery(tmp_path / "failures", most=1), drawer
+    for each, output, said in (
+        (scene, scene.target_frame, scene.description), (scene, wrong["wrong hand"][0], scene.description),
+        (pair, pair.input_frame, "The left hand does something <else>."),
+    ):  # fmt: skip
+        gallery.add(each, output, judge(each, output, said))
+    gallery.add(scene, scene.input_frame, judge(scene, scene.input_frame, ""))  # one more than there is room for
+    gallery.write_index()
+
+    found = {path.parent.name: path.stem for path in (tmp_path / "failures").rglob("*.jpg")}
+    assert found["wrong_hand"] == str(scene.seed) and found["nothing"] == str(pair.seed)
+    assert {"said_verb", "said_object"} <= set(found) and "wrong_object" not in found
+    page = (tmp_path / "failures" / "index.html").read_text()
+    assert "Done with the other hand" in page and "&lt;else&gt;" in page and f"nothing/{pair.seed}.jpg" in page
+
+
 def result_of(action: str, right: bool, psnr: float = 30.0) -> SceneResult:
-    return SceneResult(0, action, "", right, right, right, right, right, 0.01, 0.02, psnr)
+    outcome = "right" if right else "wrong object"
+    return SceneResult(0, action, "", right, right, right, right, right, 0.01, 0.02, psnr, outcome, True)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +154,7 @@ def test_a_summary_has_all_scenes_and_each_action() -> None:
     assert figures["scenes"] == 4
     assert figures["description_slots"] == 0.5 and figures["hand"] == 0.5 and figures["action_success"] == 0.75
     assert figures["outside_psnr_db"] == pytest.approx(32.5)
+    assert figures["right_rate"] == 0.75 and figures["wrong_object_rate"] == 0.25 and figures["wrong_hand_rate"] == 0
     assert figures["inside_target_psnr_db"] == pytest.approx(20)
     assert set(figures["per_action"]) == {"cut vegetable", "turn on tap"}
     assert figures["per_action"]["cut vegetable"]["scenes"] == 2

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lego_training.curate.commands import curate
-from lego_training.evaluation.commands import evaluate_images
+from lego_training.evaluation.commands import evaluate_images, reproduce
 from lego_training.prepare.commands import prepare
 from lego_training.study.commands import study
 from lego_training.toy_kitchen.commands import toy_kitchen
@@ -463,6 +463,9 @@ def evaluate_toy(
     untuned: Annotated[
         Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, to measure it again here.")
     ] = None,
+    failures: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of what went wrong, sorted by what is wrong.")
+    ] = None,
 ) -> None:
     """Judge descriptions and pictures on unseen toy-kitchen scenes against the renderer's truth."""
     from lego_core.branches import STUDENT_BRANCH, branch_weights
@@ -470,6 +473,7 @@ def evaluate_toy(
     from lego_model.checkpoint import LegoCheckpoint, fingerprint
 
     from lego_training.evaluation import report, toy
+    from lego_training.evaluation.failures import FailureGallery
     from lego_training.toy_kitchen.pair import make_pair
 
     if sampler is not None and sampler not in SAMPLERS:
@@ -481,10 +485,11 @@ def evaluate_toy(
     journal = json_file.with_suffix(".partial.jsonl")
     # As server and manifest name it: says which weights the figures are of.
     model_version = f"{config.name}-{fingerprint(checkpoint)[:12]}"
-    figures = {
-        "model_version": model_version,
-        **report.summary(toy.evaluate_scenes(checkpoint, scenes, journal, steps, guidance.sampler)),
-    }
+    gallery = None if failures is None else FailureGallery(failures)
+    judged = toy.evaluate_scenes(checkpoint, scenes, journal, steps, guidance.sampler, gallery)
+    figures = {"model_version": model_version, **report.summary(judged)}
+    if gallery is not None:
+        gallery.write_index()
     if untuned is not None:
         pairs = (make_pair(toy.FIRST_SEED + index, "val") for index in range(scenes))
         before = {"description_slots": toy.description_slots(LegoCheckpoint.load(untuned), pairs), "scenes": scenes}
@@ -507,6 +512,7 @@ def evaluate_toy(
     console.print(
         f"description slots {figures['description_slots']:.3f} "
         f"(untuned {_show(figures['description_slots_untuned'])}), action success {figures['action_success']:.3f}, "
+        f"wrong hand {figures['wrong_hand_rate']:.3f}, wrong object {_show(figures['wrong_object_rate'])}, "
         f"outside PSNR {figures['outside_psnr_db']:.1f} dB, "
         f"{figures['unet_evaluations_per_frame']} U-Net evaluations a frame; figures in {json_file}"
     )
@@ -535,6 +541,7 @@ def evaluate_student(
 
 
 evaluate.command("images")(_stoppable()(evaluate_images))
+app.command("reproduce")(_stoppable()(reproduce))
 
 
 def _show(value: float | None) -> str:

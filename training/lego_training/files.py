@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lego_core import files as core_files
 from lego_core.errors import LegoError
 
 
@@ -71,10 +74,33 @@ def check_settings(path: Path, settings: dict[str, Any], what: str) -> None:
     Raises:
         LegoError: The folder's contents are of other settings; the message names the first.
     """
-    wanted = json.loads(json.dumps(settings))
-    if path.is_file():
-        saved = read_json(path)
-        wrong = [key for key, value in wanted.items() if saved.get(key) != value]
-        if wrong:
-            raise LegoError(f"{path.parent} holds {what} with another {wrong[0]}; choose another folder")
-    write_json(path, wanted)
+    content = json.dumps(settings, indent=1, allow_nan=False)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Workers may start together: each writes the same, under a name of its own first.
+        core_files.write_whole(path, f"{content}\n".encode())
+        return
+    saved = read_json(path)
+    wrong = [key for key, value in json.loads(content).items() if saved.get(key) != value]
+    if wrong:
+        raise LegoError(f"{path.parent} holds {what} with another {wrong[0]}; choose another folder")
+
+
+def append_line(path: Path, entry: dict[str, Any]) -> None:
+    """Adds a line of JSON to a file of them, which is made if absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a line that was cut off must not swallow this one
+                file.write(b"\n")
+        file.write(json.dumps(entry).encode() + b"\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields what `append_line` wrote; lines that were cut off when their writer was stopped are passed over."""
+    for line in path.read_bytes().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

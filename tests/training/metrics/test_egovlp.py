@@ -166,8 +166,8 @@ def test_published_plus_takes_the_first_file_by_name_and_reports_where_that_is_t
     score, faults = EgoVlp(plus=True).score([turned, *samples[1:]], "published", bench)
     corrected, none = EgoVlp(plus=True).score([turned, *samples[1:]], "corrected", bench)
 
-    assert score.count == 2 and [fault.file for fault in faults] == [str(early)]
-    assert corrected.count == 3 and none == []
+    assert len(score.names) == 2 and [fault.file for fault in faults] == [str(early)]
+    assert len(corrected.names) == 3 and none == []
 
 
 def test_a_checkpoint_for_fewer_frames_or_of_something_else_is_refused(checkpoint: Path, weights: Path) -> None:

@@ -89,7 +89,7 @@ def test_pictures_are_resized_as_pytorch_fid_or_as_clean_fid_does(
 
 def test_its_interval_lies_around_it_and_is_seeded() -> None:
     rng = np.random.default_rng(2)
-    score = FidScore(*rng.normal(size=(2, 40, 6)).astype(np.float32), torch.device("cpu"))
+    score = FidScore(tuple(map(str, range(40))), *rng.normal(size=(2, 40, 6)).astype(np.float32), torch.device("cpu"))
 
     low, high = score.interval(20, seed=1)
 

@@ -1,7 +1,8 @@
-"""`lego-train evaluate images`: the paper's metrics of a folder of pictures."""
+"""`lego-train evaluate images` and `reproduce`: the paper's metrics of pictures, and its tables."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -73,7 +74,7 @@ def evaluate_images(
         "seed": seed,
     }  # fmt: skip
     write_json(json_file, {**settings, **figures.to_dict()})
-    write_whole(json_file.with_suffix(".csv"), per_picture_csv(figures, samples).encode())
+    write_whole(json_file.with_suffix(".csv"), per_picture_csv(figures, [each.name for each in samples]).encode())
     console = Console()
     console.print(table(figures))
     for sentence in absences(figures):
@@ -131,3 +132,116 @@ def open_bench(
             yield Bench(features, places, found, batch_size, words, dataset)
 
     return opened()
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table6, table7 or figure10.")],
+    data: Data,
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="Folder for pictures, cached features and report; what is there is kept.")],
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="model=DIR, such as lego=models/lego-nano; may be repeated.")
+    ] = None,
+    baselines: Annotated[Path | None, typer.Option(help="Folder that lego-train baselines has written.")] = None,
+    pictures: Annotated[
+        list[str] | None, typer.Option(help="method=DIR with pictures made elsewhere, at clip/action/frame below it.")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder of stored VLLM features of the split.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of the methods; default: configs/reproduce.yaml.")] = None,
+    split: Split = "val",
+    records: Annotated[int | None, typer.Option(min=1, help="Only so many records, evenly spread.")] = None,
+    shard: Annotated[
+        str, typer.Option(help="Paint only this part, such as 2/8; the report needs all of them.")
+    ] = "1/1",
+    metrics: Metrics = None,
+    weights: Weights = None,
+    weights_of: WeightsOf = None,
+    download: Download = False,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+    text: Text = "description",
+    labels: Annotated[str, typer.Option(help="How narrations become labels: corrected or original.")] = "corrected",
+    examples: Annotated[int, typer.Option(min=0, max=100, help="Rows of the grid of pictures.")] = 8,
+    frames: Annotated[int, typer.Option(min=0, max=100, help="Frames that LEGO paints several actions into.")] = 3,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the YAML.")] = None,
+) -> None:
+    """Paint and measure what a table of the paper compares, on any dataset, and write a report."""
+    check_choices(split, text, labels)
+    from lego_training.evaluation.reproduce.comparisons import COMPARISONS
+
+    if table not in COMPARISONS:
+        raise LegoError(f"there is no comparison {table!r}; choose of {', '.join(COMPARISONS)}")
+    check_output(out / "report.html")
+    from lego_training.dataset import read_records
+    from lego_training.evaluation.methods.generate import choose_records
+    from lego_training.evaluation.methods.settings import DEFAULTS, load_settings
+    from lego_training.evaluation.metrics.measure import choose_metrics
+    from lego_training.evaluation.reproduce.methods import Sources, parse_places
+    from lego_training.evaluation.reproduce.run import Job, judge, paint
+    from lego_training.features import FeatureStore
+    from lego_training.labels import normalise_records
+    from lego_training.stages.features import Shard
+
+    names = choose_metrics(metrics) if metrics else COMPARISONS[table].metrics
+    part = Shard.parse(shard)
+    settings = load_settings(config or DEFAULTS, overrides or ())
+    found = normalise_records(read_records(data, dataset, cast(Any, split)), dataset, cast(Any, labels))
+    chosen = choose_records(found, records)
+    store = None
+    if features is not None:
+        chosen, store = _described_by(features, chosen, dataset, split), FeatureStore.find(features, split)
+    with open_bench(out / "features", weights, weights_of, download, device, batch_size, text, dataset) as bench:
+        sources = Sources(
+            parse_places(checkpoint or (), "lego=models/lego-nano"), baselines,
+            parse_places(pictures or (), "sdedit=pictures/sdedit"), store, settings, bench.device,
+        )  # fmt: skip
+        job = Job(table, data, dataset, split, chosen, out, names, resamples, seed)
+        painted, left = paint(job, sources, part)
+        if part.count > 1:
+            typer.echo(
+                f"painted part {shard}; {left} pictures of all parts are still to do" if left
+                else f"painted part {shard}, and all the others are there: run the command without --shard for the report"
+            )  # fmt: skip
+            return
+        told = {
+            "text": text, "labels": labels, "resamples": resamples, "seed": seed, "methods": asdict(settings),
+            "models": {name: str(path) for name, path in sources.checkpoints.items()},
+        }  # fmt: skip
+        result = judge(job, painted, bench, told)
+        _write_reproduction(job, sources, result, examples, frames)
+
+
+def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, frames: int) -> None:
+    from lego_training.evaluation.metrics.weights import Absent
+    from lego_training.evaluation.reproduce.actions import paint_sheets
+    from lego_training.evaluation.reproduce.comparisons import METHODS
+    from lego_training.evaluation.reproduce.report import screen_table, write_report
+
+    sheets = []
+    if frames and any(each.name == "lego" for each in result.methods):
+        try:
+            sheets = paint_sheets(job, sources, frames)
+        except Absent:  # its pictures were made elsewhere, or there are none, which the report says
+            pass
+    write_report(result, job.output, examples, sheets)
+    console = Console()
+    console.print(screen_table(result))
+    for each in result.methods:
+        if each.absent:
+            console.print(f"absent: {METHODS[each.name].title}: {each.absent}", highlight=False, markup=False)
+    console.print(f"report: {job.output / 'report.html'}, report.md, figures.csv and figures.json beside it")
+
+
+def _described_by(features: Path, records: Any, dataset: str, split: str) -> Any:
+    """Returns the records described as their features were written where that is known, else as the dataset has it."""
+    from dataclasses import replace
+
+    from lego_training.stages.features import read_descriptions
+
+    path = features / f"{dataset}_{split}_descriptions.json"
+    if not path.is_file():
+        return records
+    words = read_descriptions(path)
+    return [replace(each, description=words.get((each.clip_id, each.action_id), each.description)) for each in records]

@@ -36,7 +36,7 @@ def _of_action(results: list[SceneResult], name: str) -> list[SceneResult]:
     return [result for result in results if action_name(result.action) == name]
 
 
-def _figures(results: list[SceneResult]) -> dict[str, float]:
+def _figures(results: list[SceneResult]) -> dict[str, float | None]:
     mean = {
         name: float(np.mean([getattr(result, attribute) for result in results]))
         for name, attribute in (
@@ -45,7 +45,14 @@ def _figures(results: list[SceneResult]) -> dict[str, float]:
         )
     }  # fmt: skip
     inside = float(np.mean([result.inside_target_mse for result in results]))
-    return {**mean, "inside_target_psnr_db": float(-10 * np.log10(max(inside, 1e-10)))}
+    # Where there is no other thing to act on, none can be acted on by mistake.
+    choices = [result.outcome == "wrong object" for result in results if result.other_objects]
+    return {
+        **mean, "inside_target_psnr_db": float(-10 * np.log10(max(inside, 1e-10))),
+        **{f"{each.replace(' ', '_')}_rate": float(np.mean([result.outcome == each for result in results]))
+           for each in ("right", "nothing", "wrong hand")},
+        "wrong_object_rate": float(np.mean(choices)) if choices else None,
+    }  # fmt: skip
 
 
 def action_name(label: str) -> str:
@@ -57,12 +64,16 @@ def action_name(label: str) -> str:
 def table(figures: dict[str, Any]) -> Table:
     """Returns the figures as a table for the screen."""
     shown = Table(title=f"Toy kitchen, {figures['scenes']} unseen scenes")
-    for column in ("action", "scenes", "slots", "hand", "side", "success", "outside PSNR", "inside PSNR"):
+    for column in (
+        "action", "scenes", "slots", "hand", "side", "success", "wrong hand", "wrong object",
+        "outside PSNR", "inside PSNR",
+    ):  # fmt: skip
         shown.add_column(column, justify="left" if column == "action" else "right")
     for name, row in [*figures["per_action"].items(), ("all", figures)]:
         shown.add_row(
             name, str(row["scenes"]),
-            *(f"{row[key]:.2f}" for key in ("description_slots", "hand", "side", "action_success")),
+            *(f"{row[key]:.2f}" for key in ("description_slots", "hand", "side", "action_success", "wrong_hand_rate")),
+            "" if row["wrong_object_rate"] is None else f"{row['wrong_object_rate']:.2f}",
             *(f"{row[key]:.1f} dB" for key in ("outside_psnr_db", "inside_target_psnr_db")),
             style="bold" if name == "all" else None,
         )  # fmt: skip

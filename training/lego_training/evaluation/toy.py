@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import Progress
 
+from lego_training.evaluation.failures import FailureGallery
+from lego_training.toy_kitchen.alternatives import WRONG_OBJECT, alternatives
 from lego_training.toy_kitchen.language import Slots, parse_slots, question
-from lego_training.toy_kitchen.pair import KitchenPair, make_pair
+from lego_training.toy_kitchen.pair import KitchenPair, changed_region, make_pair, make_situation
+from lego_training.toy_kitchen.render import sense
 
 # Far from the seeds datasets are written with; compositions of the val split never occur in training.
 FIRST_SEED = 1_000_000
@@ -42,6 +45,9 @@ class SceneResult:
         inside_target_mse: Mean squared error to the target there, of values in [0, 1].
         inside_input_mse: To the input there.
         outside_psnr_db: PSNR to the input outside the region, in decibels.
+        outcome: What the output is nearest to: "right" is the target, "nothing" the input, "wrong hand" the target with
+            the other hand, "wrong object" one in which the same is done with another thing.
+        other_objects: Whether the scene has another thing that the action could be done with.
     """
 
     seed: int
@@ -55,6 +61,8 @@ class SceneResult:
     inside_target_mse: float
     inside_input_mse: float
     outside_psnr_db: float
+    outcome: str
+    other_objects: bool
 
     @property
     def slots(self) -> bool:
@@ -63,8 +71,9 @@ class SceneResult:
 
 
 def evaluate_scenes(
-    checkpoint: Path, scenes: int, journal: Path, steps: int | None = None, sampler: Sampler | None = None
-) -> list[SceneResult]:
+    checkpoint: Path, scenes: int, journal: Path, steps: int | None = None, sampler: Sampler | None = None,
+    failures: FailureGallery | None = None,
+) -> list[SceneResult]:  # fmt: skip
     """Describes and paints `scenes` unseen scenes; goes on where an interrupted call stopped.
 
     Args:
@@ -73,6 +82,7 @@ def evaluate_scenes(
         journal: One JSON line a scene; removed by the caller once the report is written.
         steps: Denoising steps; None takes the model's default, as for the next.
         sampler: One of `lego_core.config.SAMPLERS`.
+        failures: Gets the scenes that went wrong.
 
     Raises:
         LegoError: The journal is of another checkpoint or other settings.
@@ -89,6 +99,8 @@ def evaluate_scenes(
             pairs = [make_pair(first + i, "val") for i in range(min(_BATCH, scenes - len(results)))]
             for pair, output, description in zip(pairs, *answer(pipe, pairs, steps, sampler), strict=True):
                 results.append(judge(pair, output, description))
+                if failures is not None:
+                    failures.add(pair, output, results[-1])
                 log.write(json.dumps(asdict(results[-1])) + "\n")
             log.flush()
             progress.update(task, completed=len(results))
@@ -122,6 +134,7 @@ def judge(pair: KitchenPair, output: NDArray[np.uint8], description: str) -> Sce
     to_target = float(np.square(values - after)[inside].mean())
     to_input = float(np.square(values - before)[inside].mean())
     outside = float(np.square(values - before)[~inside].mean())
+    outcome, other_objects = _outcome(pair, values)
     return SceneResult(
         seed=pair.seed,
         action=pair.action,
@@ -131,7 +144,26 @@ def judge(pair: KitchenPair, output: NDArray[np.uint8], description: str) -> Sce
         inside_target_mse=to_target,
         inside_input_mse=to_input,
         outside_psnr_db=float(-10 * np.log10(max(outside, 1e-10))),
+        outcome=outcome,
+        other_objects=other_objects,
     )
+
+
+def _outcome(pair: KitchenPair, values: NDArray[np.float64]) -> tuple[str, bool]:
+    """Returns what an output (H, W, 3) in [0, 1] is nearest to, wherever any of the outcomes differ.
+
+    Nearest by mean squared error; all of them have the camera's blur and noise.
+    """
+    situation, before = make_situation(pair.seed, pair.split)
+    wrong = alternatives(situation)
+    region = pair.changed.copy()
+    for each in wrong:
+        region |= changed_region(before.picture, each.picture)
+    rng = np.random.default_rng([pair.seed, pair.split == "val", 2])
+    outcomes = [("nothing", pair.input_frame), ("right", pair.target_frame)]
+    outcomes += [(each.kind, sense(each.picture, situation.before.look, rng)) for each in wrong]
+    errors = [float(np.square(values - picture / 255.0)[region].mean()) for _, picture in outcomes]
+    return outcomes[int(np.argmin(errors))][0], any(each.kind == WRONG_OBJECT for each in wrong)
 
 
 def description_slots(checkpoint: LegoCheckpoint, pairs: Iterable[KitchenPair]) -> float:

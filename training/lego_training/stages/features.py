@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lego_core.config import LegoConfig, whole_number_in_range
@@ -21,6 +20,7 @@ from rich.progress import track
 
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureStore
+from lego_training.files import append_line, read_lines
 from lego_training.labels import LABEL_MODES, LabelMode, normalise_label
 from lego_training.processes import this_process
 
@@ -118,7 +118,7 @@ def extract_features(
         for record in track(todo, "describing"):
             description = _describe(checkpoint, record, labels[_id(record)], store, config)
             described[_id(record)] = description
-            _append(journal, {"clip_id": record.clip_id, "action_id": record.action_id, "description": description})
+            append_line(journal, {"clip_id": record.clip_id, "action_id": record.action_id, "description": description})
     left = sum(_id(record) not in described or not store.has(record) for record in records)
     if not left:
         _write_descriptions(output / f"{name}_descriptions.json", records, labels, described)
@@ -205,26 +205,9 @@ def _check_settings(path: Path, directory: Path, config: FeatureConfig) -> None:
 def _read_journals(output: Path, name: str) -> dict[RecordId, str]:
     described = {}
     for path in sorted(output.glob(f"{name}_descriptions.*-of-*.jsonl")):
-        for entry in _entries(path):
+        for entry in read_lines(path):
             described[entry["clip_id"], entry["action_id"]] = entry["description"]
     return described
-
-
-def _entries(journal: Path) -> Iterator[dict[str, Any]]:
-    for line in journal.read_bytes().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut off when its writer was stopped: its record is done again
-            continue
-
-
-def _append(journal: Path, entry: dict[str, str]) -> None:
-    with journal.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a line that was cut off must not swallow this one
-                file.write(b"\n")
-        file.write(json.dumps(entry).encode() + b"\n")
 
 
 def _write_descriptions(

@@ -66,10 +66,10 @@ def stage(
     things[target] = _begin(action, things[target], sign)
     near = [i for i, thing in enumerate(things) if thing.column == column]
     after = list(things)
-    for kind, changed in _finish(action, {things[i].kind: things[i] for i in near}, noun).items():
+    for kind, changed in finished(action, {things[i].kind: things[i] for i in near}, noun).items():
         after[next(i for i in near if things[i].kind == kind)] = changed
 
-    pose, point = _touch(action, {things[i].kind: things[i] for i in near}, sign)
+    pose, point = touch(action, {things[i].kind: things[i] for i in near}, sign)
     holding = things[target].held
     if not holding:
         # On its way the hand heads for the thing as a whole, so that it is not taken to go for a neighbour.
@@ -77,7 +77,7 @@ def stage(
     reach = 1.0 if holding else float(rng.uniform(0.5, 0.66))
     rest_x = 0.5 + sign * float(rng.uniform(0.30, 0.40))
     acting = Hand(hand, pose if holding else "open", point, reach, (rest_x, 1.02), -0.13 if inwards else 0.27)
-    pose, point = _touch(action, {after[i].kind: after[i] for i in near}, sign)
+    pose, point = touch(action, {after[i].kind: after[i] for i in near}, sign)
     acted = replace(acting, pose=pose, target=point, reach=1.0)
     other: Side = "right" if hand == "left" else "left"
     depth = 1.4 if rng.random() < 0.3 else float(rng.uniform(0.95, 1.04))
@@ -136,7 +136,7 @@ def _begin(action: Action, thing: Thing, sign: int) -> Thing:
             return thing
 
 
-def _finish(action: Action, near: dict[str, Thing], noun: str) -> dict[str, Thing]:
+def finished(action: Action, near: dict[str, Thing], noun: str) -> dict[str, Thing]:
     """The things of the column that the action has changed at its decisive moment, by kind."""
     thing = near[noun]
     x, _, z = thing.position
@@ -169,7 +169,7 @@ def _finish(action: Action, near: dict[str, Thing], noun: str) -> dict[str, Thin
         case "open bottle":
             return {noun: replace(thing, amount=1.0, state="open")}
         case name:
-            raise ValueError(f"no staging for the action {name!r}; add it to _finish")
+            raise ValueError(f"no staging for the action {name!r}; add it to finished")
 
 
 def _lifted(cup: Thing) -> Thing:
@@ -177,7 +177,7 @@ def _lifted(cup: Thing) -> Thing:
     return replace(cup, position=(x * 0.80, 0.14, 0.11), state="in the hand", held=True)
 
 
-def _touch(action: Action, near: dict[str, Thing], sign: int) -> _Touch:
+def touch(action: Action, near: dict[str, Thing], sign: int) -> _Touch:
     """How and where the acting hand takes hold, given the column's things as they are."""
     match action.name:
         case "open drawer":
@@ -206,4 +206,4 @@ def _touch(action: Action, near: dict[str, Thing], sign: int) -> _Touch:
         case "open bottle":
             return "pinch", parts.bottle_cap(near["bottle"])
         case name:
-            raise ValueError(f"no staging for the action {name!r}; add it to _touch")
+            raise ValueError(f"no staging for the action {name!r}; add it to touch")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from torch.nn.functional import max_pool2d, scaled_dot_product_attention
 
 from lego_training.evaluation.methods.method import Ask, Painting, finish
 from lego_training.evaluation.methods.settings import ProxEditSettings, SdEditSettings
-from lego_training.evaluation.metrics.weights import weights_digest
 from lego_training.text_to_image import TextToImage
 
 _MOST_SHARED_TOKENS = 32**2  # larger attention maps are left alone, as in ProxEdit's code
@@ -38,7 +36,6 @@ class SdEdit:
     def __init__(self, directory: Path, settings: SdEditSettings, device: torch.device, fidelity: Fidelity) -> None:
         self._model = TextToImage.load(directory).to(device)
         self._settings, self._fidelity = settings, fidelity
-        self.key = f"sdedit {weights_digest(directory)} {fidelity} {asdict(settings)}"
 
     @torch.inference_mode()
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
@@ -82,7 +79,6 @@ class ProxEdit:
     def __init__(self, directory: Path, settings: ProxEditSettings, device: torch.device, fidelity: Fidelity) -> None:
         self._model = TextToImage.load(directory).to(device)
         self._settings, self._fidelity = settings, fidelity
-        self.key = f"proxedit {weights_digest(directory)} {fidelity} {asdict(settings)}"
 
     @torch.inference_mode()
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from lego_training.dataset import Record
 from lego_training.evaluation.methods.method import Ask, Method
 from lego_training.evaluation.metrics.bench import progress
 from lego_training.evaluation.metrics.samples import Fault, find_picture, in_batches
-from lego_training.files import check_settings, write_whole
+from lego_training.files import append_line, check_settings, read_lines, write_whole
 from lego_training.stages.features import Shard
 
 _JOURNAL = "paintings"
@@ -51,7 +49,8 @@ class Gallery:
 
     def descriptions(self) -> dict[str, str]:
         """Returns the words that pictures were painted from, by clip/action."""
-        return {entry["name"]: entry["description"] for entry in _entries(self.folder)}
+        paths = sorted(self.folder.glob(f"{_JOURNAL}.*.jsonl"))
+        return {entry["name"]: entry["description"] for path in paths for entry in read_lines(path)}
 
 
 def generate(
@@ -70,7 +69,7 @@ def generate(
         load: Makes the method; called only if there is something to paint.
         records: All of the split, labels normalised.
         gallery: Where pictures go.
-        settings: What tells pictures of one way of painting from those of another, before the method is loaded.
+        settings: All that tells pictures of one way of painting from those of another: weights and settings.
         seed: With a record's ids it seeds its picture.
         batch_size: Pictures that are painted together.
         shard: Which of the records.
@@ -87,7 +86,6 @@ def generate(
     if not todo:
         return []
     method, faults = load(), []
-    check_settings(gallery.folder / "method.json", {"method": method.key}, "pictures")
     journal = gallery.folder / f"{_JOURNAL}.{shard.number}-of-{shard.count}.jsonl"
     with progress(f"painting with {title}", len(todo)) as advance:
         for some in in_batches(todo, batch_size):
@@ -109,7 +107,7 @@ def _paint(asks: Sequence[Ask], method: Method, gallery: Gallery, journal: Path)
         place = gallery.place(record).with_suffix(painting.suffix)
         name = f"{record.clip_id}/{record.action_id}"
         # Before its picture: a picture that is there has its words.
-        _append(journal, {"name": name, "seed": ask.seed, "description": painting.description})
+        append_line(journal, {"name": name, "seed": ask.seed, "description": painting.description})
         write_whole(place, painting.content)
     return []
 
@@ -119,23 +117,3 @@ def choose_records(records: Sequence[Record], limit: int | None) -> list[Record]
     if limit is None or limit >= len(records):
         return list(records)
     return [records[int(place)] for place in np.linspace(0, len(records) - 1, limit).round()]
-
-
-def _append(path: Path, entry: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        # Behind a line that an interruption cut short a new one begins.
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-            file.write(b"\n" if torn else b"")
-        file.write(json.dumps(entry).encode() + b"\n")
-
-
-def _entries(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob(f"{_JOURNAL}.*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut short by an interruption; its picture was painted again

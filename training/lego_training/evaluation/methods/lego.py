@@ -10,7 +10,6 @@ import torch
 from lego_core.config import Conditioning
 from lego_core.errors import LegoError
 from lego_core.prompts import action_prompt
-from lego_model.checkpoint import fingerprint
 from lego_model.describe import Description, most_likely, write
 from lego_model.pipeline import LegoPipeline
 from PIL import Image
@@ -53,9 +52,7 @@ class LegoMethod:
         values = asdict(settings)
         self._fidelity = values.pop("fidelity")
         self._options = values
-        self._sampling = config.sampling(self._fidelity, **values)
-        told = f"{fingerprint(directory)[:16]} {settings.fidelity} {asdict(self._sampling)}"
-        self.key = told if features is None else f"{told} stored features"
+        config.sampling(self._fidelity, **values)  # refuses what this model cannot do
 
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
         """See `Method`."""

@@ -62,10 +62,6 @@ class Painting:
 class Method(Protocol):
     """Turns frames and labels into pictures."""
 
-    @property
-    def key(self) -> str:
-        """Of all that its pictures depend on but the ask: weights and settings."""
-
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
         """Returns a picture for each ask, the same whatever it is asked together with, up to rounding.
 
@@ -93,8 +89,6 @@ def finish(
 class NoEdit:
     """The input frame as it is: what a method scores that does nothing."""
 
-    key = "no edit"
-
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
         """See `Method`."""
         return [_file(ask.record.input_path) for ask in asks]
@@ -102,8 +96,6 @@ class NoEdit:
 
 class Target:
     """The true frame of the action: what no method can surpass."""
-
-    key = "target"
 
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
         """See `Method`."""

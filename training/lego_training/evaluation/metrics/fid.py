@@ -31,32 +31,40 @@ class FidScore:
     """The distance between the features of true and of generated pictures.
 
     Attributes:
+        names: Of the samples.
         true: (n, D).
         generated: (n, D), in the same order.
         device: Where distances are computed.
     """
 
+    names: tuple[str, ...]
     true: NDArray[np.float32]
     generated: NDArray[np.float32]
     device: torch.device
 
-    @property
-    def count(self) -> int:
-        """Pictures it is of."""
-        return len(self.true)
+    def take(self, rows: Rows) -> FidScore:
+        """Returns the distance of some.
 
-    def value(self, rows: Rows | None = None) -> float:
-        """The distance, of pairs of pictures or of those of the rows."""
-        chosen = (each if rows is None else each[rows] for each in (self.true, self.generated))
-        return frechet_distance(*(torch.from_numpy(each).to(self.device, torch.float64) for each in chosen))
+        Raises:
+            LegoError: They are fewer than two.
+        """
+        if len(rows) < 2:
+            raise LegoError(f"FID needs 2 pictures at least; there are {len(rows)}")
+        return FidScore(tuple(self.names[row] for row in rows), self.true[rows], self.generated[rows], self.device)
+
+    def value(self) -> float:
+        """The distance."""
+        sets = (torch.from_numpy(each).to(self.device, torch.float64) for each in (self.true, self.generated))
+        return frechet_distance(*sets)
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The value and 1.96 bootstrap standard errors to either side, from at most 50 resamples.
 
         Percentiles would lie too high: a resample holds fewer different pictures, and FID rises with their scarcity.
         """
-        rng = np.random.default_rng(seed)
-        values = [self.value(rng.integers(self.count, size=self.count)) for _ in range(min(resamples, _RESAMPLES))]
+        rng, count = np.random.default_rng(seed), len(self.true)
+        rows = (rng.integers(count, size=count) for _ in range(min(resamples, _RESAMPLES)))
+        values = [self.take(each).value() for each in rows]
         value, error = self.value(), float(np.std(values, ddof=1))
         return max(0.0, value - 1.96 * error), value + 1.96 * error
 
@@ -89,9 +97,8 @@ class Fid:
             for each, ok in zip(samples, fine, strict=True)
             if not ok
         ]
-        if fine.sum() < 2:
-            raise LegoError(f"FID needs 2 pictures at least; there are {int(fine.sum())}")
-        return FidScore(true[fine], generated[fine], bench.device), faults
+        names = tuple(each.name for each in samples)
+        return FidScore(names, true, generated, bench.device).take(np.flatnonzero(fine)), faults
 
 
 def _activations(inception: nn.Module, mode: Mode, pictures: list[tuple[Tensor, ...]]) -> Tensor:

@@ -20,7 +20,7 @@ from lego_training.evaluation.metrics.fid import Fid
 from lego_training.evaluation.metrics.metric import MODES, Metric, Mode, NotDefined
 from lego_training.evaluation.metrics.pixels import Lpips, Psnr
 from lego_training.evaluation.metrics.samples import Fault, Sample, check_samples
-from lego_training.evaluation.metrics.scores import MeanScore
+from lego_training.evaluation.metrics.scores import MeanScore, Score
 from lego_training.evaluation.metrics.weights import Absent
 
 _ALL: tuple[Metric, ...] = (
@@ -43,7 +43,7 @@ class Result:
         pictures: How many it is of.
         absent: Why there is no value; empty if there is one.
         faults: Pictures that it could not be computed of.
-        per_picture: The pictures' own values, in the table's unit, by sample; empty if the metric has none.
+        score: What the value is of, in the metric's own unit; None if there is none.
     """
 
     metric: str
@@ -54,7 +54,14 @@ class Result:
     pictures: int
     absent: str
     faults: tuple[Fault, ...]
-    per_picture: Mapping[str, float]
+    score: Score | None = None
+
+    @property
+    def per_picture(self) -> dict[str, float]:
+        """The pictures' own values, in the table's unit, by sample; empty if the metric has none."""
+        if not isinstance(self.score, MeanScore):
+            return {}
+        return dict(zip(self.score.names, METRICS[self.metric].scale * self.score.values, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values, without those of single pictures; infinite ones as text."""
@@ -150,28 +157,33 @@ def _result(metric: Metric, mode: Mode, samples: Sequence[Sample], bench: Bench,
     try:
         score, faults = metric.score(samples, mode, bench)
     except (Absent, NotDefined) as reason:
-        return Result(metric.name, mode, None, None, None, 0, str(reason), (), {})
+        return Result(metric.name, mode, None, None, None, 0, str(reason), ())
     except LegoError as error:  # damaged weights, no words to compare with: the other metrics go on
-        return Result(metric.name, mode, None, None, None, 0, f"it failed: {error}", (), {})
-    scale = metric.scale
-    low, high = score.interval(resamples, seed) if resamples and score.count > 1 else (None, None)
-    single = dict(zip(score.names, scale * score.values, strict=True)) if isinstance(score, MeanScore) else {}
+        return Result(metric.name, mode, None, None, None, 0, f"it failed: {error}", ())
+    return summarise(metric.name, mode, score, tuple(faults), resamples, seed)
+
+
+def summarise(name: str, mode: Mode, score: Score, faults: tuple[Fault, ...], resamples: int, seed: int) -> Result:
+    """Returns a metric's value and interval of a score, in the table's unit."""
+    scale, count = METRICS[name].scale, len(score.names)
+    low, high = score.interval(resamples, seed) if resamples and count > 1 else (None, None)
     return Result(
-        metric.name, mode, scale * score.value(), None if low is None else scale * low,
-        None if high is None else scale * high, score.count, "", tuple(faults), single,
+        name, mode, scale * score.value(), None if low is None else scale * low,
+        None if high is None else scale * high, count, "", faults, score,
     )  # fmt: skip
 
 
-def per_picture_csv(figures: Figures, samples: Sequence[Sample]) -> str:
-    """Returns the single pictures' values as CSV, a row each."""
+def per_picture_csv(figures: Figures, names: Sequence[str]) -> str:
+    """Returns the single pictures' values as CSV, a row for each of the samples' names that has any."""
     columns = [result for result in figures.results if result.per_picture]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["sample", *(f"{each.metric} {each.mode}" for each in columns)])
-    for sample in samples:
-        values = [each.per_picture.get(sample.name) for each in columns]
+    own = [each.per_picture for each in columns]
+    for name in names:
+        values = [each.get(name) for each in own]
         if any(value is not None for value in values):
-            writer.writerow([sample.name, *("" if value is None else f"{value:.6g}" for value in values)])
+            writer.writerow([name, *("" if value is None else f"{value:.6g}" for value in values)])
     return out.getvalue()
 
 

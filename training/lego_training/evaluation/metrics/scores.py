@@ -15,11 +15,14 @@ class Score(Protocol):
     """What a metric returns."""
 
     @property
-    def count(self) -> int:
-        """Pictures it is of."""
+    def names(self) -> tuple[str, ...]:
+        """The samples it is of."""
 
-    def value(self, rows: Rows | None = None) -> float:
-        """The value over all pictures, or over those of the rows, which may repeat."""
+    def take(self, rows: Rows) -> Score:
+        """Returns the score of some of the samples, which may repeat."""
+
+    def value(self) -> float:
+        """The value over all samples."""
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The 95 % confidence interval by bootstrap."""
@@ -30,27 +33,26 @@ class MeanScore:
     """The mean of one number a picture.
 
     Attributes:
-        names: Of the pictures.
+        names: Of the samples.
         values: (n,), finite or infinite.
     """
 
     names: tuple[str, ...]
     values: NDArray[np.float64]
 
-    @property
-    def count(self) -> int:
-        """Pictures it is of."""
-        return len(self.values)
+    def take(self, rows: Rows) -> MeanScore:
+        """Returns the mean of some."""
+        return MeanScore(tuple(self.names[row] for row in rows), self.values[rows])
 
-    def value(self, rows: Rows | None = None) -> float:
+    def value(self) -> float:
         """The mean."""
-        return float(np.mean(self.values if rows is None else self.values[rows]))
+        return float(np.mean(self.values))
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The 2.5th and 97.5th percentile of the means of pictures drawn with replacement."""
         if not np.isfinite(self.values).all():
             return self.value(), self.value()
-        rng = np.random.default_rng(seed)
-        means = [self.value(rng.integers(self.count, size=self.count)) for _ in range(resamples)]
+        rng, count = np.random.default_rng(seed), len(self.values)
+        means = [float(np.mean(self.values[rng.integers(count, size=count)])) for _ in range(resamples)]
         low, high = np.percentile(means, [2.5, 97.5])
         return float(low), float(high)

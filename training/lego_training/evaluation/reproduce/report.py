@@ -1,0 +1,330 @@
+"""A comparison as report.html, report.md, figures.csv and figures.json, with plots and grids of pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lego_training.evaluation.metrics.measure import METRICS, Result, per_picture_csv
+from lego_training.evaluation.metrics.metric import MODES, Mode
+from lego_training.evaluation.metrics.samples import find_picture
+from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS, paper_value
+from lego_training.evaluation.reproduce.grids import grid, save_grid
+from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods
+from lego_training.evaluation.reproduce.run import MethodFigures, Reproduction
+from lego_training.files import write_json, write_whole
+
+_STYLE = """
+body { font: 15px/1.45 sans-serif; max-width: 1400px; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .15em .6em; border-bottom: 1px solid #ddd }
+th { text-align: left; font-weight: 600 } td { text-align: right; font-variant-numeric: tabular-nums }
+td:first-child { text-align: left } small { color: #777; display: block } img { max-width: 100% }
+"""
+_TRUTH = {
+    "action_success": "action success", "right_rate": "nearest to the target", "nothing_rate": "nothing done",
+    "wrong_hand_rate": "wrong hand", "wrong_object_rate": "wrong object", "description_slots": "description slots",
+    "inside_target_psnr_db": "PSNR inside the change, dB", "outside_psnr_db": "PSNR outside it, dB",
+}  # fmt: skip
+_MODE_TITLES: dict[Mode, str] = {"published": "as published", "corrected": "corrected"}
+_NAMED_FAULTS = 50
+
+
+@dataclass(frozen=True)
+class ActionSheet:
+    """Several actions painted into one frame, as figure 7 of the paper.
+
+    Attributes:
+        frame: The input frame.
+        pictures: Label and picture of each action.
+    """
+
+    frame: Path
+    pictures: Sequence[tuple[str, Path]]
+
+
+def write_report(found: Reproduction, output: Path, examples: int, sheets: Sequence[ActionSheet] = ()) -> None:
+    """Writes everything.
+
+    Args:
+        found: What came of a comparison.
+        output: Folder.
+        examples: Rows of the grid of pictures.
+        sheets: Frames with several actions.
+    """
+    write_json(output / "figures.json", to_json(found))
+    write_whole(output / "figures.csv", to_csv(found).encode())
+    for method in found.methods:
+        if method.figures is not None:
+            names = [f"{each.clip_id}/{each.action_id}" for each in found.records]
+            write_whole(output / f"pictures-{method.name}.csv", per_picture_csv(method.figures, names).encode())
+    pictures = dict(_draw(found, output, examples, sheets))
+    write_whole(output / "report.md", to_markdown(found, pictures).encode())
+    write_whole(output / "report.html", to_html(found, pictures, output).encode())
+
+
+def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[ActionSheet]) -> Iterator[tuple[str, str]]:
+    """Draws plots and grids; yields a title and a file's name for each."""
+    if any(each.figures is not None for each in found.methods):
+        plot_methods(found, output / "plots" / "metrics.png")
+        yield "All metrics, with 95 % intervals", "plots/metrics.png"
+    if any(each.bins for each in found.methods):
+        plot_bins(found, output / "plots" / "bins.png")
+        yield "By the time from input to target frame", "plots/bins.png"
+    shown = [each for each in found.methods if each.images is not None and each.name not in ("no_edit", "target")]
+    records = found.records[:: max(1, len(found.records) // examples)][:examples] if examples else []
+    if records and shown:
+        rows, captions = [], []
+        for record in records:
+            place = Path(*record.target_path.parts[-3:])
+            painted = [find_picture(each.images / place) for each in shown if each.images is not None]
+            rows.append([record.input_path, *painted, record.target_path])
+            captions.append([record.action, *[""] * (len(painted) + 1)])
+        titles = ["input frame", *(METHODS[each.name].title for each in shown), "target frame"]
+        save_grid(output / "grids" / "examples.jpg", grid(rows, titles, captions))
+        yield "Examples", "grids/examples.jpg"
+    if sheets:
+        rows = [[sheet.frame, *(path for _, path in sheet.pictures)] for sheet in sheets]
+        captions = [["input frame", *(label for label, _ in sheet.pictures)] for sheet in sheets]
+        save_grid(output / "grids" / "actions.jpg", grid(rows, [], captions))
+        yield "Several actions in one frame", "grids/actions.jpg"
+
+
+def to_json(found: Reproduction) -> dict[str, Any]:
+    """Returns all figures as plain JSON values."""
+    return {
+        "table": found.table, "dataset": found.dataset, "split": found.split, "records": len(found.records),
+        "settings": dict(found.settings), "without_time": list(found.untimed),
+        "methods": {
+            each.name: {
+                "absent": each.absent, "unpainted": [str(fault) for fault in each.unpainted],
+                **({} if each.figures is None else each.figures.to_dict()),
+                "paper": {name: paper_value(found.dataset, each.name, name) for name in found.metrics},
+                "bins": [
+                    {"shortest": span.shortest, "longest": span.longest, "records": len(span.names),
+                     "metrics": [result.to_dict() for result in results]}
+                    for span, results in each.bins
+                ],
+                "truth": None if each.truth is None else dict(each.truth.figures),
+            }
+            for each in found.methods
+        },
+    }  # fmt: skip
+
+
+def to_csv(found: Reproduction) -> str:
+    """Returns all figures as CSV, a row for each method, metric, mode and bin."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["table", "dataset", "method", "bin", "metric", "mode", "value", "low", "high", "pictures", "paper", "absent"]
+    )
+    for method in found.methods:
+        groups: list[tuple[str, Sequence[Result]]] = []
+        if method.figures is not None:
+            groups = [("", method.figures.results), *((span.title, results) for span, results in method.bins)]
+        for span, results in groups:
+            for each in results:
+                paper = paper_value(found.dataset, method.name, each.metric) if not span else None
+                numbers = ("" if value is None else f"{value:.6g}" for value in (each.value, each.low, each.high))
+                writer.writerow(
+                    [found.table, found.dataset, method.name, span, each.metric, each.mode, *numbers, each.pictures,
+                     "" if paper is None else paper, each.absent]
+                )  # fmt: skip
+    return out.getvalue()
+
+
+def rows(found: Reproduction) -> Iterator[tuple[str, list[tuple[float | None, Result | None, Result | None]]]]:
+    """Yields each row of the table: its title, and for each metric the paper's number and both modes' results."""
+    for method in found.methods:
+        cells = []
+        for name in found.metrics:
+            both = [None if method.figures is None else method.figures.find(name, mode) for mode in MODES]
+            cells.append((paper_value(found.dataset, method.name, name), both[0], both[1]))
+        yield METHODS[method.name].title, cells
+
+
+def _difference(found: Reproduction) -> list[tuple[float | None, float | None, float | None]] | None:
+    """The last method's lead over the first's, in each metric: the paper's, as published and corrected."""
+    if not COMPARISONS[found.table].difference:
+        return None
+    listed = list(rows(found))
+    differences = []
+    for (paper, *before), (upper, *after) in zip(listed[0][1], listed[-1][1], strict=True):
+        lead = [
+            _minus(last and last.value, first and first.value) for first, last in zip(before, after, strict=True)
+        ]  # fmt: skip
+        differences.append((_minus(upper, paper), lead[0], lead[1]))
+    return differences
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
+    """Returns the report in Markdown."""
+    lines = [f"# {COMPARISONS[found.table].title}", "", _introduction(found), ""]
+    lines += ["Each cell: as published / corrected (paper).", ""]
+    lines.append(f"| method | {' | '.join(_heading(name) for name in found.metrics)} |")
+    lines.append(f"| --- |{' ---: |' * len(found.metrics)}")
+    for title, cells in rows(found):
+        shown = []
+        for paper, published, corrected in cells:
+            reported = "" if paper is None else f" ({paper:.2f})"
+            shown.append(f"{_value(published)} / {_value(corrected)}{reported}")
+        lines.append(f"| {title} | {' | '.join(shown)} |")
+    difference = _difference(found)
+    if difference is not None:
+        shown = [
+            f"{_number(published)} / {_number(corrected)}{'' if paper is None else f' ({paper:.2f})'}"
+            for paper, published, corrected in difference
+        ]
+        lines.append(f"| difference | {' | '.join(shown)} |")
+    truths = [each for each in found.methods if each.truth is not None]
+    if truths:
+        lines += ["", "## What the renderer says", "", f"| method | {' | '.join(_TRUTH.values())} |"]
+        lines.append(f"| --- |{' ---: |' * len(_TRUTH)}")
+        for each in truths:
+            assert each.truth is not None
+            shown = [_share(each.truth.figures.get(key)) for key in _TRUTH]
+            lines.append(f"| {METHODS[each.name].title} | {' | '.join(shown)} |")
+    for title, file in pictures.items():
+        lines += ["", f"## {title}", "", f"![{title}]({file})"]
+    for heading, sentences in _remarks(found):
+        lines += ["", f"## {heading}", "", *(f"- {sentence}" for sentence in sentences)]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
+    """Returns the report as a page."""
+    title = COMPARISONS[found.table].title
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>", f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{escape(title)}</h1><p>{escape(_introduction(found))}</p>", "<table><tr><th rowspan=2>method",
+        *(f"<th colspan=3>{escape(_heading(name))}" for name in found.metrics), "<tr>",
+        *("<th>paper<th>as published<th>corrected" for _ in found.metrics),
+    ]  # fmt: skip
+    for name, cells in rows(found):
+        parts.append(f"<tr><td>{escape(name)}")
+        for paper, published, corrected in cells:
+            parts.append(f"<td>{'' if paper is None else f'{paper:.2f}'}")
+            parts += [f"<td>{_html_value(each)}" for each in (published, corrected)]
+    difference = _difference(found)
+    if difference is not None:
+        parts.append("<tr><td>difference")
+        parts += [f"<td>{'' if each is None else f'{each:.2f}'}" for three in difference for each in three]
+    parts.append("</table>")
+    truths = [each for each in found.methods if each.truth is not None]
+    if truths:
+        parts.append("<h2>What the renderer says</h2><table><tr><th>method")
+        parts += [f"<th>{escape(heading)}" for heading in _TRUTH.values()]
+        parts.append("<th>what went wrong")
+        for each in truths:
+            assert each.truth is not None
+            parts.append(f"<tr><td>{escape(METHODS[each.name].title)}")
+            parts += [f"<td>{_share(each.truth.figures.get(key))}" for key in _TRUTH]
+            page = each.truth.failures.relative_to(output) / "index.html"
+            parts.append(f"<td><a href='{escape(str(page))}'>pictures</a>")
+        parts.append("</table>")
+    for heading, file in pictures.items():
+        parts.append(f"<h2>{escape(heading)}</h2><img src='{escape(file)}' alt='{escape(heading)}'>")
+    for heading, sentences in _remarks(found):
+        items = "".join(f"<li>{escape(sentence)}" for sentence in sentences)
+        parts.append(f"<h2>{escape(heading)}</h2><ul>{items}</ul>")
+    return "\n".join(parts) + "\n"
+
+
+def _introduction(found: Reproduction) -> str:
+    told = f"{found.dataset}, split {found.split}, {len(found.records)} records. "
+    told += "Intervals are 95 %, by bootstrap over pictures. "
+    if any(paper_value(found.dataset, each.name, name) for each in found.methods for name in found.metrics):
+        return told + "The paper's numbers are of its whole test set."
+    return told + "The paper has no numbers for this dataset."
+
+
+def _remarks(found: Reproduction) -> Iterator[tuple[str, list[str]]]:
+    """Yields headings with sentences: what the modes are, what is absent, what was left out."""
+    notes = [
+        f"{METRICS[name].title}, {_MODE_TITLES[mode]}: {METRICS[name].notes[mode]}"
+        for name in found.metrics for mode in MODES
+    ]  # fmt: skip
+    yield "How the metrics are computed", notes
+    absent = [f"{METHODS[each.name].title}: {each.absent}" for each in found.methods if each.absent]
+    reasons: dict[str, list[str]] = {}
+    for each in found.methods:
+        for result in () if each.figures is None else each.figures.results:
+            if result.absent:
+                named = f"{METRICS[result.metric].title}, {_MODE_TITLES[result.mode]}"
+                reasons.setdefault(result.absent, []).append(named)
+    absent += [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]
+    if absent:
+        yield "What is absent, and why", absent
+    faults = [sentence for each in found.methods for sentence in _faults(each)]
+    if found.untimed:
+        faults.append(f"{len(found.untimed)} records are in no bin, as the time between their frames is not known")
+    if faults:
+        shown = faults[:_NAMED_FAULTS]
+        if len(faults) > len(shown):
+            shown.append(f"and {len(faults) - len(shown)} more; all are in figures.json")
+        yield "What was left out", shown
+
+
+def _faults(method: MethodFigures) -> Iterator[str]:
+    title = METHODS[method.name].title
+    for fault in method.unpainted:
+        yield f"{title}: {fault}"
+    if method.figures is not None:
+        if method.figures.resized:
+            yield f"{title}: {method.figures.resized} pictures were resized to their target's size"
+        for fault in method.figures.faults:
+            yield f"{title}: {fault}"
+        for result in method.figures.results:
+            for fault in result.faults:
+                yield f"{title}, {METRICS[result.metric].title}, {_MODE_TITLES[result.mode]}: {fault}"
+
+
+def _heading(name: str) -> str:
+    metric = METRICS[name]
+    arrow = "" if metric.better == "higher" else " ↓"
+    return f"{metric.title}{arrow}{f', {metric.unit}' if metric.unit else ''}"
+
+
+def _value(result: Result | None) -> str:
+    return "absent" if result is None or result.value is None else _number(result.value)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _html_value(result: Result | None) -> str:
+    interval = "" if result is None or result.low is None else f"<small>{result.low:.2f} to {result.high:.2f}</small>"
+    return f"{_value(result)}{interval}"
+
+
+def _share(value: Any) -> str:
+    return "" if value is None else f"{value:.1f}" if abs(value) > 1 else f"{value:.3f}"
+
+
+def screen_table(found: Reproduction) -> Table:
+    """Returns the figures as a table for the screen: as published, corrected, and the paper's."""
+    shown = Table(title=f"{COMPARISONS[found.table].title}, {found.dataset}: as published / corrected (paper)")
+    shown.add_column("method")
+    for name in found.metrics:
+        shown.add_column(_heading(name), justify="right")
+    for title, cells in rows(found):
+        shown.add_row(
+            title,
+            *(
+                f"{_value(published)} / {_value(corrected)}{'' if paper is None else f' ({paper:.2f})'}"
+                for paper, published, corrected in cells
+            ),
+        )
+    return shown

@@ -1,0 +1,85 @@
+"""What the toy kitchen's renderer says of a method's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lego_core.files import file_sha256
+from PIL import Image
+
+from lego_training.dataset import Record, read_frame
+from lego_training.evaluation.failures import FailureGallery
+from lego_training.evaluation.metrics.bench import progress
+from lego_training.evaluation.metrics.samples import Sample
+from lego_training.evaluation.report import summary
+from lego_training.evaluation.toy import SceneResult, judge
+from lego_training.files import append_line, read_lines
+from lego_training.toy_kitchen.pair import make_pair
+
+_JOURNAL = "truth.jsonl"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A method's figures.
+
+    Attributes:
+        figures: As `lego-train evaluate toy` has them; those of descriptions are None for methods without any.
+        failures: Folder of pictures of what went wrong.
+    """
+
+    figures: Mapping[str, Any]
+    failures: Path
+
+
+def judge_pictures(
+    samples: Sequence[Sample], records: Sequence[Record], descriptions: Mapping[str, str], folder: Path
+) -> Truth | None:
+    """Judges pictures of toy-kitchen records; goes on where an interrupted call stopped.
+
+    Args:
+        samples: The pictures.
+        records: Their records, whose metadata has the scenes' seeds.
+        descriptions: That pictures were painted from, by clip/action.
+        folder: Of the method; gets a journal and failures/.
+
+    Returns:
+        None if no record has a seed.
+    """
+    seeds = {f"{each.clip_id}/{each.action_id}": each.facts.get("seed") for each in records}
+    splits = {f"{each.clip_id}/{each.action_id}": each.input_path.parts[-4] for each in records}
+    journal = folder / _JOURNAL
+    known = {}
+    if journal.is_file():
+        known = {entry["picture"]: entry["result"] for entry in read_lines(journal)}
+    gallery = FailureGallery(folder / "failures")
+    results = []
+    with progress("asking the renderer", len(samples)) as advance:
+        for sample in samples:
+            seed, said = seeds.get(sample.name), descriptions.get(sample.name, "")
+            if isinstance(seed, int):
+                key = f"{sample.name} {file_sha256(sample.generated)} {said}"
+                if key in known:
+                    results.append(SceneResult(**known[key]))
+                else:
+                    pair = make_pair(seed, "val" if splits[sample.name] == "val" else "train")
+                    size = pair.input_frame.shape[1::-1]
+                    picture = read_frame(sample.generated)
+                    if picture.size != size:
+                        picture = picture.resize(size, Image.Resampling.BICUBIC)
+                    output = np.asarray(picture)
+                    results.append(judge(pair, output, said))
+                    gallery.add(pair, output, results[-1])
+                    append_line(journal, {"picture": key, "result": asdict(results[-1])})
+            advance(1)
+    if not results:
+        return None
+    gallery.write_index()
+    figures = summary(results)
+    if not any(result.description for result in results):
+        figures |= dict.fromkeys(("description_slots", "hand", "verb", "object", "side"))
+    return Truth(figures, gallery.folder)
