@@ -42,10 +42,28 @@ import matplotlib.pyplot as plt
 VOICES = ("espeak_us", "espeak_gbf3", "flite_slt", "festival_slt")
 NOISE_DB = 10.0
 _GRAMMAR = "pocketsphinx, household grammar"
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
+_UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _TENS = dict(enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2))
 _SPELLINGS = {"metres": "meters", "gimme": "give me", "decaf": "decaf"}
 

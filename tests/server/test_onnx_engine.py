@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -258,6 +259,23 @@ def test_bfloat16_is_used_where_the_processor_has_it_and_refused_elsewhere(
     close = narrow.denoise([latent], [500.0], [condition], ALL_BRANCHES)[0]
     np.testing.assert_allclose(close, exact, atol=0.05)
     assert narrow.name == "openvino-bf16"
+
+
+def test_a_signal_does_no_harm_once_a_model_of_openvinos_is_gone(directory: Path) -> None:
+    pytest.importorskip("openvino")
+    program = """
+import os, signal, sys, threading
+from pathlib import Path
+from lego_server.engines import load_engine
+held = [load_engine(Path(sys.argv[1]), "openvino", threads=1)]
+letting_go = threading.Thread(target=held.clear)  # as when another model has taken its place
+letting_go.start(); letting_go.join()
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    command = [sys.executable, "-X", "faulthandler", "-c", program, str(directory)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (0, "told\n"), result.stderr
 
 
 def test_several_threads_may_call_one_engine(engine: Engine, frame: FrameFeatures) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ class OpenVINOGraph:
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads * lanes
         try:
-            self._model = ov.Core().compile_model(path, "CPU", options)
+            # OpenVINO gives the thread that compiles a stack for signals of its own, and takes it back from whichever
+            # thread lets go of the model: the main thread's would then lie in memory that is freed, and the next
+            # signal would end the process.
+            with ThreadPoolExecutor(1) as aside:
+                self._model = aside.submit(ov.Core().compile_model, path, "CPU", options).result()
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise LegoError(
