@@ -43,6 +43,9 @@ VOICES = ("espeak_us", "espeak_gbf3", "flite_slt", "festival_slt")
 NOISE_DB = 10.0
 _GRAMMAR = "pocketsphinx, household grammar"
 _UNITS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
     "zero",
     "one",
     "two",

@@ -61,8 +61,7 @@ from lego_client.errors import ServerError
 from lego_client.events import Event, GuidanceOptions
 from lego_client.film import write_film
 from lego_client.listen import listen
-from lego_client.live.displays import DISPLAYS, check_display, default_display
-from lego_client.live.run import LiveSettings, run_live
+from lego_client.live.command import live
 from lego_client.output import answer_directory, check_output, free_path, save_answer
 from lego_client.overlay.compositions import CORNERS
 from lego_client.overlay.film import FilmClock, read_answer, write_overlay_film
@@ -75,7 +74,7 @@ from lego_client.sending import Sending
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
-from lego_client.sources.factory import open_camera, open_clip
+from lego_client.sources.factory import open_clip
 from lego_client.sources.framing import Framing
 from lego_client.sources.video import VideoFile
 from lego_client.task.command import task
@@ -229,67 +228,7 @@ app.command()(replay)
 app.command()(export)
 
 
-@app.command()
-def live(
-    source: Annotated[
-        str, typer.Option(help="The camera: its index, an rtsp/http address, or a video, picture or folder.")
-    ] = "0",
-    server: ServerOption = "localhost:50051",
-    query: Annotated[str, typer.Option(help="A question to ask at once.")] = "",
-    display: Annotated[str, typer.Option(help=f"One of {', '.join(DISPLAYS)}; default: what this machine has.")] = "",
-    mode: Annotated[str, typer.Option(help=f"How guidance is shown first, one of {', '.join(MODES)}.")] = MODES[0],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for every answer; default: those you choose to save.")
-    ] = None,
-    stream_fps: Annotated[
-        float, typer.Option(help="Views sent per second, asked about or not; 0 sends those asked about only.")
-    ] = 0.0,
-    rotate: RotateOption = 0,
-    mirror: MirrorOption = False,
-    data_saver: SaverOption = False,
-    preset: PresetOption = None,
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    text_scale: TextScaleOption = None,
-    image_scale: ImageScaleOption = None,
-    sampler: SamplerOption = None,
-    previews: PreviewsOption = 4,
-    preview: PreviewOption = None,
-    quality: QualityOption = None,
-    fidelity: FidelityOption = None,
-    model: ModelOption = "",
-    retries: RetriesOption = 3,
-    reconnect: ReconnectOption = 3600.0,
-    tls: TlsOption = False,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenFileOption = None,
-    keyring: KeyringOption = False,
-) -> None:
-    """Shows what you see with guidance in it, and takes questions until you leave. Press H for the keys."""
-    options = GuidanceOptions(
-        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
-        fidelity=fidelity, preview=preview, preset=preset,
-    )  # fmt: skip
-    settings = LiveSettings(
-        check_display(display or default_display()), mode, out, stream_fps=stream_fps, ahead=not data_saver,
-        retries=retries, first_query=query,
-    )  # fmt: skip
-    check_requests([query] if query else [], previews)
-    frames = open_camera(source, Framing(rotate, mirror))
-    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
-
-    def open_client() -> GuidanceClient:
-        return GuidanceClient(
-            server, CONNECT_SECONDS, connection, traces_from_environment(), model=model, backoff=Backoff(reconnect),
-            wait_seconds=reconnect, sending=Sending(data_saver=data_saver),
-        )  # fmt: skip
-
-    open_client()  # wrong settings are told before a window opens
-    asyncio.run(
-        run_live(open_client, frames, lambda client: with_previews(options, previews, client), settings, server)
-    )
+app.command()(live)
 
 
 @app.command()

@@ -62,7 +62,7 @@ def listen(
         raise LegoError("--fast is for a WAV file; give --audio FILE.wav with it")
     word = WakeWord(wake) if wake is not None else None
     speaker = Speaker() if speak else None
-    source = _source(microphone, audio, fast)
+    source = audio_source(microphone, audio, fast)
     opened = open_recogniser(recogniser, speech_model, grammar_path(grammar))
     asyncio.run(_listen(source, opened, word, speaker, headphones))
 
@@ -74,7 +74,17 @@ def grammar_path(grammar: str | None) -> Path | None:
     return Path(grammar) if grammar is not None else None
 
 
-def _source(microphone: str | None, audio: str | None, fast: bool) -> AudioSource:
+def audio_source(microphone: str | None, audio: str | None, fast: bool = False) -> AudioSource:
+    """Returns where sound comes from: a microphone, a WAV file, or "-" for samples through a pipe.
+
+    Args:
+        microphone: Index or part of a name; None for the system's own.
+        audio: A file instead.
+        fast: Read it as fast as can be.
+
+    Raises:
+        LegoError: There is no such microphone or file, or the extra is not installed.
+    """
     from lego_client.speech.microphone import AudioFile, Microphone, RawStream, find_microphone
 
     if audio is None:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lego_core.errors import LegoError
 
@@ -16,9 +17,16 @@ from lego_client.live.conversation import Conversation, Options
 from lego_client.live.displays import open_display
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.live.voice import Hearing, Voice
 from lego_client.overlay.modes import MODES
 from lego_client.session import GuidanceClient
 from lego_client.sources import FrameSource
+
+if TYPE_CHECKING:
+    from lego_client.recording.recorder import Recorder
+    from lego_client.speech.speak import Speaker
+
+_RECORD_SECONDS = 0.05  # between two looks for a new view
 
 
 @dataclass(frozen=True)
@@ -56,35 +64,65 @@ async def run_live(
     options: Options,
     settings: LiveSettings,
     target: str,
+    *,
+    hearing: Hearing | None = None,
+    speaker: Speaker | None = None,
+    recorder: Recorder | None = None,
 ) -> None:
     """Runs a live session until the wearer leaves.
+
+    Args:
+        open_client: Makes a session that is not yet connected.
+        source: The camera, not yet started.
+        options: How to paint, once the server is known.
+        settings: What the wearer chose.
+        target: HOST:PORT of the server.
+        hearing: What listens; None for nobody.
+        speaker: What speaks; None for nobody.
+        recorder: Keeps what is seen, sent and heard; None for nothing.
 
     Raises:
         LegoError: The display cannot be had, or the server refuses.
         ServerError: There is no server for as long as is waited for one.
     """
-    state = LiveState(target=target, mode=settings.mode)
+    state = LiveState(target=target, mode=settings.mode, aloud=speaker is not None)
     with source:
         conversation = Conversation(
             open_client, source, state, options, retries=settings.retries, ahead=settings.ahead
         )  # fmt: skip
         files = AnswerFiles(conversation, state, source.name, settings.out)
-        controls = Controls(state, conversation, files.save_shown)
-        display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
-        if settings.first_query:
-            conversation.ask(settings.first_query)
-        work = [asyncio.create_task(display.run()), asyncio.create_task(conversation.connect())]
-        if settings.stream_fps:
-            work.append(asyncio.create_task(conversation.stream(settings.stream_fps)))
-        try:
-            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await conversation.close()
-            await files.close()
-            for task in work:
-                task.cancel()
-            for task in work:
-                with contextlib.suppress(asyncio.CancelledError, Exception):  # the first failure has been raised
-                    await task
+        async with Voice(hearing, speaker, conversation, state) as voice:
+            controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None)
+            display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
+            if settings.first_query:
+                conversation.ask(settings.first_query)
+            work = [asyncio.create_task(display.run()), asyncio.create_task(conversation.connect())]
+            beside = [asyncio.create_task(voice.run())]
+            if settings.stream_fps:
+                beside.append(asyncio.create_task(conversation.stream(settings.stream_fps)))
+            if recorder is not None:
+                beside.append(asyncio.create_task(_record(source, recorder)))
+            try:
+                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                await conversation.close()
+                await files.close()
+                for task in (*work, *beside):
+                    task.cancel()
+                for task in (*work, *beside):
+                    with contextlib.suppress(asyncio.CancelledError, Exception):  # the first failure has been raised
+                        await task
+
+
+async def _record(source: FrameSource, recorder: Recorder) -> None:
+    """Gives the recorder each new view; it takes what it has room for."""
+    seen = 0
+    while True:
+        with contextlib.suppress(LegoError):  # a camera that fails is told on the screen
+            frames = source.newest()
+            if frames and frames[-1].sequence != seen:
+                seen = frames[-1].sequence
+                recorder.captured(frames[-1].pixels)
+        await asyncio.sleep(_RECORD_SECONDS)

@@ -25,6 +25,7 @@ class LiveState:
         offline: Why the server cannot be reached; "" while it can.
         typing: What has been typed of a question; None while none is.
         microphone: Whether somebody listens for questions.
+        talking: Whether a key has begun a spoken question that it has not ended yet.
         hearing: What has been understood of a spoken question; "" while nobody speaks.
         aloud: Whether descriptions are spoken.
         slider: Where the line between before and after is, 0 to 1.
@@ -39,6 +40,7 @@ class LiveState:
     offline: str = ""
     typing: str | None = None
     microphone: bool = False
+    talking: bool = False
     hearing: str = ""
     aloud: bool = False
     slider: float = 0.5
@@ -83,6 +85,6 @@ class LiveState:
             return State.OFFLINE
         if self.newest is not None and self.newest.pending:
             return State.THINKING
-        if self.typing is not None or self.hearing or (self.microphone and self.shown is None):
+        if self.typing is not None or self.hearing or self.talking or (self.microphone and self.shown is None):
             return State.LISTENING
         return State.READY if self.shown is None else State.ANSWER
