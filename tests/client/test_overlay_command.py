@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -20,8 +21,11 @@ SIZE = 320, 240
 FRAMES = 40
 
 
+scene = lru_cache(textured_scene)
+
+
 def view(look: Look, seed: int = 0) -> NDArray[np.uint8]:
-    return cv2.resize(look.view(textured_scene(seed)), SIZE, interpolation=cv2.INTER_AREA)
+    return cv2.resize(look.view(scene(seed)), SIZE, interpolation=cv2.INTER_AREA)
 
 
 @pytest.fixture(scope="module")
