@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,6 +41,15 @@ FPS = 10.0
 SIZES = [(640, 480), (1920, 1080)]
 WARM_UP_S = 3.0
 IDLE, LIVE, SCRIPT = "client, nothing asked, --data-saver", "client, 10 frames a second sent", "OpenCV script"
+
+
+class Load(NamedTuple):
+    """What a process took: percent of one core, for so many frames a second."""
+
+    percent: float
+    fps: float
+
+
 _processes = multiprocessing.get_context("spawn")
 
 
@@ -52,7 +61,7 @@ def main(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/client.json"),
 ) -> None:
     """Measure all and write the figures."""
-    figures: dict[str, Any] = {"cpu_percent_of_one_core": _cpu(model, seconds, rounds), "start_seconds": _start()}
+    figures: dict[str, Any] = {"cpu": _cpu(model, seconds, rounds), "start_seconds": _start()}
     if install:
         figures["installed_megabytes"] = _install()
     elif json_file.exists() and "installed_megabytes" in (known := json.loads(json_file.read_text())):
@@ -62,11 +71,11 @@ def main(
     _report(figures, json_file)
 
 
-def _cpu(model: Path, seconds: float, rounds: int) -> dict[str, dict[str, list[float]]]:
-    shares: dict[str, dict[str, list[float]]] = {}
+def _cpu(model: Path, seconds: float, rounds: int) -> dict[str, dict[str, list[Load]]]:
+    shares: dict[str, dict[str, list[Load]]] = {}
     with _server(model) as target:
         for width, height in SIZES:
-            sides: dict[str, list[float]] = {IDLE: [], LIVE: [], SCRIPT: []}
+            sides: dict[str, list[Load]] = {IDLE: [], LIVE: [], SCRIPT: []}
             with _camera(width, height) as address:
                 for _ in range(rounds):
                     sides[IDLE].append(_share(_wear, address, target, True, seconds))
@@ -77,15 +86,15 @@ def _cpu(model: Path, seconds: float, rounds: int) -> dict[str, dict[str, list[f
     return shares
 
 
-def _share(work: Callable[..., None], *arguments: Any) -> float:
-    """Returns the percentage of one core that the work took in a process of its own, once it was warm."""
+def _share(work: Callable[..., None], *arguments: Any) -> Load:
+    """Returns the load of a process that does the work, once it is warm."""
     ours, theirs = _processes.Pipe()
     process = _processes.Process(target=work, args=(*arguments, theirs))
     process.start()
     theirs.close()
-    share: float = ours.recv()
+    load: Load = ours.recv()
     process.join()
-    return share
+    return load
 
 
 def _cpu_seconds() -> float:
@@ -100,21 +109,25 @@ class _Watch:
         self._warm = time.monotonic() + WARM_UP_S
         self._end = self._warm + seconds
         self._cpu = self._began = 0.0
+        self._frames = 0
 
     def goes_on(self) -> bool:
+        """Called once a frame."""
         now = time.monotonic()
         if not self._cpu and now >= self._warm:
-            self._cpu, self._began = _cpu_seconds(), now
+            self._cpu, self._began, self._frames = _cpu_seconds(), now, 0
+        self._frames += 1
         return now < self._end
 
-    def percent(self) -> float:
-        return 100 * (_cpu_seconds() - self._cpu) / (time.monotonic() - self._began)
+    def load(self) -> Load:
+        seconds = time.monotonic() - self._began
+        return Load(100 * (_cpu_seconds() - self._cpu) / seconds, self._frames / seconds)
 
 
 def _wear(address: str, target: str, data_saver: bool, seconds: float, told: Connection) -> None:
     """A wearer's client: each newest frame is offered, as for a live view."""
 
-    async def wear() -> float:
+    async def wear() -> Load:
         watch, seen = _Watch(seconds), 0
         async with GuidanceClient(target, sending=Sending(FPS, data_saver)) as client:
             while watch.goes_on():
@@ -122,7 +135,7 @@ def _wear(address: str, target: str, data_saver: bool, seconds: float, told: Con
                 seen = frames[-1].sequence
                 client.offer_frame(frames[-1].pixels, frames[-1].captured)
             assert sharpest(frames)
-            return watch.percent()
+            return watch.load()
 
     with open_source(address) as source:
         told.send(asyncio.run(wear()))
@@ -135,7 +148,7 @@ def _read_and_encode(address: str, seconds: float, told: Connection) -> None:
         ok, frame = video.read()
         assert ok
         cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    told.send(watch.percent())
+    told.send(watch.load())
 
 
 @contextmanager
@@ -231,10 +244,12 @@ def _size(folder: Path) -> float:
 
 
 def _report(figures: dict[str, Any], path: Path) -> None:
-    table = Table("camera", "side", "share of one core, median (least to most)")
-    for size, sides in figures["cpu_percent_of_one_core"].items():
-        for side, shares in sides.items():
-            table.add_row(size, side, f"{statistics.median(shares):.1f} % ({min(shares):.1f} to {max(shares):.1f})")
+    table = Table("camera", "side", "share of one core, median (least to most)", "frames a second")
+    for size, sides in figures["cpu"].items():
+        for side, loads in sides.items():
+            percents, rates = zip(*loads, strict=True)
+            share = f"{statistics.median(percents):.1f} % ({min(percents):.1f} to {max(percents):.1f})"
+            table.add_row(size, side, share, f"{statistics.median(rates):.1f}")
     console = Console()
     console.print(table)
     for name, seconds in figures["start_seconds"].items():
