@@ -179,17 +179,18 @@ def write_blip(folder: Path) -> None:
 
 
 def write_inception(path: Path) -> None:
-    """Writes Inception v3 of random weights, as pytorch-fid's file has it; random batch norms keep pictures apart."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    """Writes Inception v3 of random weights under the names of pytorch-fid's file."""
+    import torchvision
 
-    class Random(FeatureExtractorInceptionV3):  # type: ignore[misc]
-        def load_state_dict(self, state: Any, *arguments: Any, **options: Any) -> Any:
-            return None
-
-    empty = path.with_suffix(".empty")
-    torch.save({}, empty)
-    torch.save(Random("inception", ["2048"], feature_extractor_weights_path=str(empty)).state_dict(), path)
-    empty.unlink()
+    with torch.device("meta"):
+        network = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, init_weights=False, weights=None)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        if isinstance(module, torch.nn.Conv2d):  # so that signals neither fade nor grow from layer to layer
+            torch.nn.init.kaiming_normal_(module.weight)
+    torch.save(network.state_dict(), path)
 
 
 def write_backbones(folder: Path) -> None:

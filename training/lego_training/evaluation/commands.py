@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -150,9 +151,7 @@ def reproduce(
     config: Annotated[Path | None, typer.Option(help="YAML of the methods; default: configs/reproduce.yaml.")] = None,
     split: Split = "val",
     records: Annotated[int | None, typer.Option(min=1, help="Only so many records, evenly spread.")] = None,
-    shard: Annotated[
-        str, typer.Option(help="Paint only this part, such as 2/8; the report needs all of them.")
-    ] = "1/1",
+    shard: Annotated[str, typer.Option(help="Paint only this part, such as 2/8; the report needs them all.")] = "1/1",
     metrics: Metrics = None,
     weights: Weights = None,
     weights_of: WeightsOf = None,
@@ -202,7 +201,7 @@ def reproduce(
         if part.count > 1:
             typer.echo(
                 f"painted part {shard}; {left} pictures of all parts are still to do" if left
-                else f"painted part {shard}, and all the others are there: run the command without --shard for the report"
+                else f"painted part {shard}, and all others are there: the command without --shard writes the report"
             )  # fmt: skip
             return
         told = {
@@ -221,10 +220,8 @@ def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, fram
 
     sheets = []
     if frames and any(each.name == "lego" for each in result.methods):
-        try:
+        with suppress(Absent):  # its pictures were made elsewhere, or there are none, which the report says
             sheets = paint_sheets(job, sources, frames)
-        except Absent:  # its pictures were made elsewhere, or there are none, which the report says
-            pass
     write_report(result, job.output, examples, sheets)
     console = Console()
     console.print(screen_table(result))

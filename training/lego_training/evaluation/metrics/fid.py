@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,23 @@ import torch
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch.nn.functional import avg_pool2d, max_pool2d
+from torchvision.models.inception import (
+    BasicConv2d,
+    Inception3,
+    InceptionA,
+    InceptionAux,
+    InceptionB,
+    InceptionC,
+    InceptionD,
+    InceptionE,
+)
 
 from lego_training.evaluation.metrics.bench import Bench, stack_resized
 from lego_training.evaluation.metrics.metric import Mode
 from lego_training.evaluation.metrics.samples import Fault, Sample
 from lego_training.evaluation.metrics.scores import Rows, Score
-from lego_training.evaluation.metrics.tensors import read_tensors
+from lego_training.evaluation.metrics.tensors import load_into, read_tensors
 
 _SIZE = 299
 _RESAMPLES = 50  # each costs a decomposition of 2048 x 2048
@@ -119,16 +128,51 @@ def load_inception(path: Path) -> nn.Module:
     Raises:
         LegoError: The file holds other weights.
     """
-    # torch-fidelity unpickles the file that it is given; this one is made here, of tensors that were read safely.
-    safe = io.BytesIO()
-    torch.save(read_tensors(path), safe)
-    safe.seek(0)
-    try:
-        whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
-    except RuntimeError as error:
-        raise LegoError(f"{path} does not hold FID's Inception v3 ({str(error).splitlines()[0]})") from error
-    # Its own forward resizes in a third way; these are its layers in order, without the classifier.
-    return nn.Sequential(*list(whole.children())[:-1], nn.Flatten())
+    blocks = [BasicConv2d, _BlockA, InceptionB, _BlockC, InceptionD, _BlockE, InceptionAux]
+    with torch.device("meta"):  # random weights would take long to draw
+        whole = Inception3(1008, aux_logits=False, inception_blocks=blocks, init_weights=False)
+    whole.Mixed_7c.pool = _maxima
+    tensors = read_tensors(path)
+    # Older files do not count the batches that a norm has seen, which nothing reads.
+    counts = {name: torch.tensor(0) for name in whole.state_dict() if name.endswith("num_batches_tracked")}
+    load_into(whole, {**counts, **tensors}, path)
+    # Its layers in order, without dropout and classifier.
+    return nn.Sequential(*list(whole.children())[:-2], nn.Flatten()).eval()
+
+
+def _means(features: Tensor) -> Tensor:
+    """Means of 3 x 3 neighbours; at the border of those that there are."""
+    return avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _maxima(features: Tensor) -> Tensor:
+    return max_pool2d(features, 3, stride=1, padding=1)
+
+
+class _Pooled(nn.Module):
+    """A block of torchvision's Inception whose pooling branch is that of the network in TensorFlow.
+
+    There, padding does not count in means, and the last block takes maxima.
+    """
+
+    pool = staticmethod(_means)
+
+    def _forward(self, features: Tensor) -> list[Tensor]:
+        *others, _ = super()._forward(features)  # type: ignore[misc]
+        pooled: Tensor = self.branch_pool(self.pool(features))  # type: ignore[operator]  # a block of the subclass
+        return [*others, pooled]
+
+
+class _BlockA(_Pooled, InceptionA):
+    pass
+
+
+class _BlockC(_Pooled, InceptionC):
+    pass
+
+
+class _BlockE(_Pooled, InceptionE):
+    pass
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

@@ -61,7 +61,7 @@ def read_tensors(path: Path, ignore_objects: bool = False) -> dict[str, Tensor]:
 
 
 def load_into(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Puts tensors into a network, all of which must fit; those that it does not have are left out.
+    """Puts tensors into a network, which may be on the meta device; those that it does not have are left out.
 
     Raises:
         LegoError: One is missing or of another shape; the message names it.
@@ -72,4 +72,4 @@ def load_into(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) 
             raise LegoError(f"{path} lacks the weights {name}; it is of another network")
         if tensors[name].shape != value.shape:
             raise LegoError(f"{path}: {name} is {tuple(tensors[name].shape)}; this network's is {tuple(value.shape)}")
-    network.load_state_dict({name: tensors[name] for name in own})
+    network.load_state_dict({name: tensors[name].to(value.dtype) for name, value in own.items()}, assign=True)

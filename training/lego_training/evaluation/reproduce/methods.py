@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_model.checkpoint import fingerprint
 
@@ -65,6 +66,7 @@ class Sources:
             return NoEdit if name == "no_edit" else Target, {"method": name}
         directory = self._directory(name)
         if kind.conditioning is not None:
+            LegoConfig.load(directory)  # there is a checkpoint
             told: dict[str, Any] = {"method": name, "model": fingerprint(directory)[:16]}
             # Stored features are of the tuned VLLM; the label is no description of any.
             features = None if name in ("instruct_pix2pix", "lego_untuned") else self.features

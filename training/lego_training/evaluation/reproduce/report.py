@@ -140,7 +140,11 @@ def to_csv(found: Reproduction) -> str:
     return out.getvalue()
 
 
-def rows(found: Reproduction) -> Iterator[tuple[str, list[tuple[float | None, Result | None, Result | None]]]]:
+# The paper's number, and what came of both modes.
+Cell = tuple[float | None, Result | None, Result | None]
+
+
+def rows(found: Reproduction) -> Iterator[tuple[str, list[Cell]]]:
     """Yields each row of the table: its title, and for each metric the paper's number and both modes' results."""
     for method in found.methods:
         cells = []
@@ -154,14 +158,16 @@ def _difference(found: Reproduction) -> list[tuple[float | None, float | None, f
     """The last method's lead over the first's, in each metric: the paper's, as published and corrected."""
     if not COMPARISONS[found.table].difference:
         return None
-    listed = list(rows(found))
+    cells = [each for _, each in rows(found)]
     differences = []
-    for (paper, *before), (upper, *after) in zip(listed[0][1], listed[-1][1], strict=True):
-        lead = [
-            _minus(last and last.value, first and first.value) for first, last in zip(before, after, strict=True)
-        ]  # fmt: skip
-        differences.append((_minus(upper, paper), lead[0], lead[1]))
+    for (paper, *first), (upper, *last) in zip(cells[0], cells[-1], strict=True):
+        published, corrected = (_minus(_of(b), _of(a)) for a, b in zip(first, last, strict=True))
+        differences.append((_minus(upper, paper), published, corrected))
     return differences
+
+
+def _of(result: Result | float | None) -> float | None:
+    return result.value if isinstance(result, Result) else result
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

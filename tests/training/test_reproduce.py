@@ -1,0 +1,337 @@
+"""lego-train reproduce: from a dataset and models to a report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lego_core.errors import LegoError
+from lego_training.baselines import BASELINES, train_baselines
+from lego_training.cli import main
+from lego_training.dataset import Record
+from lego_training.evaluation.metrics.measure import METRICS
+from lego_training.evaluation.reproduce.bins import divide, seconds_apart
+from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS, paper_value
+from lego_training.evaluation.reproduce.grids import grid
+from lego_training.evaluation.reproduce.methods import Sources, parse_places
+from PIL import Image
+
+from tests.training.conftest import Workshop
+from tests.training.metrics.miniature import write_miniature
+from tests.training.metrics.weights import write_backbones, write_clip, write_egovlp, write_inception
+from tests.training.test_baselines import run_config
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What table 1 needs."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_clip(folder / "clip-vit-large-patch14")
+    write_egovlp(folder / "egovlp.pth", frames=4)
+    write_inception(folder / "pt_inception-2015-12-05-6726825d.pth")
+    write_backbones(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def baselines(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("baselines")
+    train_baselines(workshop.checkpoint, workshop.checkpoint, workshop.records, run_config(), output, list(BASELINES))
+    return output
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ego4d")
+    write_miniature(root, val=6, size=(92, 64))
+    return root
+
+
+FAST = ("lego.steps=1", "sdedit.steps=2", "proxedit.steps=2", "batch_size=3")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["lego-train", "reproduce", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def table1(
+    data: Path, baselines: Path, weights: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Table 1 on a miniature dataset in the released layout."""
+    out = tmp_path_factory.mktemp("table1")
+    with pytest.MonkeyPatch.context() as patch:
+        places = ("--data", data, "--dataset", "ego4d", "--out", out, "--weights", weights, "--baselines", baselines)
+        options = ("--checkpoint", f"lego={workshop.checkpoint}", "--resamples", "10", "--device", "cpu",
+                   "--examples", "2", "--frames", "1")  # fmt: skip
+        assert run(patch, "table1", *places, *options, *FAST) == 0
+    return out
+
+
+def test_table_1_has_every_method_and_metric_in_both_modes(table1: Path) -> None:
+    figures = json.loads((table1 / "figures.json").read_text())
+
+    assert list(figures["methods"]) == list(COMPARISONS["table1"].methods)
+    for name, method in figures["methods"].items():
+        assert method["absent"] == "" and method["skipped"] == [] and method["pictures"] == 6
+        found = {(each["metric"], each["mode"]): each["value"] for each in method["metrics"]}
+        assert set(found) == {(m, mode) for m in COMPARISONS["table1"].metrics for mode in ("published", "corrected")}
+        assert all(value is not None for value in found.values()), name
+    lego = figures["methods"]["lego"]
+    assert lego["paper"] == {"egovlp": 65.65, "egovlp_plus": 80.44, "clip": 80.61, "fid": 23.83, "psnr": 12.29,
+                             "lpips_squeeze": 36.43}  # fmt: skip
+
+
+def test_the_bounds_are_bounds(table1: Path) -> None:
+    methods = json.loads((table1 / "figures.json").read_text())["methods"]
+
+    def value(name: str, metric: str) -> float:
+        return float(
+            next(e["value"] for e in methods[name]["metrics"] if (e["metric"], e["mode"]) == (metric, "corrected"))
+        )
+
+    assert value("target", "fid") == pytest.approx(0, abs=1e-3) and value("target", "psnr") == 100
+    for metric in ("egovlp", "clip"):
+        assert value("target", metric) == pytest.approx(100, abs=1e-3)
+    assert value("target", "lpips_squeeze") == pytest.approx(0, abs=1e-4)
+    assert value("no_edit", "psnr") > value("lego", "psnr")  # a model that has learnt nothing
+
+
+def test_the_report_is_a_page_a_text_a_table_and_pictures(table1: Path) -> None:
+    page, text = (table1 / "report.html").read_text(), (table1 / "report.md").read_text()
+    for told in ("Table 1: action frame generation", "InstructPix2Pix", "ProxEdit", "as published", "65.65"):
+        assert told in page
+    assert "(65.65)" in text and "| LEGO |" in text and "How the metrics are computed" in text
+    for file in ("plots/metrics.png", "grids/examples.jpg", "grids/actions.jpg"):
+        assert f"src='{file}'" in page and f"]({file})" in text
+        assert Image.open(table1 / file).width > 300
+    rows = list(csv.DictReader((table1 / "figures.csv").open()))
+    assert {row["method"] for row in rows} == set(COMPARISONS["table1"].methods)
+    (fid,) = [row for row in rows if (row["method"], row["metric"], row["mode"]) == ("lego", "fid", "published")]
+    assert float(fid["paper"]) == 23.83 and float(fid["low"]) <= float(fid["value"]) <= float(fid["high"])
+    single = list(csv.DictReader((table1 / "pictures-sdedit.csv").open()))
+    assert len(single) == 6 and float(single[0]["clip published"])
+
+
+def test_the_same_command_again_paints_nothing_anew(
+    table1: Path, data: Path, baselines: Path, weights: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    again = tmp_path / "again"
+    shutil.copytree(table1, again)
+    victims = sorted((again / "sdedit" / "images").rglob("*.jpg"))
+    content = victims[0].read_bytes()
+    victims[0].unlink()
+    times = {path: path.stat().st_mtime_ns for path in again.rglob("*/images/**/*.jpg")}
+    places = ("--data", data, "--dataset", "ego4d", "--out", again, "--weights", weights, "--baselines", baselines)
+    common = ("--checkpoint", f"lego={workshop.checkpoint}", "--resamples", "10", "--frames", "0", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table1", *places, *common, *FAST) == 0
+
+    difference = np.asarray(Image.open(victims[0])).astype(int)
+    assert difference.shape == (64, 92, 3) and len(victims[0].read_bytes()) == pytest.approx(len(content), rel=0.05)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert run(monkeypatch, "table1", *places, *common, "lego.steps=2") == 2
+
+
+def test_shards_paint_and_the_whole_reports(
+    data: Path, weights: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    places = ("--data", data, "--dataset", "ego4d", "--out", tmp_path / "out", "--weights", weights)
+    common = ("table7", *places, "--checkpoint", f"lego={workshop.checkpoint}", "--metrics", "psnr", "lego.steps=1")
+
+    assert run(monkeypatch, *common, "--shard", "2/2") == 0
+    assert "painted part 2/2; 3 pictures of all parts are still to do" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert run(monkeypatch, *common, "--shard", "1/2") == 0
+    assert "the command without --shard writes the report" in capsys.readouterr().out
+    assert run(monkeypatch, *common, "--frames", "0") == 0
+
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "absent: LEGO, trained on both datasets: there are neither pictures nor a model of it" in shown
+    methods = json.loads((tmp_path / "out" / "figures.json").read_text())["methods"]
+    assert (
+        methods["lego"]["pictures"] == 6 and "give --checkpoint lego_scaleup=DIR" in methods["lego_scaleup"]["absent"]
+    )
+
+
+def test_the_toy_kitchen_is_judged_by_its_renderer_too(
+    workshop: Workshop, baselines: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = ("--data", workshop.data, "--dataset", "toykitchen", "--split", "train", "--records", "3")
+    common = ("--out", tmp_path, "--checkpoint", f"lego={workshop.checkpoint}", "--metrics", "psnr", "--frames", "0")
+
+    assert run(monkeypatch, "table1", *places, *common, *FAST) == 0
+
+    methods = json.loads((tmp_path / "figures.json").read_text())["methods"]
+    truth = {name: method["truth"] for name, method in methods.items() if method["truth"]}
+    assert set(truth) == {"no_edit", "lego", "target"}
+    assert truth["target"]["action_success"] == 1 and truth["target"]["right_rate"] == 1
+    assert truth["no_edit"]["nothing_rate"] == 1 and truth["no_edit"]["description_slots"] is None
+    assert truth["lego"]["description_slots"] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "What the renderer says" in page and "no_edit/failures/index.html" in page
+    assert len(list((tmp_path / "no_edit" / "failures" / "nothing").glob("*.jpg"))) == 3
+    assert "The paper has no numbers for this dataset" in page
+
+
+def test_figure_10_divides_by_time(data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pictures = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
+    places = ("--data", data, "--dataset", "ego4d", "--out", tmp_path, "--weights", weights, "--metrics", "psnr,fid")
+
+    assert run(monkeypatch, "figure10", *places, "--pictures", f"lego={pictures}", "--resamples", "5") == 0
+
+    bins = json.loads((tmp_path / "figures.json").read_text())["methods"]["lego"]["bins"]
+    assert [each["records"] for each in bins] == [2, 1, 1, 2]
+    assert [each["shortest"] for each in bins] == [0.5, 1.0, 1.25, 1.5]
+    values = {(each["metric"], each["mode"]): each for each in bins[1]["metrics"]}
+    assert values["psnr", "corrected"]["value"] == 100
+    assert values["fid", "published"]["absent"] == "FID needs 2 pictures at least; there are 1"
+    assert (tmp_path / "plots" / "bins.png").is_file()
+    assert "0.50 to 0.75 s" in (tmp_path / "figures.csv").read_text()
+
+
+def test_table_6_has_the_lead_of_the_upper_bound(
+    data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pictures = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
+    places = ("--data", data, "--dataset", "ego4d", "--out", tmp_path, "--weights", weights, "--metrics", "clip_text")
+
+    assert run(monkeypatch, "table6", *places, "--pictures", f"instruct_pix2pix={pictures}", "--resamples", "0") == 0
+
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    (difference,) = [line for line in lines if line.startswith("| difference |")]
+    assert difference == "| difference |  / 0.00 (0.85) |"
+
+
+def test_methods_with_nothing_to_judge_are_absent_and_the_others_reported(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = ("--data", data, "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table2", *places, "--pictures", f"lego={tmp_path / 'empty'}") == 0
+
+    methods = json.loads((tmp_path / "out" / "figures.json").read_text())["methods"]
+    assert "has no picture of a record of ego4d_val" in methods["lego"]["absent"]
+    assert methods["no_edit"]["pictures"] == 6 and methods["sdedit"]["absent"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("table5",), "there is no comparison 'table5'; choose of table1, table2"),
+        (("table3",), "no method of table3 has pictures"),
+        (("table1", "--checkpoint", "lego2=."), "there is no model 'lego2'; choose of"),
+        (("table1", "--checkpoint", "lego=nowhere"), "nowhere, given for lego, is no folder"),
+        (("table1", "--pictures", "lego"), "is not of the form name=folder"),
+        (("table1", "--shard", "3/2"), "the shard is '3/2'"),
+        (("table1", "--metrics", "ssim"), "there is no metric 'ssim'"),
+        (("table1", "sdedit.strength=3"), "sdedit: strength is 3"),
+        (("table1", "--dataset", "ego5d"), "holds no dataset 'ego5d'"),
+        (("table1", "--checkpoint", "lego=."), "is not a LEGO checkpoint directory"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_sentence(
+    arguments: tuple[str, ...], told: str, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    table, *rest = arguments
+
+    assert run(monkeypatch, table, "--data", data, "--dataset", "ego4d", "--out", tmp_path / "out", *rest) == 2
+    assert told in capsys.readouterr().err
+
+
+# --- parts
+
+
+def test_the_papers_numbers_are_of_known_methods_and_metrics() -> None:
+    from lego_training.evaluation.reproduce.comparisons import _paper
+
+    for dataset, methods in _paper().items():
+        for name, values in methods.items():
+            assert name in METHODS and set(values) <= set(METRICS), dataset
+    assert paper_value("epickitchen", "instruct_pix2pix", "fid") == 20.64
+    assert paper_value("toykitchen", "lego", "fid") is paper_value("ego4d", "no_edit", "fid") is None
+
+
+@pytest.mark.parametrize("table", COMPARISONS)
+def test_every_comparison_is_of_known_methods_and_metrics(table: str) -> None:
+    comparison = COMPARISONS[table]
+
+    assert set(comparison.methods) <= set(METHODS) and set(comparison.metrics) <= set(METRICS)
+    if not comparison.bins:  # figure 10 shows curves, not numbers
+        without = [name for name in comparison.methods
+                   if not any(paper_value("ego4d", name, metric) for metric in comparison.metrics)]  # fmt: skip
+        assert set(without) <= {"no_edit", "target"}
+
+
+def record_of(number: int, facts: dict[str, Any] | None = None, frames: tuple[str, str] = ("a", "b")) -> Record:
+    first, last = (Path(f"val/c/{number}/{name}.jpg") for name in frames)
+    return Record("c", str(number), first, last, "open drawer", "", facts or {})
+
+
+def test_bins_have_about_as_many_records_each_and_equal_times_stay_together() -> None:
+    times = [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
+    records = [record_of(i, {"input_time": 1.0, "target_time": 1.0 + time}) for i, time in enumerate(times)]
+
+    bins, unknown = divide([*records, record_of(99)], {})
+
+    assert [sorted(int(name.split("/")[1]) for name in each.names) for each in bins] == [
+        [0, 1, 2],
+        [3, 4],
+        [5, 6, 7, 8, 9],
+    ]
+    assert unknown == ["c/99"] and bins[0].title == "1.00 to 3.00 s"
+
+
+def test_time_is_the_metadatas_or_that_of_frame_numbers() -> None:
+    assert seconds_apart(record_of(0, {"input_time": 2.0, "target_time": 3.5}), 30) == 1.5
+    assert seconds_apart(record_of(0, frames=("frame_0010", "frame_0055")), 30) == 1.5
+    assert seconds_apart(record_of(0, frames=("frame_0010", "frame_0055")), None) is None
+    assert seconds_apart(record_of(0), 30) is None
+
+
+def test_records_that_cannot_be_divided_say_why() -> None:
+    with pytest.raises(LegoError, match="of no record is known how much time lies between its frames"):
+        divide([record_of(0)], {})
+    same = {"input_time": 0.0, "target_time": 1.5}
+    with pytest.raises(LegoError, match=r"all records have 1\.5 s between their frames; there is nothing to divide"):
+        divide([record_of(0, same), record_of(1, same)], {})
+
+
+def test_models_are_found_where_they_were_given(tmp_path: Path, baselines: Path, workshop: Workshop) -> None:
+    sources = Sources({"lego": workshop.checkpoint}, baselines)
+    other = replace(
+        sources, checkpoints={**sources.checkpoints, "instruct_pix2pix": baselines / "description/checkpoint"}
+    )
+
+    assert sources.loader("sdedit")[1]["model"] == sources.loader("proxedit")[1]["model"]
+    assert sources.loader("instruct_pix2pix")[1]["model"] != other.loader("instruct_pix2pix")[1]["model"]
+    assert parse_places(["lego=a=b"], "") == {"lego": Path("a=b")}
+    with pytest.raises(LegoError, match="lego is given twice, as a and b"):
+        parse_places(["lego=a", "lego=b"], "")
+
+
+def test_a_grid_keeps_shapes_and_has_room_for_words_and_gaps(tmp_path: Path) -> None:
+    wide, tall = tmp_path / "wide.png", tmp_path / "tall.png"
+    Image.new("RGB", (200, 100), "red").save(wide)
+    Image.new("RGB", (100, 200), "blue").save(tall)
+
+    sheet = grid([[wide, None], [wide, tall]], ["one", "two"], [["words", ""], ["", ""]])
+
+    colours = {colour for _, colour in sheet.getcolors(1 << 24) or []}
+    assert {(255, 0, 0), (0, 0, 255), (255, 255, 255)} <= colours
+    assert np.asarray(sheet)[30:50, 230:400].min() == 255  # the empty place
