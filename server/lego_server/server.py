@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -22,6 +23,7 @@ from lego_core.tracing import otlp_provider
 from lego_proto.v1 import guidance_pb2, guidance_pb2_grpc
 from PIL import Image
 
+from lego_server.backend import Backend, Deployed
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.failures import RequestError
@@ -50,13 +52,13 @@ class GuidanceServer:
     """
 
     def __init__(
-        self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None,
+        self, engines: Mapping[str, Engine | Deployed], config: ServerConfig, telemetry: Telemetry | None = None,
         security: Security | None = None,
     ) -> None:  # fmt: skip
         """Builds the server; nothing listens yet. Called on the event loop that will run it.
 
         Args:
-            engines: The loaded models by name, the default first.
+            engines: The loaded models by name, the default first; those that run elsewhere are reached from here.
             config: Where to listen, and the limits.
             telemetry: Where observations go; None keeps figures that nobody asks for.
             security: What protects it; None for what the config says.
@@ -67,10 +69,10 @@ class GuidanceServer:
         self._config = config
         self._security = security or Security(config.security, config.server.host)
         self._telemetry = telemetry or Telemetry()
-        guides = {name: Guide(engine, config, self._telemetry) for name, engine in engines.items()}
+        guides = {name: self._backend(engine) for name, engine in engines.items()}
         self._models = Models(guides, config, self._telemetry)
         self._service = GuidanceService(self._models)
-        self._health = Health(lambda: [guide.engine for guide in self._models.guides], SERVICE_NAME)
+        self._health = Health(lambda: self._models.guides, SERVICE_NAME)
         self._server = grpc.aio.server(
             interceptors=self._security.interceptors,
             options=[*_channel_options(config), *self._security.channel_options],
@@ -97,8 +99,8 @@ class GuidanceServer:
 
     @property
     def live_queries(self) -> int:
-        """Queries the engine loops hold."""
-        return sum(guide.engine_loop.live for guide in self._models.guides)
+        """Queries that are being answered or wait."""
+        return sum(guide.active + guide.waiting for guide in self._models.guides)
 
     @property
     def sessions(self) -> int:
@@ -137,23 +139,28 @@ class GuidanceServer:
         self._health.warm = True
         await self._health.update()
 
-    async def replace(self, name: str, engine: Engine) -> None:
+    async def replace(self, name: str, engine: Engine | Deployed) -> None:
         """Puts a model in the place of another, once it is warm. Sessions go on; so do queries begun before.
 
         Raises:
             LegoError: It cannot answer; the other one stays.
         """
-        guide = Guide(engine, self._config, self._telemetry)
+        guide = self._backend(engine)
         try:
             await warm_up(guide)
         except LegoError:
-            await guide.close()
+            await guide.close(replaced=True)
             raise
         self._models.replace(name, guide)
 
     def serves(self, name: str, manifest: Manifest) -> bool:
         """Says whether a model by this name is served as a manifest describes it."""
         return name in self._models.names and self._models.find(name).manifest == manifest
+
+    def _backend(self, engine: Engine | Deployed) -> Backend[Any]:
+        if isinstance(engine, Deployed):
+            return engine.backend(self._config, self._telemetry)
+        return Guide(engine, self._config, self._telemetry)
 
     async def stop(self) -> None:
         """Refuses new work, lets queries in flight finish within `shutdown_seconds`, and ends."""
@@ -165,7 +172,7 @@ class GuidanceServer:
         self._health.stop()
 
 
-async def warm_up(guide: Guide) -> None:
+async def warm_up(guide: Backend[Any]) -> None:
     """Has a model answer a query of the server's own.
 
     Raises:
@@ -187,13 +194,13 @@ async def warm_up(guide: Guide) -> None:
 
 
 async def serve(
-    load: Callable[[Path], Engine], directories: Mapping[str, Path], config: ServerConfig,
+    load: Callable[[Path], Engine | Deployed], directories: Mapping[str, Path], config: ServerConfig,
     announce: Callable[[str], None], security: Security | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGINT or SIGTERM; SIGHUP has every directory looked at again, and what is new in it served.
 
     Args:
-        load: Loads an engine directory.
+        load: Loads an engine directory, here or elsewhere.
         directories: Engine directories by the names of their models, the default first.
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
@@ -238,8 +245,8 @@ async def serve(
 
 
 async def _reload_when_told(
-    server: GuidanceServer, told: asyncio.Event, load: Callable[[Path], Engine], directories: Mapping[str, Path],
-    announce: Callable[[str], None],
+    server: GuidanceServer, told: asyncio.Event, load: Callable[[Path], Engine | Deployed],
+    directories: Mapping[str, Path], announce: Callable[[str], None],
 ) -> None:  # fmt: skip
     while True:
         await told.wait()

@@ -13,8 +13,8 @@ from lego_core.images import JPEG_QUALITY
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 
-from lego_server import guide as guides
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
+from lego_server.backend import Backend
 from lego_server.failures import INTERNAL_ERROR, Reason, RequestError, shutting_down
 from lego_server.frames import check_frame
 from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
@@ -112,7 +112,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         """
         self._draining = True
         for guide in self._models.guides:
-            guide.engine_loop.hand_back_waiting()
+            guide.hand_back_waiting()
         self._sessions.drain()
         until = asyncio.get_running_loop().time() + seconds
         while (self._sessions.answering or self._generating) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
@@ -141,7 +141,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             )
         )
 
-    def _server_info(self, guide: guides.Guide) -> pb.ServerInfo:
+    def _server_info(self, guide: Backend[Any]) -> pb.ServerInfo:
         lego, limits = guide.manifest.lego, self._models.config.limits
         return pb.ServerInfo(
             model_name=lego.name,
