@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
+from PIL import Image
 
 from lego_server.assistant import Answer, Event, Failed
 from lego_server.config import ServerConfig
@@ -239,3 +242,24 @@ def too_late(query: CheckedQuery) -> RequestError:
         f"the query was not answered within its {seconds:.3g} s; ask again, or give it more time",
         retry_after=0.5,
     )
+
+
+async def warm_up(backend: Backend[Any]) -> None:
+    """Has a model answer a query of the server's own.
+
+    Raises:
+        LegoError: It cannot; the reason has been logged.
+    """
+    began = time.perf_counter()
+    picture = io.BytesIO()
+    Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
+    query = backend.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
+    frame = await backend.prepare_frame(picture.getvalue())
+    try:
+        await backend.answer(replace(query, deadline=math.inf), frame)
+    except RequestError as error:
+        raise LegoError(
+            "the model failed on a first query of the server's own, for the reason logged above: "
+            "check its engines with lego-export verify, or rebuild them with lego-export build"
+        ) from error
+    _log.info("warm after %.1f s", time.perf_counter() - began)

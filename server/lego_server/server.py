@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-import math
 import signal
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +17,14 @@ from lego_core.manifest import Manifest
 from lego_core.secrecy import is_loopback
 from lego_core.tracing import otlp_provider
 from lego_proto.v1 import guidance_pb2, guidance_pb2_grpc
-from PIL import Image
 
-from lego_server.backend import Backend, Deployed
+from lego_server.backend import Backend, Deployed, warm_up
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
-from lego_server.failures import RequestError
 from lego_server.guide import Guide
 from lego_server.health import Health
 from lego_server.metrics import Metrics, MetricsPort
 from lego_server.models import Models
-from lego_server.options import OptionWishes
 from lego_server.security.exposure import exposure
 from lego_server.security.guard import Security
 from lego_server.service import GuidanceService
@@ -170,27 +163,6 @@ class GuidanceServer:
         await self._server.stop(_LAST_WORDS_SECONDS)
         await self._models.close()
         self._health.stop()
-
-
-async def warm_up(guide: Backend[Any]) -> None:
-    """Has a model answer a query of the server's own.
-
-    Raises:
-        LegoError: It cannot; the reason has been logged.
-    """
-    began = time.perf_counter()
-    picture = io.BytesIO()
-    Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
-    query = guide.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
-    frame = await guide.prepare_frame(picture.getvalue())
-    try:
-        await guide.answer(replace(query, deadline=math.inf), frame)
-    except RequestError as error:
-        raise LegoError(
-            "the model failed on a first query of the server's own, for the reason logged above: "
-            "check its engines with lego-export verify, or rebuild them with lego-export build"
-        ) from error
-    _log.info("warm after %.1f s", time.perf_counter() - began)
 
 
 async def serve(

@@ -1,0 +1,43 @@
+"""Ray itself: an instance of this server's own, or a cluster that it joins and leaves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from lego_core.errors import LegoError
+from ray import serve
+
+from lego_server.config import ClusterSettings
+
+
+@contextmanager
+def connected(settings: ClusterSettings) -> Iterator[None]:
+    """Connects to Ray, and lets go of it at the end; an instance of the server's own ends with all its processes.
+
+    Raises:
+        LegoError: There is no such cluster, or it lets nobody in.
+    """
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    own = settings.ray_address is None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for figures to be sent home
+    try:
+        ray.init(
+            address="local" if own else settings.ray_address, include_dashboard=False if own else None,
+            log_to_driver=False, configure_logging=False,
+        )  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        where = settings.ray_address or "a Ray of this machine's own"
+        raise LegoError(f"cannot connect to {where} ({error}): start it, or name another with --ray-address") from error
+    try:
+        # No HTTP or gRPC port of Ray Serve's: wearers reach this server only.
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        yield
+    finally:
+        if own or not serve.status().applications:
+            serve.shutdown()
+        ray.shutdown()
