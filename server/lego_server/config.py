@@ -148,8 +148,8 @@ class ClusterSettings(Section):
     """`[cluster]`: replicas of `lego-server cluster`, each with an engine; `lego-server serve` has none."""
 
     ray_address: str | None = setting(
-        None, "A running Ray cluster, of which this machine is a node: auto, or HOST:PORT of its head; unset starts one "
-        "of this machine's own, and stops it.",
+        None, "A running Ray cluster that this machine is a node of: auto, or HOST:PORT of its head; unset starts one "
+        "on this machine only, and stops it.",
     )  # fmt: skip
     name: str = setting(
         "lego", "Names the replicas; no two servers of a cluster may share it.", option="--cluster-name"
@@ -159,10 +159,7 @@ class ClusterSettings(Section):
     replica_cpus: float = setting(1.0, "CPUs that Ray sets aside for a replica.", 0, 1024)
     replica_gpus: float = setting(0.0, "GPUs that Ray sets aside for a replica; half a GPU is 0.5.", 0, 64)
     target_ongoing: float = setting(
-        2.0,
-        "Queries for each replica; while there are more, replicas are added, and while fewer, taken away.",
-        0.1,
-        1000,
+        2.0, "Queries for each replica; while there are more, replicas are added, while fewer, taken away.", 0.1, 1000
     )
     scale_up_seconds: float = setting(5.0, "How long there are more before replicas are added, in seconds.", 0, 86_400)
     scale_down_seconds: float = setting(

@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from lego_server.backend import Deployed
+from lego_server.cluster.instance import start_serve
 from lego_server.cluster.remote import RemoteGuide
 from lego_server.cluster.replica import Replica
 from lego_server.config import ClusterSettings, ServerConfig
@@ -87,6 +88,7 @@ class Application(Deployed):
         """
         deployment = serve.deployment(**_options(self._settings, self._query_seconds))(Replica)
         target = RunTarget(deployment.bind(*self._given), self.name, route_prefix=None, logging_config=_QUIET)
+        start_serve()  # again, in case that another has stopped it
         try:
             serve.run_many([target], wait_for_applications_running=False)
             self._wait()
@@ -100,8 +102,8 @@ class Application(Deployed):
         return RemoteGuide(self, config, telemetry)
 
     def delete(self) -> None:
-        """Stops the replicas, once what they have begun is over."""
-        serve.delete(self.name)
+        """Has the replicas stopped, once what they have begun is over; does not wait for it."""
+        delete(self.name)
 
     def _wait(self) -> None:
         """Waits until as many replicas run as there must be at any time.
@@ -123,6 +125,11 @@ class Application(Deployed):
 def applications_of(name: str) -> list[str]:
     """Returns the applications that servers of a name have left in the cluster."""
     return [each for each in serve.status().applications if each.partition(":")[0] == name]
+
+
+def delete(name: str) -> None:
+    """Has an application's replicas stopped, once what they have begun is over; does not wait for it."""
+    serve.delete(name, _blocking=False)
 
 
 def _config_of_replicas(config: ServerConfig) -> ServerConfig:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 from lego_core.errors import LegoError
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from lego_server.config import ClusterSettings
 
@@ -34,10 +35,16 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         where = settings.ray_address or "a Ray of this machine's own"
         raise LegoError(f"cannot connect to {where} ({error}): start it, or name another with --ray-address") from error
     try:
-        # No HTTP or gRPC port of Ray Serve's: wearers reach this server only.
-        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        start_serve()
         yield
     finally:
-        if own or not serve.status().applications:
+        # What others serve in a joined cluster is left alone; a Ray of this server's own takes all of it along.
+        left = serve.status().applications.values() if not own else []
+        if not own and all(each.status == ApplicationStatus.DELETING for each in left):
             serve.shutdown()
         ray.shutdown()
+
+
+def start_serve() -> None:
+    """Starts Ray Serve in the cluster, unless it is there: without its own ports, as wearers reach this server only."""
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})

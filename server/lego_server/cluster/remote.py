@@ -17,7 +17,7 @@ from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, StepD
 from lego_server.backend import Backend, Cancellable, CheckedQuery
 from lego_server.cluster.delivery import Delivery, Spoilt
 from lego_server.cluster.orders import Order, Reply, Taken
-from lego_server.cluster.routing import running_replicas
+from lego_server.cluster.running import forget, running_replicas
 from lego_server.config import ServerConfig
 from lego_server.engines.watched import EngineCall
 from lego_server.failures import Reason, RequestError, shutting_down
@@ -130,7 +130,7 @@ class RemoteGuide(Backend[RemoteFrame]):
                 query.hand_back()
 
     async def close(self, replaced: bool = False) -> None:
-        """Drops all work, and stops the replicas unless they are to be kept for the next server."""
+        """Drops all work, and stops the replicas, but for those that end with Ray itself or are kept for another."""
         self._closed = True
         queries = tuple(self._live)
         for query in queries:
@@ -138,7 +138,9 @@ class RemoteGuide(Backend[RemoteFrame]):
         await asyncio.gather(*(query.task for query in queries), return_exceptions=True)
         self.telemetry.metrics.forget_replicas(self.manifest.model_version)
         await self.handle.shutdown_async()
-        if replaced or not self.config.cluster.keep_replicas:
+        forget(self._application.name)
+        settings = self.config.cluster
+        if replaced or (settings.ray_address is not None and not settings.keep_replicas):
             await asyncio.to_thread(self._application.delete)
 
     def overloaded(self) -> RequestError:

@@ -8,17 +8,16 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from lego_server.cluster import running
+
 _FRAMES_KNOWN = 4096
-_running: dict[str, int] = {}
-
-
-def running_replicas(application: str) -> int:
-    """Returns how many replicas of an application this process knows to be running. Safe from any thread."""
-    return _running.get(application, 0)
 
 
 class FrameRouter(RequestRouter):
-    """Runs in the server's process, on a thread of Ray's; the frame's key travels as the request's session id."""
+    """Runs in the server's process, on a thread of Ray's; the frame's key travels as the request's session id.
+
+    Ray carries it there by value, with a copy of this module's own variables; `running.py` it finds as it is.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,4 +57,4 @@ class FrameRouter(RequestRouter):
         self._count()
 
     def _count(self) -> None:
-        _running[self.app_name] = len(self.curr_replicas)
+        running.note(self.app_name, len(self.curr_replicas))

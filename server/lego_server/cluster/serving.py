@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from ray import serve as ray_serve
-
-from lego_server.cluster.application import Application, applications_of
+from lego_server.cluster.application import Application, applications_of, delete
 from lego_server.cluster.instance import connected
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
@@ -35,7 +33,7 @@ def serve_cluster(
         left = applications_of(config.cluster.name)
         adopted = {path for path, each in applications.items() if each.adopt(left)}
         for name in set(left) - {applications[path].name for path in adopted}:
-            ray_serve.delete(name)  # before others start: they may need its machines
+            delete(name)  # before others start: they may need its machines
         for path, each in applications.items():
             if path not in adopted:
                 each.start()
