@@ -137,10 +137,10 @@ class RemoteGuide(Backend[RemoteFrame]):
             query.cancel()
         await asyncio.gather(*(query.task for query in queries), return_exceptions=True)
         self.telemetry.metrics.forget_replicas(self.manifest.model_version)
-        await self.handle.shutdown_async()
-        forget(self._application.name)
         settings = self.config.cluster
         if replaced or (settings.ray_address is not None and not settings.keep_replicas):
+            await self.handle.shutdown_async()
+            forget(self._application.name)
             await asyncio.to_thread(self._application.delete)
 
     def overloaded(self) -> RequestError:

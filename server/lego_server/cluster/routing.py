@@ -34,7 +34,8 @@ class FrameRouter(RequestRouter):
         pending_request.routing_context.should_backoff = True  # all are tried at once; trying again can wait
         holder = self._holders.get(pending_request.metadata.session_id)
         busy = {each.replica_id: self.replica_queue_len_cache.get(each.replica_id) or 0 for each in candidate_replicas}
-        if holder in busy and busy[holder] <= min(busy.values()):
+        # One more is no more: the query before this one about the frame may still be counted.
+        if holder in busy and busy[holder] <= min(busy.values()) + 1:
             ranks.insert(0, [each for each in candidate_replicas if each.replica_id == holder])
         return ranks
 

@@ -13,7 +13,7 @@ from tests.server.cluster.engines import EngineDirectory, load_recorded
 from tests.server.harness import GuideClient, RunningServer, config_of, picture, running
 
 # Ray counts CPUs, it does not measure them: these are small enough for any machine.
-_CONFIG = {"replica_cpus": 0.1, "min_replicas": 2, "max_replicas": 2, "threads": 1}
+_CONFIG = {"replica_cpus": 0.1, "max_replicas": 2, "min_replicas": 2, "threads": 1}
 
 
 @asynccontextmanager

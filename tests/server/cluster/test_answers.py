@@ -122,7 +122,7 @@ async def test_replicas_tell_ray_of_engine_calls_and_the_server_of_replicas(
 ) -> None:
     import ray
 
-    async with serving(shared, ray_address, metrics_port=0, **KEPT) as server:
+    async with serving(shared, ray_address, **KEPT) as server:
         await ask(server, (5, 5, 5))
         value = server.server.telemetry.metrics.registry.get_sample_value
         version = "fake-aaaaaaaaaaaa"
