@@ -29,7 +29,7 @@ from lego_server.texts import Texts
 
 _PERIOD = 0.1  # seconds between looks at whether replicas have started
 _MORE_SHUTDOWN_SECONDS = 5.0  # for what a query has left to do once its deadline has ended it
-_START_ATTEMPTS = 3  # of a replica, before the application is given up
+_START_ATTEMPTS = 2  # of a replica, before the application is given up
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -123,8 +123,11 @@ class Application(Deployed):
 
 
 def applications_of(name: str) -> list[str]:
-    """Returns the applications that servers of a name have left in the cluster."""
-    return [each for each in serve.status().applications if each.partition(":")[0] == name]
+    """Returns the applications that servers of a name have in the cluster, but for those that are being deleted."""
+    return [
+        each for each, its in serve.status().applications.items()
+        if each.partition(":")[0] == name and its.status != ApplicationStatus.DELETING
+    ]  # fmt: skip
 
 
 def delete(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from lego_server.config import ClusterSettings
+
+_KNOCK_SECONDS = 5.0
 
 
 @contextmanager
@@ -27,11 +30,12 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     own = settings.ray_address is None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for figures to be sent home
     try:
+        _knock(settings.ray_address)
         ray.init(
             address="local" if own else settings.ray_address, include_dashboard=False if own else None,
             log_to_driver=False, configure_logging=False,
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = settings.ray_address or "a Ray of this machine's own"
         raise LegoError(f"cannot connect to {where} ({error}): start it, or name another with --ray-address") from error
     try:
@@ -43,6 +47,18 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         if not own and all(each.status == ApplicationStatus.DELETING for each in left):
             serve.shutdown()
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Finds out whether anybody listens; Ray itself would try for minutes.
+
+    Raises:
+        OSError: Nobody does.
+        ValueError: It is no address.
+    """
+    if address not in (None, "auto"):
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def start_serve() -> None:

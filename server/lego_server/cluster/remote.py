@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentResponseGenerator
 
 from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, StepDone, Timings
 from lego_server.backend import Backend, Cancellable, CheckedQuery
@@ -191,10 +192,12 @@ class _RemoteQuery:
         self._query = query
         self._frame = frame
         self._watch = watch
+        self._refuse = listener
         self._listener = watch.listener(listener)
         self._wearer = wearer
         self._name = secrets.token_hex(8)
         self._absent = False
+        self._begun = False
         self._cancelled = False
         self._delivery = Delivery()
         self._timings: Timings | None = None
@@ -230,23 +233,25 @@ class _RemoteQuery:
             await self._backend.handle.broadcast("defer", self._name, absent).results_async(return_exceptions=True)
 
     async def _carry(self) -> None:
+        refused = False
         try:
             await self._persist()
-        except Spoilt:
-            self._tell(Failed(self._backend.lost()))
+        except RequestError as error:
+            # As in one process, what no engine has begun is a refusal, and not a query that has failed.
+            refused = not self._begun and not self._cancelled
+            (self._refuse if refused else self._tell)(Failed(error))
         except Exception as error:
-            if not isinstance(error, RequestError):
-                _log.error("a query failed on its way to a replica", exc_info=error)
+            _log.error("a query failed on its way to a replica", exc_info=error)
             self._tell(Failed(error))
         finally:
             self._backend.ended(self, self._timings)
-            self._watch.ended(time.perf_counter())
+            if not refused:
+                self._watch.ended(time.perf_counter())
 
     async def _persist(self) -> None:
         """Asks one replica after another until one has answered.
 
         Raises:
-            Spoilt: Another replica tells a different story than the one that was lost.
             RequestError: The query is refused, has failed, or is lost for good.
         """
         for attempt in range(1 + self._backend.config.cluster.retries):
@@ -255,6 +260,8 @@ class _RemoteQuery:
             except _Lost:
                 self.taken = False
                 log_event(_log, logging.WARNING, "replica_lost", attempt=attempt + 1)
+            except Spoilt:
+                break
         raise self._backend.lost()
 
     async def _ask(self, attempt: int) -> None:
@@ -262,7 +269,7 @@ class _RemoteQuery:
 
         Raises:
             _Lost: It is gone.
-            Spoilt: See `_persist`.
+            Spoilt: It tells a different story than one that was lost.
             RequestError: See `_persist`.
         """
         if attempt:
@@ -270,11 +277,9 @@ class _RemoteQuery:
             self._backend.telemetry.metrics.retried()
         handle = self._backend.handle.options(method_name="answer", stream=True, session_id=self._frame.key)
         response = handle.remote(self._order())
-        over = False
         try:
             async for reply in response:
-                over = self._pass_on(reply)
-                if over:
+                if self._pass_on(reply):
                     return
             raise RuntimeError("a replica ended a query without an answer")
         except BackPressureError:
@@ -283,12 +288,13 @@ class _RemoteQuery:
             raise _Lost from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise _Lost from None  # it is Ray that has cancelled it, with the replica
-        finally:
-            if not over:
-                response.cancel()
+            if task is not None and not task.cancelling():
+                raise _Lost from None  # it is Ray that has cancelled it, with the replica
+            _stop(response)
+            raise
+        except Spoilt:
+            _stop(response)
+            raise
 
     def _order(self) -> Order:
         query = self._query
@@ -301,7 +307,7 @@ class _RemoteQuery:
         """Tells the listener what it has not heard yet; returns whether the query is over."""
         match reply:
             case Taken(replica):
-                self.taken = True
+                self.taken = self._begun = True
                 log_event(_log, logging.DEBUG, "query_taken", replica=replica)
             case QueryFailed(_, reason, text, retry_after):
                 raise RequestError(reason, text, retry_after)
@@ -328,3 +334,9 @@ class _RemoteQuery:
     def _tell(self, event: Event) -> None:
         if not self._cancelled:
             self._listener(event)
+
+
+def _stop(response: DeploymentResponseGenerator[Reply]) -> None:
+    """Has a replica stop; a request that has failed meanwhile says so once more, to nobody's use."""
+    with contextlib.suppress(RayError, RayServeException):
+        response.cancel()

@@ -25,6 +25,16 @@ def ray_address() -> Iterator[str]:
             yield ray.get_runtime_context().gcs_address
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> Iterator[EngineDirectory]:
+    """For tests that keep their replicas for the next test of the same file."""
+    from lego_server.cluster.application import applications_of, delete
+
+    yield EngineDirectory(tmp_path_factory.mktemp("shared") / "engines")
+    for name in applications_of("lego"):
+        delete(name)
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> EngineDirectory:
     return EngineDirectory(tmp_path / "engines")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -28,15 +27,6 @@ QUESTIONS: list[dict[str, Any]] = [
     {"description": "the left hand opens the tap", "fidelity": "FIDELITY_ORIGINAL"},
 ]
 KEPT = {"keep_replicas": True}  # one start for all tests of this file
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> Iterator[EngineDirectory]:
-    from lego_server.cluster.application import applications_of, delete
-
-    yield EngineDirectory(tmp_path_factory.mktemp("shared") / "engines")
-    for name in applications_of("lego"):
-        delete(name)
 
 
 async def _pictures(server: RunningServer) -> list[tuple[str, bytes, list[bytes], str]]:

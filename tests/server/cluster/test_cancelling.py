@@ -16,7 +16,7 @@ pytest.importorskip("ray.serve")
 pytest.importorskip("onnx")
 
 STEP = 0.25  # seconds; long beside the way to a replica on a busy machine
-ALONE = {"min_replicas": 1, "max_replicas": 1}
+ALONE = {"min_replicas": 1, "max_replicas": 1, "keep_replicas": True}
 
 
 async def _supersede(client: GuideClient) -> None:
@@ -34,45 +34,44 @@ async def _disconnect(client: GuideClient) -> None:
     client.call.cancel()
 
 
-
 @pytest.mark.parametrize("end", [_supersede, _cancel, _disconnect])
 async def test_at_most_one_further_step_is_made_of_a_query_that_has_ended(
-    directory: EngineDirectory, ray_address: str, end: Callable[[GuideClient], Awaitable[None]]
+    shared: EngineDirectory, ray_address: str, end: Callable[[GuideClient], Awaitable[None]]
 ) -> None:
-    directory.slow(STEP)
-    async with serving(directory, ray_address, resume_seconds=0, **ALONE) as server:
+    shared.slow(STEP)
+    async with serving(shared, ray_address, resume_seconds=0, **ALONE) as server:
         client = await server.open_session()
         await client.frame()
         await client.query(1, steps=100)
         await client.read_until("progress")
-        before = directory.calls()["denoise"]
+        before = shared.calls()["denoise"]
         await end(client)
         await eventually(lambda: server.server.live_queries == 0)
         await asyncio.sleep(4 * STEP)
 
         # The superseding query's only step may have been made before it was cancelled.
-        assert directory.calls()["denoise"] - before <= 1 + (end is _supersede)
+        assert shared.calls()["denoise"] - before <= 1 + (end is _supersede)
         await _others_are_served(server)
 
 
-async def test_a_query_ends_in_its_replica_at_its_deadline(directory: EngineDirectory, ray_address: str) -> None:
-    directory.slow(STEP)
-    async with serving(directory, ray_address, query_seconds=2 * STEP, **ALONE) as server:
+async def test_a_query_ends_in_its_replica_at_its_deadline(shared: EngineDirectory, ray_address: str) -> None:
+    shared.slow(STEP)
+    async with serving(shared, ray_address, query_seconds=2 * STEP, **ALONE) as server:
         client = await server.open_session()
         await client.frame()
         await client.query(1, steps=100)
         assert (await client.error()).code == pb.QueryError.CODE_DEADLINE_EXCEEDED
-        before = directory.calls()["denoise"]
+        before = shared.calls()["denoise"]
         await asyncio.sleep(4 * STEP)
 
-        assert directory.calls()["denoise"] - before <= 1
+        assert shared.calls()["denoise"] - before <= 1
 
 
 async def test_the_query_of_a_wearer_who_is_away_lets_others_go_first(
-    directory: EngineDirectory, ray_address: str
+    shared: EngineDirectory, ray_address: str
 ) -> None:
-    directory.slow(STEP / 5)
-    async with serving(directory, ray_address, **ALONE) as server:
+    shared.slow(STEP / 5)
+    async with serving(shared, ray_address, **ALONE) as server:
         away, here = await server.open_session(), await server.open_session()
         for client in (away, here):
             await client.frame()
@@ -80,12 +79,12 @@ async def test_the_query_of_a_wearer_who_is_away_lets_others_go_first(
         await away.read_until("progress")
         away.call.cancel()
         await asyncio.sleep(STEP)
-        before = directory.calls()["denoise"]
+        before = shared.calls()["denoise"]
         await here.query(1, steps=4)
         await here.result()
 
         # Its deadline is the earlier one: had it not been put back, all of its steps would have come first.
-        assert directory.calls()["denoise"] - before < 10
+        assert shared.calls()["denoise"] - before < 10
         assert server.server.live_queries == 1
 
 

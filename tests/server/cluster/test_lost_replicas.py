@@ -12,7 +12,8 @@ from lego_proto.v1 import guidance_pb2 as pb
 
 from tests.server.cluster.engines import EngineDirectory
 from tests.server.cluster.serving import ask, last, serving, words
-from tests.server.faults.scene import READY, serving as serving_names
+from tests.server.faults.scene import READY
+from tests.server.faults.scene import serving as serving_names
 from tests.server.harness import eventually, picture
 
 pytest.importorskip("ray.serve")
@@ -77,7 +78,7 @@ async def test_health_is_false_while_no_replica_is_left_and_queries_wait_for_the
         os.kill(directory.processes()[-1], signal.SIGKILL)
         answer = asyncio.create_task(ask(server, COLORS[1]))
         async with asyncio.timeout(5):
-            while await serving_names(server) != {"live"}:
+            while await serving_names(server) != {"live"}:  # noqa: ASYNC110 (another process changes it)
                 await asyncio.sleep(0.01)
         assert (await answer)[-1].result.image
         assert await serving_names(server) == READY
