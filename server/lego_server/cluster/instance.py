@@ -16,6 +16,7 @@ from ray.serve.schema import ApplicationStatus
 from lego_server.config import ClusterSettings
 
 _KNOCK_SECONDS = 5.0
+_SERVE = "serve"  # the namespace of Ray Serve's own actors
 
 
 @contextmanager
@@ -38,15 +39,20 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = settings.ray_address or "a Ray of this machine's own"
         raise LegoError(f"cannot connect to {where} ({error}): start it, or name another with --ray-address") from error
+    found = any(each["namespace"] == _SERVE for each in ray.util.list_named_actors(all_namespaces=True))
     try:
         start_serve()
         yield
     finally:
-        # What others serve in a joined cluster is left alone; a Ray of this server's own takes all of it along.
-        left = serve.status().applications.values() if not own else []
-        if not own and all(each.status == ApplicationStatus.DELETING for each in left):
+        # In a joined cluster Ray Serve is stopped by who started it, unless others use it by now; with a Ray of this
+        # server's own, all ends.
+        if not own and not found and _all_deleted():
             serve.shutdown()
         ray.shutdown()
+
+
+def _all_deleted() -> bool:
+    return all(each.status == ApplicationStatus.DELETING for each in serve.status().applications.values())
 
 
 def _knock(address: str | None) -> None:

@@ -23,15 +23,15 @@ COLORS = [(200, 60, 20), (20, 160, 60), (90, 90, 220), (9, 9, 9)]
 
 
 async def test_queries_of_a_killed_replica_are_answered_once_by_another_as_if_nothing_had_been(
-    directory: EngineDirectory, ray_address: str
+    shared: EngineDirectory, ray_address: str
 ) -> None:
-    async with serving(directory, ray_address) as server:
+    async with serving(shared, ray_address, keep_replicas=True) as server:
         undisturbed = [(await ask(server, color, steps=12))[-1].result for color in COLORS]
-        directory.slow(0.1)
+        shared.slow(0.1)
         asking = [asyncio.create_task(ask(server, color, steps=12)) for color in COLORS]
-        begun = directory.calls()["denoise"]
-        await eventually(lambda: directory.calls()["denoise"] > begun + 6)
-        os.kill(directory.processes()[-1], signal.SIGKILL)
+        begun = shared.calls()["denoise"]
+        await eventually(lambda: shared.calls()["denoise"] > begun + 6)
+        os.kill(shared.processes()[-1], signal.SIGKILL)
         healths = [await serving_names(server) for _ in range(20) if not await asyncio.sleep(0.02)]
         answers = await asyncio.gather(*asking)
 
@@ -47,22 +47,22 @@ async def test_queries_of_a_killed_replica_are_answered_once_by_another_as_if_no
         value = server.server.telemetry.metrics.registry.get_sample_value
         assert (value("lego_query_retries_total") or 0) >= 1
         version = {"model": "fake-aaaaaaaaaaaa"}
-        directory.slow(0.0)
+        shared.slow(0.0)
         await eventually(lambda: value("lego_replicas", version) == 2, seconds=30)  # Ray has started another
 
 
 async def test_a_query_that_may_not_be_given_to_another_replica_is_handed_back_with_a_time(
-    directory: EngineDirectory, ray_address: str
+    shared: EngineDirectory, ray_address: str
 ) -> None:
-    async with serving(directory, ray_address, retries=0) as server:
-        directory.slow(0.1)
+    async with serving(shared, ray_address, retries=0, keep_replicas=True) as server:
+        shared.slow(0.1)
         client = await server.open_session()
         await client.frame(1, picture())
         await client.query(1, steps=100)
         await client.read_until("progress")
-        os.kill(directory.processes()[-1], signal.SIGKILL)
+        os.kill(shared.processes()[-1], signal.SIGKILL)
         error = (await last(client))[-1].error
-        directory.slow(0.0)
+        shared.slow(0.0)
         await client.query(2)
         result = await client.result()
 
