@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +12,9 @@ from lego_core.errors import LegoError
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
+from lego_server.cluster.requirement import require_head
 from lego_server.config import ClusterSettings
 
-_KNOCK_SECONDS = 5.0
 _SERVE = "serve"  # the namespace of Ray Serve's own actors
 
 
@@ -30,8 +29,9 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.WARNING)
     own = settings.ray_address is None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for figures to be sent home
+    if settings.ray_address is not None:
+        require_head(settings.ray_address)
     try:
-        _knock(settings.ray_address)
         ray.init(
             address="local" if own else settings.ray_address, include_dashboard=False if own else None,
             log_to_driver=False, configure_logging=False,
@@ -53,18 +53,6 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
 
 def _all_deleted() -> bool:
     return all(each.status == ApplicationStatus.DELETING for each in serve.status().applications.values())
-
-
-def _knock(address: str | None) -> None:
-    """Finds out whether anybody listens; Ray itself would try for minutes.
-
-    Raises:
-        OSError: Nobody does.
-        ValueError: It is no address.
-    """
-    if address not in (None, "auto"):
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def start_serve() -> None:

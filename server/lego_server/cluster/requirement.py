@@ -1,11 +1,14 @@
-"""Whether Ray is installed; asked before anything of it is imported."""
+"""What can be known of Ray before anything of it is imported."""
 
 from __future__ import annotations
 
+import socket
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from lego_core.errors import LegoError
+
+_KNOCK_SECONDS = 5.0
 
 
 def require_ray() -> str:
@@ -24,3 +27,23 @@ def require_ray() -> str:
     if lacking:
         raise LegoError(f"ray {found} is installed without Ray Serve, which needs {', '.join(lacking)}: {cure}")
     return found
+
+
+def require_head(address: str) -> None:
+    """Finds out whether anybody listens at a cluster's address; Ray itself would try for minutes.
+
+    Args:
+        address: HOST:PORT, or auto, which is left to Ray.
+
+    Raises:
+        LegoError: Nobody does, or it is no address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise LegoError(
+            f"no Ray cluster can be reached at {address} ({error}): start its head, or give another --ray-address"
+        ) from error

@@ -121,4 +121,4 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(directory: EngineDirect
     )  # fmt: skip
 
     assert done.returncode == 2
-    assert "cannot connect to 127.0.0.1:1" in done.stderr.splitlines()[-1], done.stderr
+    assert "no Ray cluster can be reached at 127.0.0.1:1" in done.stderr.splitlines()[-1], done.stderr
