@@ -166,9 +166,7 @@ def check_cluster(config: ServerConfig) -> Iterator[Finding]:
         yield Finding("ray", "problem", *_fact_and_cure(str(error)))
     address = settings.ray_address
     if address is not None:
-        yield _told(
-            "ray cluster", lambda: require_head(address), f"{address} answers"
-        )
+        yield _told("ray cluster", lambda: require_head(address), f"{address} answers")
         return
     models = 1 + len(config.engine.models)
     needed, there = models * settings.min_replicas * settings.replica_cpus, os.cpu_count() or 1
