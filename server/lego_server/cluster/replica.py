@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from lego_core.errors import LegoError
 from ray import serve
 
-from lego_server.assistant import Answer, Event, Failed
+from lego_server.assistant import Answer, Event, Failed, StepDone
 from lego_server.backend import Cancellable, CheckedQuery, too_late, warm_up
 from lego_server.cluster.frame_store import FrameStore
 from lego_server.cluster.orders import Order, Reply, Taken
@@ -23,6 +24,8 @@ from lego_server.logs import setup_logging
 from lego_server.messages import FrameReceived, QueryEvent, QueryFailed
 from lego_server.outbox import Outbox
 from lego_server.telemetry import Telemetry
+
+_PACE = 0.05  # seconds between two steps that are told; telling each would cost a fast engine more than the step
 
 
 class Replica:
@@ -63,11 +66,13 @@ class Replica:
         arrived = time.perf_counter()
         query = CheckedQuery(order.prompt, order.options, arrived, arrived + order.seconds)
         outbox = Outbox()  # newest progress wins on this way, too
+        over = asyncio.Event()
 
         def hear(event: Event) -> None:
             outbox.put(_message(event))
             if isinstance(event, Answer | Failed):
                 outbox.close()
+                over.set()
 
         try:
             frame = await self._frames.get(order.frame_key, order.frame)
@@ -84,6 +89,9 @@ class Replica:
             async for _, message in outbox.read():
                 assert not isinstance(message, FrameReceived)
                 yield message.event if isinstance(message, QueryEvent) else message
+                if isinstance(message, QueryEvent) and isinstance(message.event, StepDone):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(over.wait(), _PACE)
         finally:
             expiry.cancel()
             job.cancel()
