@@ -309,6 +309,8 @@ class _RemoteQuery:
             case Taken(replica):
                 self.taken = self._begun = True
                 log_event(_log, logging.DEBUG, "query_taken", replica=replica)
+            case QueryFailed(reason=Reason.INTERNAL):
+                raise RuntimeError("the engine of a replica failed; the replica's log says why")
             case QueryFailed(_, reason, text, retry_after):
                 raise RequestError(reason, text, retry_after)
             case DescriptionPiece() | StepDone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from typing import Any
 
 import grpc
@@ -89,6 +90,23 @@ async def test_a_frame_damaged_beyond_its_header_is_told_and_the_stream_goes_on(
     assert error.code == wrong.code == pb.QueryError.CODE_INVALID
     assert "image" in error.message and "steps is 2000" in wrong.message
     assert (result.query_id, result.frame_id) == (3, 2)
+
+
+async def test_a_failure_of_a_replicas_engine_is_told_and_counted_and_the_next_query_is_answered(
+    shared: EngineDirectory, ray_address: str
+) -> None:
+    async with serving(shared, ray_address, **KEPT) as server:
+        client = await server.open_session()
+        await client.frame()
+        shared.slow(math.nan)  # which nobody can wait for
+        await client.query(1)
+        error = await client.error()
+        shared.slow(0.0)
+        await client.query(2)
+        assert (await client.result()).image
+        counted = server.server.telemetry.metrics.registry.get_sample_value("lego_queries_total", {"outcome": "failed"})
+
+    assert error.code == pb.QueryError.CODE_INTERNAL and counted == 1
 
 
 async def test_a_single_call_is_answered_and_its_deadline_travels(shared: EngineDirectory, ray_address: str) -> None:
