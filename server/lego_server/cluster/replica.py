@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,21 +10,19 @@ from pathlib import Path
 from lego_core.errors import LegoError
 from ray import serve
 
-from lego_server.assistant import Answer, Event, Failed, StepDone
+from lego_server.assistant import Failed
 from lego_server.backend import Cancellable, CheckedQuery, too_late, warm_up
 from lego_server.cluster.frame_store import FrameStore
 from lego_server.cluster.orders import Order, Reply, Taken
 from lego_server.cluster.replica_metrics import ReplicaMetrics
+from lego_server.cluster.replies import Replies
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.failures import RequestError, as_request_error
 from lego_server.guide import Guide
 from lego_server.logs import setup_logging
-from lego_server.messages import FrameReceived, QueryEvent, QueryFailed
-from lego_server.outbox import Outbox
+from lego_server.messages import QueryFailed
 from lego_server.telemetry import Telemetry
-
-_PACE = 0.05  # seconds between two steps that are told; telling each would cost a fast engine more than the step
 
 
 class Replica:
@@ -65,33 +62,21 @@ class Replica:
         """
         arrived = time.perf_counter()
         query = CheckedQuery(order.prompt, order.options, arrived, arrived + order.seconds)
-        outbox = Outbox()  # newest progress wins on this way, too
-        over = asyncio.Event()
-
-        def hear(event: Event) -> None:
-            outbox.put(_message(event))
-            if isinstance(event, Answer | Failed):
-                outbox.close()
-                over.set()
-
+        replies = Replies()
         try:
             frame = await self._frames.get(order.frame_key, order.frame)
-            job = self._guide.submit(query, frame, hear, order.wearer)
+            job = self._guide.submit(query, frame, replies.put, order.wearer)
         except RequestError as error:
             yield _refused(error)
             return
         self._jobs[order.query] = job
         job.defer(order.absent)
         # The server cancels at the deadline; this one is for when the server is gone.
-        expiry = asyncio.get_running_loop().call_later(order.seconds, hear, Failed(too_late(query)))
+        expiry = asyncio.get_running_loop().call_later(order.seconds, replies.put, Failed(too_late(query)))
         try:
             yield Taken(self._name)
-            async for _, message in outbox.read():
-                assert not isinstance(message, FrameReceived)
-                yield message.event if isinstance(message, QueryEvent) else message
-                if isinstance(message, QueryEvent) and isinstance(message.event, StepDone):
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(over.wait(), _PACE)
+            async for event in replies.read():
+                yield _refused(as_request_error(event.error)) if isinstance(event, Failed) else event
         finally:
             expiry.cancel()
             job.cancel()
@@ -110,10 +95,6 @@ class Replica:
         """
         if (call := self._guide.hung) is not None:
             raise RuntimeError(f"the engine has been in one call of {call.name} for {call.seconds:.0f} s")
-
-
-def _message(event: Event) -> QueryEvent | QueryFailed:
-    return _refused(as_request_error(event.error)) if isinstance(event, Failed) else QueryEvent(0, 0, event)
 
 
 def _refused(error: RequestError) -> QueryFailed:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from lego_core.errors import LegoError
-from lego_server.assistant import DescriptionPiece, StepDone
+from lego_server.assistant import DescriptionPiece, Event, Failed, StepDone
 from lego_server.cluster.delivery import Delivery, Spoilt
 from lego_server.cluster.frame_store import FRAMES_KEPT, FrameStore
+from lego_server.cluster.replies import Replies
 from lego_server.config import ClusterSettings
 from lego_server.frames import PreparedFrame, prepare_frame
 
@@ -78,6 +79,37 @@ async def test_the_newest_frames_are_kept() -> None:
     assert decode.decoded == FRAMES_KEPT + 1
     await store.get("0", picture())
     assert decode.decoded == FRAMES_KEPT + 2
+
+
+async def test_what_waits_for_the_way_to_the_server_is_merged_and_the_end_waits_for_nothing() -> None:
+    replies = Replies(pace=3600.0)
+    for event in STORY:
+        replies.put(event)
+    replies.put(Failed(ValueError()))
+    read = [event async for event in replies.read()]
+    assert read[:2] == [DescriptionPiece("the left hand", True), StepDone(2, 2, b"preview")]
+    assert isinstance(read[2], Failed) and len(read) == 3
+
+
+async def test_the_first_event_leaves_at_once_and_the_next_at_its_pace() -> None:
+    replies = Replies(pace=0.02)
+    read: list[Event] = []
+
+    async def reading() -> None:
+        async for event in replies.read():
+            read.append(event)
+
+    task = asyncio.create_task(reading())
+    replies.put(STORY[0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert read == [STORY[0]]
+    replies.put(STORY[1])
+    replies.put(STORY[2])
+    await eventually(lambda: len(read) == 2)
+    assert read[1] == DescriptionPiece(" hand", True)
+    replies.put(Failed(ValueError()))
+    await task
 
 
 @pytest.mark.parametrize(
