@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import time
@@ -13,8 +14,10 @@ from pathlib import Path
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.api import RunTarget
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
@@ -30,6 +33,7 @@ from lego_server.texts import Texts
 _PERIOD = 0.1  # seconds between looks at whether replicas have started
 _MORE_SHUTDOWN_SECONDS = 5.0  # for what a query has left to do once its deadline has ended it
 _START_ATTEMPTS = 2  # of a replica, before the application is given up
+_OF_RAY = (RayError, RayServeException, TimeoutError)
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -88,13 +92,16 @@ class Application(Deployed):
         """
         deployment = serve.deployment(**_options(self._settings, self._query_seconds))(Replica)
         target = RunTarget(deployment.bind(*self._given), self.name, route_prefix=None, logging_config=_QUIET)
-        start_serve()  # again, in case that another has stopped it
         try:
+            start_serve()  # again, in case that another has stopped it
             serve.run_many([target], wait_for_applications_running=False)
             self._wait()
             self._handle = serve.get_app_handle(self.name)
-        except BaseException:  # a signal to stop included
-            self.delete()
+        except BaseException as error:  # a signal to stop included
+            with contextlib.suppress(*_OF_RAY):
+                self.delete()
+            if isinstance(error, _OF_RAY):
+                raise LegoError(f"Ray does not start replicas ({error}): ray status says how it is") from error
             raise
 
     def backend(self, config: ServerConfig, telemetry: Telemetry) -> RemoteGuide:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentResponseGenerator
 
@@ -150,7 +150,7 @@ class RemoteGuide(Backend[RemoteFrame]):
         seconds = (self._estimate or 0.0) * (1 + self.waiting / places)
         return RequestError(
             Reason.OVERLOADED,
-            f"all {self.replicas} replicas are busy, and as many queries wait as may; try again in a few seconds",
+            f"every replica ({self.replicas}) is busy, and as many queries wait as may; try again in a few seconds",
             # As long as half of those ahead take: asking sooner would mostly meet the same crowd.
             retry_after=max(seconds / 2, _LEAST_RETRY),
         )
@@ -196,7 +196,7 @@ class _RemoteQuery:
         self._listener = watch.listener(listener)
         self._wearer = wearer
         self._name = secrets.token_hex(8)
-        self._absent = False
+        self._absent = self._absent_as_told = False
         self._begun = False
         self._cancelled = False
         self._delivery = Delivery()
@@ -220,12 +220,12 @@ class _RemoteQuery:
         self.cancel()
 
     def _defer(self, absent: bool) -> None:
-        if absent != self._absent:
-            self._absent = absent
-            if self.taken:
-                task = asyncio.create_task(self._spread(absent))
-                self._spreading.add(task)
-                task.add_done_callback(self._spreading.discard)
+        self._absent = absent
+        if self.taken and absent != self._absent_as_told:
+            self._absent_as_told = absent
+            task = asyncio.create_task(self._spread(absent))
+            self._spreading.add(task)
+            task.add_done_callback(self._spreading.discard)
 
     async def _spread(self, absent: bool) -> None:
         """Tells every replica, as one of them has the query and a handle cannot name it."""
@@ -284,7 +284,9 @@ class _RemoteQuery:
             raise RuntimeError("a replica ended a query without an answer")
         except BackPressureError:
             raise self._backend.overloaded() from None
-        except (RayActorError, DeploymentUnavailableError) as error:
+        except RayTaskError:  # the replica is there, and its code has failed
+            raise
+        except (RayError, DeploymentUnavailableError) as error:  # its process or machine is gone, or what it had sent
             raise _Lost from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -298,6 +300,7 @@ class _RemoteQuery:
 
     def _order(self) -> Order:
         query = self._query
+        self._absent_as_told = self._absent
         return Order(
             self._name, self._frame.key, self._frame.data, query.prompt, query.options,
             query.deadline - time.perf_counter(), self._wearer, self._absent,
@@ -309,6 +312,7 @@ class _RemoteQuery:
             case Taken(replica):
                 self.taken = self._begun = True
                 log_event(_log, logging.DEBUG, "query_taken", replica=replica)
+                self._defer(self._absent)  # which may have changed on the way
             case QueryFailed(reason=Reason.INTERNAL):
                 raise RuntimeError("the engine of a replica failed; the replica's log says why")
             case QueryFailed(_, reason, text, retry_after):

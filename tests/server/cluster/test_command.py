@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import psutil
 import pytest
 from lego_proto.v1 import guidance_pb2_grpc
 
-from tests.server.cluster.engines import EngineDirectory
-from tests.server.harness import GuideClient
+from tests.server.cluster.engines import EngineDirectory, load_recorded
+from tests.server.harness import GuideClient, config_of
 
 pytest.importorskip("ray.serve")
 pytest.importorskip("onnx")
@@ -69,20 +70,24 @@ def _replicas(name: str) -> set[int]:
 async def test_sighup_serves_what_has_changed_and_a_server_takes_over_the_replicas_another_has_left(
     directory: EngineDirectory, ray_address: str
 ) -> None:
+    from lego_server.cluster.application import Application, applications_of
+
+    other = config_of(name="kitchen", max_ongoing=3, replica_cpus=0.1, ray_address=ray_address)
+    leftover = Application(load_recorded, directory.path, other)
+    await asyncio.to_thread(leftover.start)
     arguments = ["--ray-address", ray_address, "--cluster-name", "kitchen"]
     with _cluster(directory.path, *arguments, "--keep-replicas") as first:
+        assert leftover.name not in applications_of("kitchen")
         async with _session(first.address) as client:
             await client.query(1)
             old = await client.result()
             directory.rename("bbbbbbbbbbbbbbbb")
             first.process.send_signal(signal.SIGHUP)
-            number = 1
-            while (new := old).model_version == old.model_version:
+            new, number = old, 1
+            while new.model_version == old.model_version:
                 number += 1
                 await client.query(number)
                 new = await client.result()
-                if new.model_version != old.model_version:
-                    break
         first.stop()
     kept = _replicas("kitchen:fake-bbbbbbbbbbbb")
     with _cluster(directory.path, *arguments) as second:
