@@ -101,9 +101,14 @@ class Backend(ABC, Generic[Frame]):
         """Queries that wait for their first turn."""
 
     @property
+    @abstractmethod
+    def live(self) -> int:
+        """Queries of both kinds."""
+
+    @property
     def idle(self) -> bool:
         """Whether no query is being answered or waits."""
-        return self.active + self.waiting == 0
+        return self.live == 0
 
     @property
     @abstractmethod

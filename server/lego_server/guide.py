@@ -49,9 +49,9 @@ class Guide(Backend[PreparedFrame]):
         return self.engine_loop.waiting
 
     @property
-    def idle(self) -> bool:
-        """See `Backend.idle`."""
-        return self.engine_loop.live == 0
+    def live(self) -> int:
+        """See `Backend.live`."""
+        return self.engine_loop.live
 
     @property
     def able(self) -> bool:

@@ -93,7 +93,7 @@ class GuidanceServer:
     @property
     def live_queries(self) -> int:
         """Queries that are being answered or wait."""
-        return sum(guide.active + guide.waiting for guide in self._models.guides)
+        return sum(guide.live for guide in self._models.guides)
 
     @property
     def sessions(self) -> int:

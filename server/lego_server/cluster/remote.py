@@ -87,6 +87,11 @@ class RemoteGuide(Backend[RemoteFrame]):
         return sum(not query.taken for query in tuple(self._live))
 
     @property
+    def live(self) -> int:
+        """See `Backend.live`."""
+        return len(self._live)
+
+    @property
     def able(self) -> bool:
         """See `Backend.able`."""
         return self.replicas > 0
