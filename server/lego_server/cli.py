@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,16 +30,12 @@ app.add_typer(token_app, name="token")
 Engines = Annotated[Path, typer.Option("--engines", help="Engine directory, as lego-export build writes it.")]
 
 
-@app.command()
-@takes_settings
-def serve(
-    config: ServerConfig,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query: --log-level info.")] = False,
-) -> None:
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query: --log-level info.")]
+
+
+def serve(config: ServerConfig, verbose: Verbose = False) -> None:
     """Serve guidance until stopped with Ctrl-C or SIGTERM."""
-    if verbose or config.security.log_content:
-        config = config.with_values({"logging": {"level": "info"}})
-    setup_logging(config.logging.format, config.logging.level)
+    config = _with_logging(config, verbose)
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import Engine, load_engine
     from lego_server.models import named_directories
@@ -50,11 +47,37 @@ def serve(
 
     def load(directory: Path) -> Engine:
         engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)
-        if engine.manifest.lego.notice:
-            print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
+        _note(engine.manifest)
         return engine
 
     asyncio.run(run_server(load, named_directories(settings), config, _announce, security))
+
+
+app.command()(takes_settings(serve, without=frozenset({"cluster"})))
+
+
+@app.command()
+@takes_settings
+def cluster(config: ServerConfig, verbose: Verbose = False) -> None:
+    """Serve guidance with engines in replicas, on one machine or many, until stopped with Ctrl-C or SIGTERM."""
+    config = _with_logging(config, verbose)
+    from lego_server.cluster.requirement import require_ray
+    from lego_server.engines import load_engine
+    from lego_server.models import named_directories
+    from lego_server.security.protection import Security
+
+    require_ray()
+    security = Security(config.security, config.hosts)
+    for directory in named_directories(config.engine).values():
+        _note(Manifest.load(directory))
+    from lego_server.cluster.serving import serve_cluster
+
+    settings = config.engine
+    load = functools.partial(
+        load_engine, device=settings.device, threads=settings.threads, max_batch=settings.max_batch,
+        lanes=settings.lanes,
+    )  # fmt: skip
+    serve_cluster(load, config, _announce, security)
 
 
 app.command()(doctor)
@@ -104,6 +127,18 @@ def info(engines: Engines) -> None:
     ):  # fmt: skip
         table.add_row(name, value)
     Console().print(table)
+
+
+def _with_logging(config: ServerConfig, verbose: bool) -> ServerConfig:
+    if verbose or config.security.log_content:
+        config = config.with_values({"logging": {"level": "info"}})
+    setup_logging(config.logging.format, config.logging.level)
+    return config
+
+
+def _note(manifest: Manifest) -> None:
+    if manifest.lego.notice:
+        print(f"note: {manifest.lego.notice}", file=sys.stderr)
 
 
 def _announce(line: str) -> None:

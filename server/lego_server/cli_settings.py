@@ -17,15 +17,19 @@ from lego_server.settings import Setting, settings_of
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Config file; options here win over it.")]
 
 
-def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+def takes_settings(command: Callable[..., None], without: frozenset[str] = frozenset()) -> Callable[..., None]:
     """Gives a command `--config` and an option for every setting.
 
     Its first parameter is then the `ServerConfig` they make: defaults, then the file, then what was typed.
+
+    Args:
+        command: The command.
+        without: Sections that the command does not look at; a file for several commands may still have them.
     """
     _, *others = inspect.signature(command, eval_str=True).parameters.values()
     keys = {
         f"{section}__{each.name}": (section, each)
-        for section, kind in ServerConfig.sections().items() for each in settings_of(kind)
+        for section, kind in ServerConfig.sections().items() if section not in without for each in settings_of(kind)
     }  # fmt: skip
 
     @functools.wraps(command)

@@ -145,6 +145,55 @@ class TracingSettings(Section):
 
 
 @dataclass(frozen=True)
+class ClusterSettings(Section):
+    """`[cluster]`: replicas of `lego-server cluster`, each with an engine; `lego-server serve` has none."""
+
+    ray_address: str | None = setting(
+        None, "A running Ray cluster that this machine is a node of: auto, or HOST:PORT of its head; unset starts one "
+        "on this machine only, and stops it.",
+    )  # fmt: skip
+    name: str = setting(
+        "lego", "Names the replicas; no two servers of a cluster may share it.", option="--cluster-name"
+    )
+    min_replicas: int = setting(1, "Replicas of a model there are at any time.", 1, 10_000)
+    max_replicas: int = setting(1, "Most replicas of a model.", 1, 10_000)
+    replica_cpus: float = setting(1.0, "CPUs that Ray sets aside for a replica.", 0, 1024)
+    replica_gpus: float = setting(0.0, "GPUs that Ray sets aside for a replica; half a GPU is 0.5.", 0, 64)
+    target_ongoing: float = setting(
+        2.0, "Queries for each replica; while there are more, replicas are added, while fewer, taken away.", 0.1, 1000
+    )
+    scale_up_seconds: float = setting(5.0, "How long there are more before replicas are added, in seconds.", 0, 86_400)
+    scale_down_seconds: float = setting(
+        300.0, "How long there are fewer before replicas are taken away, in seconds.", 0, 86_400
+    )
+    max_ongoing: int = setting(
+        8, "Queries a replica holds at once, those that wait for its engine (max_active) included.", 1, 10_000
+    )
+    max_queued: int = setting(64, "Queries that may wait for a replica with room; one more is refused.", 1, 1_000_000)
+    retries: int = setting(2, "How often a query whose replica is lost is given to another.", 0, 100)
+    start_seconds: float = setting(600.0, "Longest the replicas of a model may take to start, in seconds.", 1, 86_400)
+    keep_replicas: bool = setting(
+        False, "Leave the replicas in a joined cluster when the server stops; the next of its name takes them over."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_replicas > self.max_replicas:
+            raise LegoError(
+                f"min_replicas is {self.min_replicas}, above the {self.max_replicas} of max_replicas: raise that"
+            )
+        if ":" in self.name:
+            raise LegoError(f"name is {self.name!r}; it must be without a colon")
+        if self.ray_address is not None and "://" in self.ray_address:
+            raise LegoError(
+                f"ray_address is {self.ray_address!r}; streams of answers need a node of the cluster on this machine: "
+                "join it with ray start, then give auto or HOST:PORT"
+            )
+        if self.keep_replicas and self.ray_address is None:
+            raise LegoError("keep_replicas needs a cluster that outlives the server: give ray_address")
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """Every setting of a server; each has a default that suits one machine. A field is a section of the file."""
 
@@ -162,6 +211,8 @@ class ServerConfig:
     def hosts(self) -> tuple[str, ...]:
         """Every address at which wearers are served."""
         return (self.server.host,) if self.web.port is None else (self.server.host, self.web.host)
+
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
     @classmethod
     def sections(cls) -> dict[str, type[Section]]:

@@ -3,6 +3,8 @@
 `live`   the event loop answers.
 `ready`  queries are welcome: warmed up, not stopping, no engine call over its deadline. So are "" and the service.
 `model`  every model is loaded, and its last engine call neither failed nor hangs.
+
+Where replicas have the engines, a model is loaded while one of them runs; Ray Serve replaces one whose engine hangs.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from lego_server.engines.watched import EngineCall, WatchedEngine
+from lego_server.backend import Backend
+from lego_server.engines.watched import EngineCall
 from lego_server.logs import log_event
 
 _PERIOD = 0.5  # seconds between two looks: how late those may hear of a change who watch instead of asking
@@ -29,8 +33,8 @@ class Health(health_pb2_grpc.HealthServicer):
         draining: Whether the server is stopping.
     """
 
-    def __init__(self, engines: Callable[[], Iterable[WatchedEngine]], service: str) -> None:
-        self._engines = engines
+    def __init__(self, backends: Callable[[], Iterable[Backend[Any]]], service: str) -> None:
+        self._backends = backends
         self._ready_names = ("ready", "", service)
         self._statuses = health.aio.HealthServicer()
         self._hung: EngineCall | None = None
@@ -64,11 +68,11 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def facts(self) -> dict[str, bool]:
         """Returns what holds now: every service, and whether it is SERVING."""
-        engines = list(self._engines())
-        hung = next((engine.hung for engine in engines if engine.hung is not None), None)
+        backends = list(self._backends())
+        hung = next((call for each in backends if (call := each.hung) is not None), None)
         self._log_change(hung)
-        ready = self.warm and not self.draining and hung is None
-        model = hung is None and not any(engine.failed for engine in engines)
+        ready = self.warm and not self.draining and hung is None and all(each.able for each in backends)
+        model = hung is None and not any(each.failed for each in backends)
         return {"live": True, "model": model, **dict.fromkeys(self._ready_names, ready)}
 
     async def update(self) -> None:

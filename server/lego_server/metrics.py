@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from lego_server.failures import Reason
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 # Failures of queries that had been taken in; those count as how a query ended.
 _NO_REJECTIONS = {Reason.SUPERSEDED, Reason.CANCELLED, Reason.INTERNAL, Reason.DEADLINE_EXCEEDED}
@@ -28,7 +28,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
 
-        def histogram(name: str, help: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+        def histogram(name: str, help: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(name, help, labels, buckets=buckets, registry=registry)
 
         def counter(name: str, help: str, *labels: str) -> Counter:
@@ -57,6 +57,8 @@ class Metrics:
             "lego_unet_call_rows", "Rows of a U-Net call: queries times guidance branches.", buckets=_ROWS
         )
         self._stuck = gauge("lego_engine_stuck", "1 while an engine call is over its deadline.")
+        self._replicas = gauge("lego_replicas", "Replicas that run, where they have the engines.", "model")
+        self._retries = counter("lego_query_retries_total", "Queries given to another replica, as theirs was lost.")
         self._certificate = gauge(
             "lego_certificate_expiry_timestamp_seconds",
             "Unix time at which the TLS certificate expires; NaN without TLS.",
@@ -77,6 +79,18 @@ class Metrics:
     def watch_engine(self, stuck: Callable[[], bool]) -> None:
         """Has it asked whether an engine call is over its deadline."""
         self._stuck.set_function(stuck)
+
+    def watch_replicas(self, model: str, running: Callable[[], int]) -> None:
+        """Has it asked how many replicas of a model run."""
+        self._replicas.labels(model).set_function(running)
+
+    def forget_replicas(self, model: str) -> None:
+        """Asks no more: the model is no longer served by these replicas."""
+        self._replicas.remove(model)
+
+    def retried(self) -> None:
+        """A query was given to another replica."""
+        self._retries.inc()
 
     def watch_certificate(self, expiry: Callable[[], float]) -> None:
         """Has it asked when the TLS certificate expires, in Unix time."""

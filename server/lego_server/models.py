@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 
+from lego_server.backend import Backend
 from lego_server.config import EngineSettings, ServerConfig
 from lego_server.failures import Reason, RequestError
-from lego_server.guide import Guide
 from lego_server.logs import log_event
 from lego_server.telemetry import Telemetry
 
@@ -22,17 +23,17 @@ _log = logging.getLogger(__name__)
 class Models:
     """Guides by name; the first is the one that is meant where none is named."""
 
-    def __init__(self, guides: dict[str, Guide], config: ServerConfig, telemetry: Telemetry) -> None:
+    def __init__(self, guides: dict[str, Backend[Any]], config: ServerConfig, telemetry: Telemetry) -> None:
         """Takes at least one guide; all share the limits."""
         self.config = config
         self.telemetry = telemetry
         self._guides = dict(guides)
         self._leaving: set[asyncio.Task[None]] = set()
         telemetry.metrics.watch_queue(
-            lambda: sum(guide.engine_loop.waiting for guide in self.guides),
-            lambda: sum(guide.engine_loop.active for guide in self.guides),
+            lambda: sum(guide.waiting for guide in self.guides),
+            lambda: sum(guide.active for guide in self.guides),
         )
-        telemetry.metrics.watch_engine(lambda: any(guide.engine.hung is not None for guide in self.guides))
+        telemetry.metrics.watch_engine(lambda: any(guide.hung is not None for guide in self.guides))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,16 +41,16 @@ class Models:
         return tuple(self._guides)
 
     @property
-    def guides(self) -> tuple[Guide, ...]:
+    def guides(self) -> tuple[Backend[Any], ...]:
         """The guides, in the same order."""
         return tuple(self._guides.values())
 
     @property
-    def default(self) -> Guide:
+    def default(self) -> Backend[Any]:
         """The guide that is meant where none is named."""
         return self.guides[0]
 
-    def find(self, name: str) -> Guide:
+    def find(self, name: str) -> Backend[Any]:
         """Returns a guide by its name here or by its full version; an empty name means the default.
 
         Raises:
@@ -64,7 +65,7 @@ class Models:
                 return guide
         raise RequestError(Reason.INVALID, f"model is {name!r}; this server has {', '.join(self.names)}")
 
-    def replace(self, name: str, guide: Guide) -> None:
+    def replace(self, name: str, guide: Backend[Any]) -> None:
         """Puts a warm guide in the place of another, which answers what it has begun and is closed then."""
         before = self._guides[name]
         self._guides[name] = guide
@@ -80,10 +81,11 @@ class Models:
         """Drops all work."""
         for task in self._leaving:
             task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         for guide in self.guides:
             await guide.close()
 
-    async def _close_when_done(self, guide: Guide) -> None:
+    async def _close_when_done(self, guide: Backend[Any]) -> None:
         until = asyncio.get_running_loop().time() + self.config.limits.query_seconds
         try:
             # Queries that had found it before may still be decoding their frame; they come within a moment.
@@ -91,7 +93,7 @@ class Models:
             while not guide.idle and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 (threads change it)
                 await asyncio.sleep(_PERIOD)
         finally:
-            await guide.close()
+            await guide.close(replaced=True)
 
 
 def named_directories(settings: EngineSettings) -> dict[str, Path]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-import math
 import signal
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -20,17 +17,15 @@ from lego_core.manifest import Manifest
 from lego_core.secrecy import is_loopback
 from lego_core.tracing import otlp_provider
 from lego_proto.v1 import guidance_pb2, guidance_pb2_grpc
-from PIL import Image
 
+from lego_server.backend import Backend, Deployed, warm_up
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
-from lego_server.failures import RequestError
 from lego_server.gateway.gateway import Gateway
 from lego_server.guide import Guide
 from lego_server.health import Health
 from lego_server.metrics import Metrics, MetricsPort
 from lego_server.models import Models
-from lego_server.options import OptionWishes
 from lego_server.security.exposure import exposure
 from lego_server.security.guard import Guard, connection_limits
 from lego_server.security.protection import Security
@@ -54,13 +49,13 @@ class GuidanceServer:
     """
 
     def __init__(
-        self, engines: Mapping[str, Engine], config: ServerConfig, telemetry: Telemetry | None = None,
+        self, engines: Mapping[str, Engine | Deployed], config: ServerConfig, telemetry: Telemetry | None = None,
         security: Security | None = None,
     ) -> None:  # fmt: skip
         """Builds the server; nothing listens yet. Called on the event loop that will run it.
 
         Args:
-            engines: The loaded models by name, the default first.
+            engines: The loaded models by name, the default first; those that run elsewhere are reached from here.
             config: Where to listen, and the limits.
             telemetry: Where observations go; None keeps figures that nobody asks for.
             security: What protects it; None for what the config says.
@@ -72,11 +67,11 @@ class GuidanceServer:
         self._config = config
         self._security = security or Security(config.security, config.hosts)
         self._telemetry = telemetry or Telemetry()
-        guides = {name: Guide(engine, config, self._telemetry) for name, engine in engines.items()}
+        guides = {name: self._backend(engine) for name, engine in engines.items()}
         self._models = Models(guides, config, self._telemetry)
         self._streams = Streams(self._models)
         self._service = GuidanceService(self._models, self._streams)
-        self._health = Health(lambda: [guide.engine for guide in self._models.guides], SERVICE_NAME)
+        self._health = Health(lambda: self._models.guides, SERVICE_NAME)
         self._server = grpc.aio.server(
             interceptors=[Guard(self._security.admission)],
             options=[*_channel_options(config), *connection_limits(config.security)],
@@ -107,8 +102,8 @@ class GuidanceServer:
 
     @property
     def live_queries(self) -> int:
-        """Queries the engine loops hold."""
-        return sum(guide.engine_loop.live for guide in self._models.guides)
+        """Queries that are being answered or wait."""
+        return sum(guide.live for guide in self._models.guides)
 
     @property
     def sessions(self) -> int:
@@ -158,23 +153,28 @@ class GuidanceServer:
         self._health.warm = True
         await self._health.update()
 
-    async def replace(self, name: str, engine: Engine) -> None:
+    async def replace(self, name: str, engine: Engine | Deployed) -> None:
         """Puts a model in the place of another, once it is warm. Sessions go on; so do queries begun before.
 
         Raises:
             LegoError: It cannot answer; the other one stays.
         """
-        guide = Guide(engine, self._config, self._telemetry)
+        guide = self._backend(engine)
         try:
             await warm_up(guide)
         except LegoError:
-            await guide.close()
+            await guide.close(replaced=True)
             raise
         self._models.replace(name, guide)
 
     def serves(self, name: str, manifest: Manifest) -> bool:
         """Says whether a model by this name is served as a manifest describes it."""
         return name in self._models.names and self._models.find(name).manifest == manifest
+
+    def _backend(self, engine: Engine | Deployed) -> Backend[Any]:
+        if isinstance(engine, Deployed):
+            return engine.backend(self._config, self._telemetry)
+        return Guide(engine, self._config, self._telemetry)
 
     async def stop(self) -> None:
         """Refuses new work, lets queries in flight finish within `shutdown_seconds`, and ends."""
@@ -192,35 +192,14 @@ class GuidanceServer:
         self._health.stop()
 
 
-async def warm_up(guide: Guide) -> None:
-    """Has a model answer a query of the server's own.
-
-    Raises:
-        LegoError: It cannot; the reason has been logged.
-    """
-    began = time.perf_counter()
-    picture = io.BytesIO()
-    Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
-    query = guide.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
-    frame = await guide.prepare_frame(picture.getvalue())
-    try:
-        await guide.answer(replace(query, deadline=math.inf), frame)
-    except RequestError as error:
-        raise LegoError(
-            "the model failed on a first query of the server's own, for the reason logged above: "
-            "check its engines with lego-export verify, or rebuild them with lego-export build"
-        ) from error
-    _log.info("warm after %.1f s", time.perf_counter() - began)
-
-
 async def serve(
-    load: Callable[[Path], Engine], directories: Mapping[str, Path], config: ServerConfig,
+    load: Callable[[Path], Engine | Deployed], directories: Mapping[str, Path], config: ServerConfig,
     announce: Callable[[str], None], security: Security | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGINT or SIGTERM; SIGHUP has every directory looked at again, and what is new in it served.
 
     Args:
-        load: Loads an engine directory.
+        load: Loads an engine directory, here or elsewhere.
         directories: Engine directories by the names of their models, the default first.
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
@@ -267,8 +246,8 @@ async def serve(
 
 
 async def _reload_when_told(
-    server: GuidanceServer, told: asyncio.Event, load: Callable[[Path], Engine], directories: Mapping[str, Path],
-    announce: Callable[[str], None],
+    server: GuidanceServer, told: asyncio.Event, load: Callable[[Path], Engine | Deployed],
+    directories: Mapping[str, Path], announce: Callable[[str], None],
 ) -> None:  # fmt: skip
     while True:
         await told.wait()

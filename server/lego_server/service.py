@@ -81,7 +81,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         Sessions end once their query is answered; what is not answered in time is handed back, too.
         """
         for guide in self._models.guides:
-            guide.engine_loop.hand_back_waiting()
+            guide.hand_back_waiting()
         self._streams.drain()
         until = asyncio.get_running_loop().time() + seconds
         while (self._streams.answering or self._generating) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110

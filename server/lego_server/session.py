@@ -11,11 +11,12 @@ import secrets
 import time
 import weakref
 from collections import OrderedDict
+from typing import Any
 
 from lego_server.assistant import Answer, Event, Failed
+from lego_server.backend import Backend, Cancellable, CheckedQuery, too_late
 from lego_server.failures import Reason, RequestError, as_request_error, shutting_down
-from lego_server.frames import PreparedFrame, check_frame
-from lego_server.guide import Cancellable, CheckedQuery, Guide, too_late
+from lego_server.frames import check_frame
 from lego_server.logs import bind
 from lego_server.messages import FrameReceived, QueryEvent, QueryFailed
 from lego_server.models import Models
@@ -36,9 +37,9 @@ class _StoredFrame:
         self._data = data
         self._arrived = time.perf_counter()
         # Weak, so that a model that has been replaced is not kept in memory by sessions that are silent.
-        self._prepared: tuple[weakref.ref[Guide], asyncio.Task[PreparedFrame]] | None = None
+        self._prepared: tuple[weakref.ref[Backend[Any]], asyncio.Task[Any]] | None = None
 
-    async def prepared(self, guide: Guide) -> PreparedFrame:
+    async def prepared(self, guide: Backend[Any]) -> Any:
         if self._prepared is None or self._prepared[0]() is not guide:
             task = asyncio.create_task(guide.prepare_frame(self._data, self._arrived))
             self._prepared = weakref.ref(guide), task
@@ -47,8 +48,9 @@ class _StoredFrame:
 
     def forget_description(self) -> None:
         """Frees what the last query about it left in the engine's memory, beside its encoding."""
-        if self._prepared is not None and self._prepared[1].done() and not self._prepared[1].exception():
-            self._prepared[1].result().described = None
+        guide = self._prepared and self._prepared[0]()
+        if self._prepared and guide and self._prepared[1].done() and not self._prepared[1].exception():
+            guide.forget_description(self._prepared[1].result())
 
 
 class _CurrentQuery:
@@ -88,7 +90,7 @@ class Session:
         self._models = models
         self._frames: OrderedDict[int, _StoredFrame] = OrderedDict()
         self._asked_frame: _StoredFrame | None = None
-        self._asked_guide: weakref.ref[Guide] | None = None
+        self._asked_guide: weakref.ref[Backend[Any]] | None = None
         self._encoded_ahead = -math.inf
         self._ahead: asyncio.Task[None] | None = None  # held, as the event loop holds tasks only weakly
         self._current: _CurrentQuery | None = None
@@ -216,7 +218,7 @@ class Session:
             self._encoded_ahead = now
             self._ahead = asyncio.create_task(self._prepare_ahead(guide, frame))
 
-    async def _prepare_ahead(self, guide: Guide, frame: _StoredFrame) -> None:
+    async def _prepare_ahead(self, guide: Backend[Any], frame: _StoredFrame) -> None:
         with contextlib.suppress(RequestError):  # damaged beyond its header: told to whoever asks about it
             guide.encode_ahead(await frame.prepared(guide))
 
@@ -232,7 +234,9 @@ class Session:
             )
         return frame_id, self._frames[frame_id]
 
-    async def _start(self, current: _CurrentQuery, guide: Guide, query: CheckedQuery, frame: _StoredFrame) -> None:
+    async def _start(
+        self, current: _CurrentQuery, guide: Backend[Any], query: CheckedQuery, frame: _StoredFrame
+    ) -> None:
         """Decodes the frame and hands the query to the engine loop."""
         bind(query=current.query_id)
         try:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
 
-from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, Question, StepDone, Steps, Timings
+from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, StepDone, Steps, Timings
 from lego_server.failures import RequestError
 from lego_server.logs import bind, bound, log_event
 from lego_server.loop import Listener
@@ -48,19 +48,25 @@ class Telemetry:
         _carrier.set({key: value for key, value in metadata if isinstance(value, str)})
         bind(**fields)
 
-    def watch(self, question: Question) -> QueryWatch:
-        """Watches a query from now on; called on the event loop, in the task that asks."""
-        return QueryWatch(self, question)
+    def watch(self, arrived: float, prepared: float, frame_arrived: float, steps: int) -> QueryWatch:
+        """Watches a query from now on; called on the event loop, in the task that asks.
+
+        Args:
+            arrived: `time.perf_counter()` when the query came in.
+            prepared: The same when its frame was ready.
+            frame_arrived: The same when its frame had come in.
+            steps: Denoising steps asked for.
+        """
+        return QueryWatch(self, arrived, prepared, frame_arrived, steps)
 
 
 class QueryWatch:
     """One query under watch. It concludes on the event loop, in the order in which things were told."""
 
-    def __init__(self, telemetry: Telemetry, question: Question) -> None:
+    def __init__(self, telemetry: Telemetry, arrived: float, prepared: float, frame_arrived: float, steps: int) -> None:
         self._telemetry = telemetry
-        # Not the question itself: it holds the frame's features, and the session may hold this for longer.
-        self._arrived, self._prepared = question.arrived, question.prepared
-        self._frame_arrived, self._steps = question.frame.arrived, question.options.steps
+        self._arrived, self._prepared = arrived, prepared
+        self._frame_arrived, self._steps = frame_arrived, steps
         self._fields = bound()
         self._carrier = _carrier.get({})
         self._event_loop = asyncio.get_running_loop()

@@ -10,8 +10,8 @@ from lego_core.images import JPEG_QUALITY
 from lego_proto.v1 import guidance_pb2 as pb
 
 from lego_server.assistant import Answer, DescriptionPiece, StepDone
+from lego_server.backend import Backend
 from lego_server.failures import Reason
-from lego_server.guide import Guide
 from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
 from lego_server.models import Models
 from lego_server.options import OptionWishes
@@ -38,7 +38,7 @@ async def take_request(request: pb.GuideRequest, session: Session) -> None:
             session.reject(Reason.INVALID, "the message holds no frame, query, cancel or resume; send one of them")
 
 
-def server_info_to_proto(guide: Guide, models: Models, max_image_pixels: int) -> pb.ServerInfo:
+def server_info_to_proto(guide: Backend[Any], models: Models, max_image_pixels: int) -> pb.ServerInfo:
     """Returns what a server runs and allows, with the largest frame that whoever asks may send, in pixels."""
     lego, limits = guide.manifest.lego, models.config.limits
     return pb.ServerInfo(

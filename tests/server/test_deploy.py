@@ -27,9 +27,9 @@ def documents(path: Path) -> list[Any]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-def manifest(kind: str, name: str) -> Any:
+def manifest(kind: str, name: str, folder: str = "kubernetes") -> Any:
     found = [
-        each for path in sorted((DEPLOY / "kubernetes").glob("*.yaml")) for each in documents(path)
+        each for path in sorted((DEPLOY / folder).glob("*.yaml")) for each in documents(path)
         if each["kind"] == kind and each["metadata"]["name"] == name
     ]  # fmt: skip
     assert len(found) == 1
@@ -65,9 +65,37 @@ def test_kubernetes_names_the_ports_files_and_times_of_its_configuration(config:
     assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in container["volumeMounts"]}
 
 
-def test_what_kustomization_lists_is_there() -> None:
-    [kustomization] = documents(DEPLOY / "kubernetes" / "kustomization.yaml")
-    others = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+def test_kuberay_names_the_ports_files_times_and_machines_of_its_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(manifest("ConfigMap", "lego-cluster", "kuberay")["data"]["cluster.toml"])
+    config = load_config(path)
+    pod = manifest("Deployment", "lego-cluster", "kuberay")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert ports == {"grpc": config.server.port, "metrics": config.metrics.port}
+    assert pod["terminationGracePeriodSeconds"] > config.server.shutdown_seconds
+    for file in (config.security.tls_cert, config.security.tls_key, config.security.token_file):
+        assert file is not None and str(file.parent) in mounts
+    ray = manifest("RayCluster", "lego-ray", "kuberay")["spec"]
+    [workers] = ray["workerGroupSpecs"]
+    [worker] = workers["template"]["spec"]["containers"]
+    assert f"ray=={ray['rayVersion']}" in (DEPLOY.parent / "constraints.txt").read_text().splitlines()
+    for each in (container, worker):  # the server reads the manifest, the replicas all of it, at one place
+        assert config.engine.directory in [mount["mountPath"] for mount in each["volumeMounts"]]
+    assert workers["template"]["spec"]["terminationGracePeriodSeconds"] > config.limits.query_seconds
+    assert (workers["minReplicas"], workers["maxReplicas"]) == (
+        config.cluster.min_replicas, config.cluster.max_replicas,
+    )  # fmt: skip
+    assert float(worker["resources"]["requests"]["nvidia.com/gpu"]) == config.cluster.replica_gpus
+    assert float(worker["resources"]["requests"]["cpu"]) >= config.cluster.replica_cpus
+    assert config.cluster.ray_address == "auto" and "ray start --address=lego-ray-head-svc:" in container["args"][0]
+
+
+@pytest.mark.parametrize("folder", ["kubernetes", "kuberay"])
+def test_what_kustomization_lists_is_there(folder: str) -> None:
+    [kustomization] = documents(DEPLOY / folder / "kustomization.yaml")
+    others = {path.name for path in (DEPLOY / folder).glob("*.yaml")} - {"kustomization.yaml"}
     assert set(kustomization["resources"]) == others
 
 
@@ -81,7 +109,7 @@ def test_compose_starts_the_server_with_options_it_has() -> None:
     assert f"EXPOSE {ServerConfig().server.port}" in dockerfile
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda", "Dockerfile.cluster"])
 def test_images_have_the_extras_and_run_the_commands_that_exist(name: str) -> None:
     text = (DEPLOY / "docker" / name).read_text()
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]

@@ -84,6 +84,17 @@ def test_a_problem_is_named_with_its_cure(
     assert told in findings[name]["told"] and cure in findings[name]["cure"]
 
 
+def test_a_cluster_is_looked_at_when_asked_for(engines: Path) -> None:
+    pytest.importorskip("ray.serve")
+    code, findings = doctor(str(engines), "--cluster", "--replica-cpus", "0.1")
+    assert code == 0 and findings["ray"]["told"].startswith("ray 2.")
+    code, crowded = doctor(str(engines), "--cluster", "--replica-cpus", "1000")
+    assert code == 1 and "1000 CPUs needed" in crowded["replicas"]["told"]
+    code, alone = doctor(str(engines), "--cluster", "--ray-address", "127.0.0.1:1")
+    assert code == 1 and "no Ray cluster can be reached at 127.0.0.1:1" in alone["ray cluster"]["told"]
+    assert "ray" not in doctor(str(engines))[1]
+
+
 def test_every_model_is_looked_at(engines: Path, tmp_path: Path) -> None:
     write_tiny_engine(tmp_path / "other")
     _damage(tmp_path / "other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import socket
 import time
@@ -17,6 +18,7 @@ from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_core.secrecy import is_loopback
 
+from lego_server.cluster.requirement import require_head, require_ray
 from lego_server.config import ServerConfig
 from lego_server.doctor.machine import available_memory, open_files_limit
 from lego_server.models import named_directories
@@ -168,6 +170,26 @@ def check_clock(config: ServerConfig) -> Iterator[Finding]:
         yield Finding("clock", "problem", f"{told}, which is before files here were written", "set it; use NTP")
     else:
         yield Finding("clock", "ok", told)
+
+
+def check_cluster(config: ServerConfig) -> Iterator[Finding]:
+    """Whether `lego-server cluster` can run: Ray is there, its cluster can be reached, and replicas have room."""
+    settings = config.cluster
+    try:
+        yield Finding("ray", "ok", f"ray {require_ray()}")
+    except LegoError as error:
+        yield Finding("ray", "problem", *_fact_and_cure(str(error)))
+    address = settings.ray_address
+    if address is not None:
+        yield _told("ray cluster", lambda: require_head(address), f"{address} answers")
+        return
+    models = 1 + len(config.engine.models)
+    needed, there = models * settings.min_replicas * settings.replica_cpus, os.cpu_count() or 1
+    told = f"{needed:g} CPUs needed for {models * settings.min_replicas} of them; this machine has {there}"
+    if needed > there:
+        yield Finding("replicas", "problem", told, "lower --min-replicas or --replica-cpus, or join a --ray-address")
+    else:
+        yield Finding("replicas", "ok", told)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lego_server.cli_settings import takes_settings
 from lego_server.config import ServerConfig
-from lego_server.doctor.checks import CHECKS, Finding
+from lego_server.doctor.checks import CHECKS, Finding, check_cluster
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -23,13 +23,15 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 def doctor(
     config: ServerConfig,
     directory: Annotated[Path | None, typer.Argument(metavar="ENGINES", help="Engine directory.")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Look at what lego-server cluster needs, too.")] = False,
     run: Annotated[bool, typer.Option("--run", help="Load the model and answer one query, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say whether a server can run here as configured, and what to do if not; exit code 1 if there is a problem."""
     if directory is not None:
         config = config.with_values({"engine": {"directory": str(directory)}})
-    findings = [finding for check in CHECKS for finding in check(config)]
+    checks = (*CHECKS, check_cluster) if cluster else CHECKS
+    findings = [finding for check in checks for finding in check(config)]
     if run and not _problems(findings):
         from lego_server.doctor.trial import run_trial
 

@@ -1,0 +1,1 @@
+"""Past one machine: replicas with an engine each, as Ray Serve deployments behind the gRPC server of this package."""
