@@ -26,7 +26,7 @@ from lego_training.features import FeatureStore
 from lego_training.files import check_settings, write_json
 from lego_training.processes import this_process
 from lego_training.stages.diffusion import tune_diffusion
-from lego_training.stages.embed import embed
+from lego_training.stages.embed import Embeddings, embed
 from lego_training.stages.text_to_image import tune_text_to_image
 from lego_training.text_to_image import CONFIG, from_checkpoint
 
@@ -95,19 +95,22 @@ def train_baselines(
         "loop": asdict(run_config.tune_diffusion), "diffusion": asdict(run_config.diffusion),
     }  # fmt: skip
     check_settings(output / "settings.json", settings, "baselines")
+    embedded: dict[bool, Embeddings] = {}
     for name in trained:
         if not (output / name / "done.json").is_file():
             source = base if BASELINES[name].tuned else untuned
             assert source is not None
-            _train(name, source, records, run_config, output, features if BASELINES[name].tuned else None)
+            _train(name, source, records, run_config, output, features if BASELINES[name].tuned else None, embedded)
             if this_process().is_main_process:
                 write_json(output / name / "done.json", {"base": str(source)})
     return trained
 
 
 def _train(
-    name: str, base: Path, records: list[Record], run_config: RunConfig, output: Path, features: FeatureStore | None
-) -> None:
+    name: str, base: Path, records: list[Record], run_config: RunConfig, output: Path, features: FeatureStore | None,
+    embedded: dict[bool, Embeddings],
+) -> None:  # fmt: skip
+    """Trains one baseline; `embedded` keeps the pairs of the tuned and of the untuned VLLM between calls."""
     folder, baseline, process = output / name, BASELINES[name], this_process()
     architecture = run_config.architecture if run_config.baselines == "new" else None
     mark = CONFIG if baseline.conditioning is None else "lego.json"
@@ -115,8 +118,10 @@ def _train(
         if not (folder / "checkpoint" / mark).is_file():
             begin = begin_text_to_image if baseline.conditioning is None else begin_checkpoint
             begin(base, folder / "checkpoint", architecture, run_config.seed)
-        embeddings = output / f"embeddings-{'tuned' if baseline.tuned else 'untuned'}"
-        data = embed(base, records, embeddings, features, run_config.diffusion.flip)
+        if baseline.tuned not in embedded:
+            place = output / f"embeddings-{'tuned' if baseline.tuned else 'untuned'}"
+            embedded[baseline.tuned] = embed(base, records, place, features, run_config.diffusion.flip)
+    data = embedded[baseline.tuned]
     if baseline.conditioning is None:
         assert run_config.tune_text_to_image is not None
         tune_text_to_image(
