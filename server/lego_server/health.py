@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from lego_server.engines.watched import EngineCall, WatchedEngine
 from lego_server.logs import log_event
 
+SERVICES = ("live", "ready", "model")
 _PERIOD = 0.5  # seconds between two looks: how late those may hear of a change who watch instead of asking
 _log = logging.getLogger(__name__)
 

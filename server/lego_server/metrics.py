@@ -10,6 +10,7 @@ from lego_core.errors import LegoError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from lego_server.failures import Reason
+from lego_server.ports import listen_fault
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
@@ -168,9 +169,9 @@ class MetricsPort:
         """
         try:
             self._server: WSGIServer = start_http_server(port, host, metrics.registry)[0]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise LegoError(
-                f"cannot serve metrics on {host}:{port} ({error.strerror}); choose another --metrics-port "
+                f"cannot serve metrics on {host}:{port} ({listen_fault(error)}); choose another --metrics-port "
                 "(0 takes any free one) or --metrics-host"
             ) from error
         self.port = int(self._server.server_port)

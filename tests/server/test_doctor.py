@@ -70,6 +70,27 @@ def _future(engines: Path) -> None:
         (_future, [], "clock", "which is before files here were written", "set it; use NTP"),
         (None, ["--device", "tensorrt"], "device", "needs onnxruntime's TensorrtExecutionProvider", "another --device"),
         (None, ["--max-steps", "2"], "limits", "max_steps is 2, the model's default is 3", "raise --max-steps"),
+        (
+            None,
+            ["--web-port", "0", "--web-host", "a..b", "--allow-insecure"],
+            "web port",
+            "that is no host name",
+            "or another address",
+        ),
+        (
+            None,
+            ["--metrics-port", "0", "--metrics-host", "a..b"],
+            "metrics port",
+            "that is no host name",
+            "or another address",
+        ),
+        (
+            lambda engines: (engines / "manifest.json").write_text("[" * 100_000),
+            [],
+            "engines",
+            "nested too deeply",
+            "rebuild it with lego-export build",
+        ),
         (None, ["--host", "192.0.2.1"], "port", "cannot listen on 192.0.2.1:0", "choose another --port"),
     ],
 )

@@ -270,12 +270,20 @@ async def test_a_client_must_speak_the_protocol_by_its_name() -> None:
             assert answer.status_code == 400 and b"lego.v1" in answer.body and b"secret" not in answer.body
 
 
+async def test_a_host_that_can_be_none_is_an_error_that_says_what_to_do() -> None:
+    config = config_of(port=0, web__port=0, web__host="a..b", allow_insecure=True)
+    with pytest.raises(LegoError, match=r"on a\.\.b:0 .that is no host name.; choose .* or --web-host"):
+        await GuidanceServer({"fake": FakeEngine()}, config).start()
+
+
 async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
     async with running(FakeEngine(), web__port=0) as server:
         assert server.server.gateway is not None
         taken = server.server.gateway.port
         second = GuidanceServer({"fake": FakeEngine()}, config_of(port=0, web__port=taken))
-        with pytest.raises(LegoError, match=f"cannot serve the web page on 127.0.0.1:{taken}.*--web-port"):
+        with pytest.raises(
+            LegoError, match=f"cannot serve the web page on 127.0.0.1:{taken} .Address already in use.; .*--web-port"
+        ):
             await second.start()
 
 

@@ -125,10 +125,18 @@ async def test_the_port_serves_what_prometheus_reads_and_is_told() -> None:
 def test_a_taken_metrics_port_is_an_error_that_says_what_to_do() -> None:
     first = MetricsPort(Metrics(), "127.0.0.1", 0)
     try:
-        with pytest.raises(LegoError, match=f"cannot serve metrics on 127.0.0.1:{first.port}.*--metrics-port"):
+        with pytest.raises(
+            LegoError,
+            match=f"cannot serve metrics on 127.0.0.1:{first.port} .Address already in use.; .*--metrics-port",
+        ):
             MetricsPort(Metrics(), "127.0.0.1", first.port)
     finally:
         first.close()
+
+
+def test_a_metrics_host_that_can_be_none_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(LegoError, match=r"on a\.\.b:0 .that is no host name.; choose .* or --metrics-host"):
+        MetricsPort(Metrics(), "a..b", 0)
 
 
 def test_the_certificates_expiry_is_whatever_it_is_told() -> None:
