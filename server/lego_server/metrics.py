@@ -100,7 +100,8 @@ class Metrics:
         """A request was refused; failures of queries taken in before are no refusals and are left out.
 
         Args:
-            reason: Why; for a whole call "sessions" (too many) or "draining"; at the web port "host" or "origin" too.
+            reason: Why; for a whole call "sessions" (too many), "draining", or what `Admission` tells; at the web port
+                "host" or "origin" too.
         """
         if reason not in _NO_REJECTIONS:
             self._rejects.labels(reason.value if isinstance(reason, Reason) else reason).inc()

@@ -89,6 +89,7 @@ class GuidanceServer:
         if config.web.port is not None:
             self.gateway = Gateway(config, self._security, self._streams, self._health, self._telemetry.metrics)
         self._telemetry.metrics.watch_certificate(self._security.certificate_expiry)
+        self._security.admission.on_refusal = self._telemetry.metrics.rejected
         self.port = 0
         self.address = ""
 

@@ -21,7 +21,7 @@ from lego_server.server import serve
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.fake_engine import FakeEngine
-from tests.server.harness import RunningServer, config_of, eventually, picture, running
+from tests.server.harness import GuideClient, RunningServer, config_of, eventually, picture, running
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -74,6 +74,20 @@ async def test_queue_and_rejects_are_told_while_they_last() -> None:
         await eventually(lambda: server.server.live_queries == 0)
         assert (value(server, "lego_active_queries"), value(server, "lego_queue_depth")) == (0, 0)
         assert value(server, "lego_rejects_total", reason="overloaded") == 1
+        assert value(server, "lego_rejects_total", reason="no_frame") == 1
+
+
+async def test_a_refusal_counts_once_however_often_it_is_sent() -> None:
+    async with running(FakeEngine()) as server:
+        client = GuideClient(server.stub)
+        token = (await client.read()).session_started.resume_token
+        await client.query(1)
+        assert (await client.error()).code == pb.QueryError.CODE_NO_FRAME
+        client.call.cancel()
+        client = await server.open_session()
+        await client.write(pb.GuideRequest(resume=pb.Resume(token=token, received=0)))
+        assert (await client.read()).session_started.resumed
+        assert (await client.error()).code == pb.QueryError.CODE_NO_FRAME
         assert value(server, "lego_rejects_total", reason="no_frame") == 1
 
 
