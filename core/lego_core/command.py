@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,9 @@ def run_command(
     except tuple(told) as error:
         return _fail(str(error), next(code for kind, code in told.items() if isinstance(error, kind)))
     except (LegoError, OSError) as error:  # OSError: a full disk, a folder without access
-        return _fail(str(error), 2)
+        return _fail(_output_fault() or str(error), 2)
+    if fault := _output_fault():
+        return _fail(fault, 2)
     code = result if isinstance(result, int) else 0
     if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves
         print("stopped", file=sys.stderr)
@@ -66,5 +69,17 @@ def run_command(
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nothing can be told, the code tells
+        print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
+
+
+def _output_fault() -> str:
+    """Returns why what was printed cannot be written; empty if it can."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "w") as nowhere:  # Python would try again at its end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return f"the standard output cannot be written ({error.strerror}); send it somewhere else"
+    return ""

@@ -154,3 +154,12 @@ def test_it_reads_the_config_file_and_prints_a_table(engines: Path, tmp_path: Pa
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "200"})
     assert result.returncode == 0, result.stderr
     assert "fake-0123456789ab" in result.stdout and "problem" not in result.stdout
+
+
+def test_a_limit_on_memory_is_looked_at() -> None:
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30));"
+        "from lego_server.doctor.machine import available_memory; print(available_memory())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert 0 < int(result.stdout) < 2**30

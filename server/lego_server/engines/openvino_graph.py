@@ -11,6 +11,8 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
+from lego_server.engines.graph import refuse_if_out_of_memory
+
 FP32, BF16 = "openvino", "openvino-bf16"
 OPENVINO_DEVICES = (FP32, BF16)
 # What a picture is painted by. The VLLM stays in float32: a word chosen otherwise would be another description.
@@ -64,7 +66,8 @@ class OpenVINOGraph:
             options["INFERENCE_NUM_THREADS"] = threads * lanes
         try:
             self._model = ov.Core().compile_model(path, "CPU", options)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            refuse_if_out_of_memory(path, error)
             reason = " ".join(str(error).split())
             raise LegoError(
                 f"OpenVINO cannot load {path.name} ({reason:.300}): rebuild it with lego-export build, or use "

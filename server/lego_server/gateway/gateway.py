@@ -25,7 +25,7 @@ from lego_server.gateway.page import Page, own_page, plain
 from lego_server.health import SERVICES, Health
 from lego_server.logs import log_event
 from lego_server.metrics import Metrics
-from lego_server.ports import listen_fault
+from lego_server.ports import listen_fault, reachable_host
 from lego_server.refusals import Refusal
 from lego_server.security.access import set_current_access
 from lego_server.security.addresses import network_of
@@ -51,7 +51,7 @@ class Gateway:
 
     Attributes:
         port: The TCP port listened on, once started.
-        url: Of the page, once started.
+        url: Of the page, once started, by an address of this machine.
     """
 
     def __init__(
@@ -115,7 +115,8 @@ class Gateway:
             logger=library_log,
         )
         self.port = listener.getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = reachable_host(settings.host)
+        host = f"[{host}]" if ":" in host else host
         self.url = f"http{'' if security.tls is None else 's'}://{host}:{self.port}/"
 
     async def stop(self, seconds: float) -> None:

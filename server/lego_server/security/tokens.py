@@ -124,7 +124,10 @@ def write_tokens(path: Path, tokens: tuple[Token, ...]) -> None:
     """Writes a token file, readable by its owner only; a running server sees the old one or the new one, never half."""
     content = {"version": _VERSION, "tokens": [_entry(token) for token in tokens]}
     # mkstemp makes files with mode 0600.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise LegoError(f"the token file {path} cannot be written ({error.strerror}); give --file another") from error
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
