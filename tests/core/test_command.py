@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
@@ -34,6 +35,11 @@ def end(how: str) -> None:
             raise KeyboardInterrupt
         case "checked":
             raise typer.Exit(1)
+
+
+@app.command()
+def count(times: Annotated[int, typer.Option()] = 1) -> None:
+    """Takes a number."""
 
 
 @group.command()
@@ -75,6 +81,12 @@ def test_an_end_is_at_most_one_line_and_a_code(
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 2
     assert capsys.readouterr().err == told
+
+
+def test_a_value_of_the_wrong_type_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("count", "--times", "abc") == 2
+    told = capsys.readouterr().err
+    assert "--times" in told and told.count("'abc'") == 1 and told.count("\n") == 1
 
 
 def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -306,3 +307,13 @@ def cut(client: GuideClient) -> None:
         client.cut()
     else:
         client.call.cancel()
+
+
+async def test_the_page_has_an_address_that_can_be_opened_where_all_are_listened_on() -> None:
+    for host in ("0.0.0.0", "::"):
+        async with running(FakeEngine(), web__port=0, web__host=host, allow_insecure=True) as server:
+            assert server.server.gateway is not None
+            url = server.server.gateway.url
+            assert "//0.0.0.0" not in url and "::" not in url
+            with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+                assert answer.status == 200
