@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,14 +63,37 @@ class Connection:
         """Returns a channel; nothing is sent yet.
 
         Raises:
-            LegoError: A certificate file cannot be read, or others may read the key.
+            LegoError: A certificate file cannot be used, or others may read the key.
         """
         if not self.tls:
             return grpc.aio.insecure_channel(target, options=options)
         if self.key is not None:
             refuse_exposed(self.key, OTHERS, "the private key")
         ca, key, cert = (None if path is None else _read(path) for path in (self.ca, self.key, self.cert))
+        self.context()  # gRPC would stumble over them only when it connects, in words of its own
         return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert), options=options)
+
+    def context(self) -> ssl.SSLContext:
+        """Returns the same for Python's own TLS.
+
+        Raises:
+            LegoError: OpenSSL cannot use a certificate file.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except (ssl.SSLError, OSError) as error:
+            raise LegoError(f"{self.ca} holds no certificate in PEM form; give --ca the authority's") from error
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # gRPC is not as strict either
+        context.set_alpn_protocols(["h2"])
+        try:
+            if self.cert is not None and self.key is not None:
+                context.load_cert_chain(self.cert, self.key, password=lambda: b"")  # else it asks at the terminal
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise LegoError(
+                f"{self.cert} and {self.key} are no certificate and its private key, in PEM form and without a "
+                "passphrase; give --cert and --key the two that were made together"
+            ) from error
+        return context
 
 
 def _read(path: Path) -> bytes:

@@ -45,11 +45,7 @@ def tls_fault(target: str, connection: Connection) -> str | None:
                 f"the server at {target} speaks TLS only; add --tls, and --ca FILE if its authority is not a public one"
             )
         return None
-    try:
-        context = _verifying(connection)
-    except (ssl.SSLError, OSError) as error:
-        return f"the certificate files given cannot be used ({error}); check that they are PEM and belong together"
-    fault = _handshake(address, context)
+    fault = _handshake(address, connection.context())
     code = getattr(fault, "verify_code", None)
     if code == _EXPIRED:
         return f"the certificate of the server at {target} has expired; its operator must renew it"
@@ -71,15 +67,6 @@ def tls_fault(target: str, connection: Connection) -> str | None:
     if getattr(fault, "reason", None) in _NO_TLS:
         return f"the server at {target} does not speak TLS; leave --tls out, or have its operator turn it on"
     return None
-
-
-def _verifying(connection: Connection) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=connection.ca)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # gRPC is not as strict either
-    context.set_alpn_protocols(["h2"])
-    if connection.cert is not None and connection.key is not None:
-        context.load_cert_chain(connection.cert, connection.key)
-    return context
 
 
 def _trusting_anyone() -> ssl.SSLContext:
@@ -117,7 +104,7 @@ def _judges_client(fault: Exception | None) -> bool:
 
 def _names(address: tuple[str, int], connection: Connection) -> str:
     """Returns the names that a certificate, otherwise good, is for."""
-    context = _verifying(connection)
+    context = connection.context()
     context.check_hostname = False
     with (
         socket.create_connection(address, _SECONDS) as plain,

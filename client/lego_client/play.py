@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from lego_core.errors import LegoError
+from lego_core.files import read_json
 from numpy.typing import NDArray
 
 from lego_client.answer import Answer, ask
@@ -65,7 +65,7 @@ def load_queries(spec: str) -> list[TimedQuery]:
     """
     path = existing_path(spec)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path)
     except (OSError, ValueError) as error:
         raise LegoError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(entries, list) or not entries:

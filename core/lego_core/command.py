@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,11 +55,16 @@ def run_command(
         if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one: its help
             print(error.format_message(), file=sys.stderr)
             return 2
-        return _fail(error.format_message(), 2)
+        return _fail(f"{error.format_message()}{_given(error)}", 2)
     except tuple(told) as error:
         return _fail(str(error), next(code for kind, code in told.items() if isinstance(error, kind)))
-    except (LegoError, OSError) as error:  # OSError: a full disk, a folder without access
+    except LegoError as error:
         return _fail(str(error), 2)
+    except OSError as error:  # a full disk, a folder without access
+        # Where it names no file it may be the output's, whose content is gone by now: a line more tells.
+        return _fail(str(error) if error.filename else _output_fault("\n") or str(error), 2)
+    if fault := _output_fault():
+        return _fail(fault, 2)
     code = result if isinstance(result, int) else 0
     if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves
         print("stopped", file=sys.stderr)
@@ -66,5 +72,24 @@ def run_command(
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nothing can be told, the code tells
+        print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
+
+
+def _given(error: typer.BadParameter) -> str:
+    """Returns the value at fault where newer typer leaves it out, to be found in pydantic's own error."""
+    details = getattr(error.__cause__, "errors", None)
+    return f" (it is {details()[0]['input']!r})" if callable(details) else ""
+
+
+def _output_fault(more: str = "") -> str:
+    """Returns why what was printed, and more, cannot be written; empty if it can."""
+    try:
+        sys.stdout.write(more)
+        sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "w") as nowhere:  # Python would try again at its end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return f"the standard output cannot be written ({error.strerror}); send it somewhere else"
+    return ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from lego_core.errors import LegoError
+from lego_core.files import read_json
 
 FORMAT_VERSION = 1
 GUIDED_SAMPLERS = ("euler_ancestral", "euler", "dpm_solver_pp")
@@ -304,7 +305,7 @@ class LegoConfig:
         if not path.is_file():
             raise LegoError(f"{directory} is not a LEGO checkpoint directory: it has no lego.json")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
         except ValueError as error:  # not JSON, or not even text
             raise LegoError(f"{path} is not valid JSON ({error}); restore the file") from error
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lego_core.errors import LegoError
 
@@ -62,6 +64,19 @@ def file_sha256(path: Path) -> str:
     """Returns the sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no text, no JSON, or nested too deeply for Python to read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:  # a thousand brackets are enough
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

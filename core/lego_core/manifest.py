@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lego_core.config import LegoConfig, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
-from lego_core.files import file_sha256
+from lego_core.files import file_sha256, read_json
 
 FORMAT_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -273,7 +273,7 @@ class Manifest:
                 raise LegoError(f"{directory} is a checkpoint: build engines of it with lego-export build")
             raise LegoError(f"{directory} is not an engine directory: it has no manifest.json")
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values: dict[str, Any] = read_json(path)
             version = values.pop("format_version", None)
             if version != FORMAT_VERSION:
                 raise LegoError(f"format_version is {version!r}, this software reads {FORMAT_VERSION}")

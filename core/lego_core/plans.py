@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 
 from lego_core.config import whole_number_in_range
 from lego_core.errors import LegoError
-from lego_core.files import file_sha256, write_whole
+from lego_core.files import file_sha256, read_json, write_whole
 from lego_core.manifest import Manifest, TensorSpec
 
 PLANS_FOLDER = "plans"
@@ -154,7 +154,7 @@ class Plans:
         if not path.is_file():
             raise LegoError(f"{folder} holds no TensorRT plans: {_REBUILD}")
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values: dict[str, Any] = read_json(path)
             version = values.pop("format_version", None)
             if version != FORMAT_VERSION:
                 raise LegoError(f"format_version is {version!r}, this software reads {FORMAT_VERSION}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,7 @@ from lego_server.cli_settings import takes_settings
 from lego_server.config import ServerConfig
 from lego_server.config_file import write_config
 from lego_server.doctor.command import doctor
-from lego_server.logs import setup_logging
+from lego_server.logs import log_event, setup_logging
 from lego_server.security.commands import token_app
 
 app = typer.Typer(
@@ -27,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )  # fmt: skip
 app.add_typer(token_app, name="token")
+_log = logging.getLogger(__name__)
 Engines = Annotated[Path, typer.Option("--engines", help="Engine directory, as lego-export build writes it.")]
 
 
@@ -42,15 +45,15 @@ def serve(config: ServerConfig, verbose: Verbose = False) -> None:
     from lego_server.security.protection import Security
     from lego_server.server import serve as run_server
 
-    settings = config.engine
+    announce, settings = _announcer(config), config.engine
     security = Security(config.security, config.hosts)  # before the engine, which may take minutes to load
 
     def load(directory: Path) -> Engine:
         engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)
-        _note(engine.manifest)
+        _note(engine.manifest, announce)
         return engine
 
-    asyncio.run(run_server(load, named_directories(settings), config, _announce, security))
+    asyncio.run(run_server(load, named_directories(settings), config, announce, security))
 
 
 app.command()(takes_settings(serve, without=frozenset({"cluster"})))
@@ -67,9 +70,10 @@ def cluster(config: ServerConfig, verbose: Verbose = False) -> None:
     from lego_server.security.protection import Security
 
     require_ray()
+    announce = _announcer(config)
     security = Security(config.security, config.hosts)
     for directory in named_directories(config.engine).values():
-        _note(Manifest.load(directory))
+        _note(Manifest.load(directory), announce)
     from lego_server.cluster.serving import serve_cluster
 
     settings = config.engine
@@ -77,7 +81,7 @@ def cluster(config: ServerConfig, verbose: Verbose = False) -> None:
         load_engine, device=settings.device, threads=settings.threads, max_batch=settings.max_batch,
         lanes=settings.lanes,
     )  # fmt: skip
-    serve_cluster(load, config, _announce, security)
+    serve_cluster(load, config, announce, security)
 
 
 app.command()(doctor)
@@ -97,12 +101,14 @@ def health(
     service: Annotated[str, typer.Option(help="What to ask about: live, ready or model.")] = "ready",
     ca: Annotated[Path | None, typer.Option(help="PEM authority of the server, which then must speak TLS.")] = None,
     name: Annotated[str | None, typer.Option(help="Name in its certificate, where that is not the host's.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM certificate to show, for a server with --client-ca.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM private key of it.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds it may take.")] = 5.0,
 ) -> None:
-    """Print a running server's health; exits with 1 unless it is SERVING."""
+    """Print a running server's health; exits with 0 if SERVING, 1 if not, 2 if there is no answer."""
     from lego_server.probe import ask_health
 
-    status = ask_health(server, service, timeout, ca, name)
+    status = ask_health(server, service, timeout, ca, name, cert, key)
     print(status)
     raise typer.Exit(0 if status == "SERVING" else 1)
 
@@ -136,14 +142,27 @@ def _with_logging(config: ServerConfig, verbose: bool) -> ServerConfig:
     return config
 
 
-def _note(manifest: Manifest) -> None:
+def _note(manifest: Manifest, announce: Callable[[str], None]) -> None:
     if manifest.lego.notice:
-        print(f"note: {manifest.lego.notice}", file=sys.stderr)
+        announce(f"note: {manifest.lego.notice}")
+
+
+def _announcer(config: ServerConfig) -> Callable[[str], None]:
+    return _announce_as_event if config.logging.format == "json" else _announce
 
 
 def _announce(line: str) -> None:
     stream = sys.stdout if line.startswith("listening") else sys.stderr
     print(line, file=stream, flush=True)
+
+
+def _announce_as_event(line: str) -> None:
+    if line.startswith("listening"):  # who waits for it waits for these words
+        print(line, flush=True)
+    _log.setLevel(logging.INFO)  # told whatever level was asked for, as where text is written
+    warning = line.startswith("warning: ")
+    level = logging.WARNING if warning else logging.INFO
+    log_event(_log, level, "announcement", text=line.removeprefix("warning: "))
 
 
 def main() -> None:

@@ -30,8 +30,12 @@ def load_config(path: Path, base: ServerConfig | None = None) -> ServerConfig:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LegoError(f"there is no config file {path}; lego-server config prints one to start from") from error
+    except OSError as error:
+        raise LegoError(f"{path} cannot be read ({error.strerror}); give --config a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LegoError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise LegoError(f"{path} is not a config file: it is nested too deeply") from error
     config, sections = base or ServerConfig(), ServerConfig.sections()
     for name, table in tables.items():
         if name not in sections:

@@ -21,6 +21,7 @@ from lego_server.backend import Backend
 from lego_server.engines.watched import EngineCall
 from lego_server.logs import log_event
 
+SERVICES = ("live", "ready", "model")
 _PERIOD = 0.5  # seconds between two looks: how late those may hear of a change who watch instead of asking
 _log = logging.getLogger(__name__)
 

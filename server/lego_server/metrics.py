@@ -10,6 +10,7 @@ from lego_core.errors import LegoError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from lego_server.failures import Reason
+from lego_server.ports import listen_fault
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
@@ -113,7 +114,8 @@ class Metrics:
         """A request was refused; failures of queries taken in before are no refusals and are left out.
 
         Args:
-            reason: Why; for a whole call "sessions" (too many) or "draining"; at the web port "host" or "origin" too.
+            reason: Why; for a whole call "sessions" (too many), "draining", or what `Admission` tells; at the web port
+                "host" or "origin" too.
         """
         if reason not in _NO_REJECTIONS:
             self._rejects.labels(reason.value if isinstance(reason, Reason) else reason).inc()
@@ -182,9 +184,9 @@ class MetricsPort:
         """
         try:
             self._server: WSGIServer = start_http_server(port, host, metrics.registry)[0]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise LegoError(
-                f"cannot serve metrics on {host}:{port} ({error.strerror}); choose another --metrics-port "
+                f"cannot serve metrics on {host}:{port} ({listen_fault(error)}); choose another --metrics-port "
                 "(0 takes any free one) or --metrics-host"
             ) from error
         self.port = int(self._server.server_port)

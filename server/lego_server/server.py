@@ -84,6 +84,8 @@ class GuidanceServer:
         if config.web.port is not None:
             self.gateway = Gateway(config, self._security, self._streams, self._health, self._telemetry.metrics)
         self._telemetry.metrics.watch_certificate(self._security.certificate_expiry)
+        self._security.admission.on_refusal = self._telemetry.metrics.rejected
+        self._reminder: asyncio.Task[None] | None = None
         self.port = 0
         self.address = ""
 
@@ -136,6 +138,7 @@ class GuidanceServer:
             await self._close()
             raise
         await self._server.start()
+        self._reminder = asyncio.create_task(self._security.remind_daily())
 
     def _add_port(self, address: str) -> int:
         if self._security.tls is None:
@@ -190,6 +193,8 @@ class GuidanceServer:
     async def _close(self) -> None:
         await self._models.close()
         self._health.stop()
+        if self._reminder is not None:
+            self._reminder.cancel()
 
 
 async def serve(

@@ -102,4 +102,7 @@ class _GrpcLink:
         self._context = context
 
     async def send(self, response: pb.GuideResponse) -> None:
-        await self._context.write(response)
+        try:
+            await self._context.write(response)
+        except grpc.aio.InternalError as error:  # gRPC is about to cancel the call, and says so by its writing first
+            raise asyncio.CancelledError from error

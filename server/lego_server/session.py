@@ -272,7 +272,7 @@ class Session:
         self._current = None
         if current.timer is not None:
             current.timer.cancel()
-        self.outbox.put(last_message)
+        self._put(last_message)
         self._end_if_finished()
 
     def _stop_current(self, failure: RequestError) -> None:
@@ -284,7 +284,13 @@ class Session:
         self._tell_failure(stopped.query_id, failure)
 
     def _tell_failure(self, query_id: int, failure: RequestError) -> None:
-        self.outbox.put(_failed(query_id, failure))
+        self._put(_failed(query_id, failure))
+
+    def _put(self, message: QueryEvent | QueryFailed) -> None:
+        # A refusal counts when it is made: it may be sent twice, or never.
+        if isinstance(message, QueryFailed):
+            self._models.telemetry.metrics.rejected(message.reason)
+        self.outbox.put(message)
 
     def _end_if_finished(self) -> None:
         if self._finishing and self._current is None:

@@ -11,7 +11,6 @@ import grpc
 from lego_proto.v1 import guidance_pb2 as pb
 
 from lego_server.failures import INTERNAL_ERROR, RequestError, shutting_down
-from lego_server.messages import QueryFailed
 from lego_server.models import Models
 from lego_server.refusals import Refusal
 from lego_server.security.access import current_access
@@ -123,8 +122,6 @@ class _Stream:
                 if self._announce is not None:  # resumed meanwhile: what was to be read is not the session any more
                     continue
                 async for sequence, message in outbox.read():
-                    if isinstance(message, QueryFailed):
-                        self._models.telemetry.metrics.rejected(message.reason)
                     await self._link.send(response_to_proto(sequence, message))
             broken = reader.exception() if reader.done() and not reader.cancelled() else None
             reader.cancel()  # before any end, which it would take for an error of its own

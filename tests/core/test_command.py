@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
 import pytest
 import typer
 from lego_core.command import Stopped, run_command
@@ -30,6 +35,11 @@ def end(how: str) -> None:
             raise KeyboardInterrupt
         case "checked":
             raise typer.Exit(1)
+
+
+@app.command()
+def count(times: Annotated[int, typer.Option()] = 1) -> None:
+    """Takes a number."""
 
 
 @group.command()
@@ -73,6 +83,12 @@ def test_wrong_usage_is_one_line(arguments: tuple[str, ...], told: str, capsys: 
     assert capsys.readouterr().err == told
 
 
+def test_a_value_of_the_wrong_type_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("count", "--times", "abc") == 2
+    told = capsys.readouterr().err
+    assert "--times" in told and told.count("'abc'") == 1 and told.count("\n") == 1
+
+
 def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("group") == 2
     shown = capsys.readouterr()
@@ -82,3 +98,19 @@ def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[
 def test_nothing_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     assert "lego-test" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    program = (
+        "import sys, typer; from lego_core.command import run_command; app = typer.Typer();"
+        "app.command()(lambda: print('much'));"
+        "sys.exit(run_command(app, 'lego-test', ['--help'] if len(sys.argv) > 1 else []))"
+    )
+    for arguments in ([], ["--help"]):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(
+                [sys.executable, "-c", program, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+            )
+        told = "error: the standard output cannot be written (No space left on device); send it somewhere else\n"
+        assert (result.returncode, result.stderr) == (2, told)

@@ -56,6 +56,12 @@ def test_a_saved_manifest_comes_back_equal(directory: Path, manifest: Manifest) 
     assert Manifest.load(directory) == manifest
 
 
+def test_a_manifest_nested_too_deeply_is_refused(directory: Path) -> None:
+    (directory / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(LegoError, match=r"is not a valid manifest \(it is nested too deeply\): rebuild it"):
+        Manifest.load(directory)
+
+
 def test_the_model_version_is_name_and_short_fingerprint(manifest: Manifest) -> None:
     assert manifest.model_version == "test-abcdef012345"
 

@@ -279,6 +279,19 @@ async def test_a_session_is_resumed_only_by_whoever_opened_it(tokens: TokenFile)
         assert own.resumed and own.session_id == started.session_id, "the attempt has not ended it"
 
 
+async def test_refusals_are_counted_by_their_reason(tokens: TokenFile) -> None:
+    anna, operator = tokens.add("anna", limits=Limits(sessions=1)), tokens.add("operator", "admin")
+    config = SecurityConfig(token_file=tokens.path, max_failures_per_address=2)
+    async with serving(config) as server, calling(server) as stub:
+        await open_session(stub, anna)
+        for token in (anna, operator, None, "wrong", anna):  # the last is locked out
+            await refusal(stub, token)
+        counted = server.telemetry.metrics.registry.get_sample_value
+        reasons = ("token_calls", "scope", "unauthenticated", "locked_out")
+        told = [counted("lego_rejects_total", {"reason": each}) for each in reasons]
+    assert told == [1, 1, 2, 1]
+
+
 async def test_a_strangers_message_is_not_taken_in(tokens: TokenFile) -> None:
     async with serving(SecurityConfig(token_file=tokens.path)) as server, calling(server) as stub:
         call = stub.Guide()

@@ -83,6 +83,8 @@ async def test_an_address_has_so_many_calls_and_no_more_whatever_its_tokens(toke
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert error.details() == "your address has 2 calls open, its limit; close some first"
         assert retry_ms(error) > 0
+        counted = server.telemetry.metrics.registry.get_sample_value
+        assert counted("lego_rejects_total", {"reason": "address_calls"}) == 1
         await first.call.done_writing()
         assert await first.call.read() is grpc.aio.EOF
         await info(stub, bert)

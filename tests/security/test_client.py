@@ -13,6 +13,12 @@ import keyring
 import keyring.backend
 import keyring.errors
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from lego_client.answer import ask
 from lego_client.cli import run
 from lego_client.connection import Connection
@@ -53,6 +59,26 @@ async def test_a_query_is_answered_over_tls_with_certificate_and_token(authority
         frame = await client.send_frame(scene())
         answer = await ask(client, "open the drawer", frame, source="test", options=GuidanceOptions(), time_limit=10)
         assert answer.guidance.description
+
+
+@pytest.mark.parametrize("broken", ["ca", "cert", "key", "passphrase", "another key"])
+def test_certificate_files_that_cannot_be_used_are_one_line_and_exit_code_2(
+    broken: str, authority: Authority, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = authority.issue("anna", "anna@example.org")
+    ca = authority.path
+    if broken == "passphrase":
+        secret = load_pem_private_key(key.read_bytes(), None)
+        key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a word")))
+    elif broken == "another key":
+        key = authority.issue("bert")[1]
+    else:
+        {"ca": ca, "cert": cert, "key": key}[broken].write_text("garbage\n")
+    files = ["--ca", str(ca), "--cert", str(cert), "--key", str(key)]
+    code = run(["info", "--server", "localhost:1", *files])
+    told = capfd.readouterr().err
+    assert code == 2, told
+    assert told.count("\n") == 1 and told.startswith(f"error: {ca if broken == 'ca' else cert}")
 
 
 async def test_frames_are_made_as_small_as_the_token_allows(tokens: TokenFile) -> None:
@@ -130,13 +156,6 @@ async def test_a_missing_or_unwelcome_client_certificate(authority: Authority, t
         cert, key = other.issue("eve", "eve@example.org")
         text = await told(target, Connection(True, authority.path, cert, key))
         assert text == (f"the server at {target} hung up on seeing this client certificate: it does not accept {cert}")
-
-
-async def test_certificate_files_that_are_none(authority: Authority, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.pem"
-    wrong.write_text("not PEM")
-    async with serving(SecurityConfig(*authority.issue("server"))) as server:
-        assert "cannot be used" in await told(f"localhost:{server.port}", Connection(True, wrong))
 
 
 @pytest.mark.parametrize("target", ["192.168.1.20:50051", "guide.example:50051", "[2001:db8::1]:50051"])

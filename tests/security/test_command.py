@@ -13,12 +13,14 @@ from typing import Any
 
 import grpc
 import pytest
+from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.config import Listening, ServerConfig
 from lego_server.doctor.checks import check_security
 from lego_server.probe import ask_health
 from lego_server.security.config import SecurityConfig
+from lego_server.security.tokens import write_tokens
 
 from tests.security.conftest import Authority, TokenFile
 from tests.security.serving import bearing, serving
@@ -112,3 +114,25 @@ async def test_health_is_asked_over_tls_by_the_certificates_name(authority: Auth
         status = await asyncio.to_thread(ask_health, address, "live", 10.0, authority.path, "lego-server")
 
     assert status == "SERVING"
+
+
+async def test_health_is_asked_with_a_certificate_where_the_server_asks_for_one(authority: Authority) -> None:
+    config = SecurityConfig(*authority.issue("server"), client_ca=authority.path)
+    cert, key = authority.issue("probe", "probe@example.org")
+    async with serving(config) as server:
+        address = f"localhost:{server.port}"
+        status = await asyncio.to_thread(ask_health, address, "live", 10.0, authority.path, None, cert, key)
+        with pytest.raises(LegoError, match="no health from"):
+            await asyncio.to_thread(ask_health, address, "live", 10.0, authority.path)
+    assert status == "SERVING"
+    with pytest.raises(LegoError, match="--ca, --cert and --key go together"):
+        ask_health("localhost:1", "live", 1.0, authority.path, None, cert)
+    cert.write_text("garbage")
+    with pytest.raises(LegoError, match="a certificate file cannot be used"):
+        ask_health("localhost:1", "live", 1.0, authority.path, None, cert, key)
+
+
+def test_a_token_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "tokens.json"
+    with pytest.raises(LegoError, match=f"{path} cannot be written .No such file or directory.; give --file another"):
+        write_tokens(path, ())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -17,11 +18,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from lego_core.errors import LegoError
+from lego_server.security import protection
 from lego_server.security.config import SecurityConfig
 from lego_server.security.tls import TlsFiles, certificate_expiry
 
 from tests.security.conftest import Authority
-from tests.security.serving import calling, info, refusal, serving
+from tests.security.serving import Clock, calling, info, refusal, serving
+from tests.server.harness import eventually
 
 
 def served_certificate(port: int) -> x509.Certificate:
@@ -191,3 +194,22 @@ async def test_connections_beyond_the_limit_are_closed(authority: Authority) -> 
             for connection in opened:
                 connection.close()
         assert 3 <= len(opened) < 8
+
+
+async def test_a_running_server_says_every_day_that_its_certificate_ends_or_has_ended(
+    authority: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protection, "_DAY", 0.01)
+    clock = Clock()
+    config = SecurityConfig(*authority.issue("server", not_after=clock.now() + timedelta(days=30)))
+
+    def told() -> set[tuple[int, str]]:
+        return {(each.levelno, "expired" if "expired on" in each.message else "expires") for each in caplog.records}
+
+    async with serving(config, clock=clock):
+        await asyncio.sleep(0.1)
+        assert told() == set()
+        clock.seconds += 20 * 86_400
+        await eventually(lambda: told() == {(logging.WARNING, "expires")})
+        clock.seconds += 20 * 86_400
+        await eventually(lambda: (logging.ERROR, "expired") in told())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -83,6 +84,32 @@ def test_serve_says_where_its_page_is_and_tells_its_wearers_when_it_stops(direct
     finally:
         process.kill()
     assert (process.returncode, errors) == (0, "")
+
+
+def test_all_that_serve_tells_is_json_where_the_log_is(directory: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--engines", str(directory), "--port", "0", "--threads", "1", "--web-port", "0",
+         "--metrics-port", "0", "--metrics-host", "0.0.0.0", "--log-format", "json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    told = []
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("listening on 127.0.0.1:")
+        process.send_signal(signal.SIGHUP)
+        while not (told and told[-1]["text"].endswith("is as before")):
+            told.append(json.loads(process.stderr.readline()))
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "")
+    assert {each["event"] for each in told} == {"announcement"}
+    found = [(each["level"], " ".join(each["text"].split()[:2])) for each in told]
+    assert found == [
+        ("info", "note: A"), ("warning", "whoever can"), ("info", "metrics at"), ("info", "web page"),
+        ("info", "listening on"), ("info", "fake is"),
+    ]  # fmt: skip
 
 
 def test_info_says_what_is_in_the_directory(directory: Path) -> None:

@@ -64,6 +64,7 @@ def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) ->
         ("[limits]\nmax_message_bytes = 5000\n", "it must be above the 8388608 of max_image_bytes"),
         ("server = 3\n", "server is 3; it is a section, so write [server] above its keys"),
         ("[server\n", "is not TOML"),
+        (f"a = {'[' * 100_000}", "it is nested too deeply"),
     ],
 )
 def test_a_mistake_is_named_with_its_value_and_its_cure(text: str, told: str, tmp_path: Path) -> None:
@@ -78,6 +79,11 @@ def test_a_mistake_in_a_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None
     result = config("--config", str(path))
     assert result.returncode == 2
     assert result.stderr == f"error: there is no config file {path}; lego-server config prints one to start from\n"
+
+
+def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
+    with pytest.raises(LegoError, match=r"cannot be read \(Is a directory\); give --config a TOML file"):
+        load_config(tmp_path)
 
 
 def test_a_larger_frame_makes_room_in_messages() -> None:

@@ -70,6 +70,27 @@ def _future(engines: Path) -> None:
         (_future, [], "clock", "which is before files here were written", "set it; use NTP"),
         (None, ["--device", "tensorrt"], "device", "needs onnxruntime's TensorrtExecutionProvider", "another --device"),
         (None, ["--max-steps", "2"], "limits", "max_steps is 2, the model's default is 3", "raise --max-steps"),
+        (
+            None,
+            ["--web-port", "0", "--web-host", "a..b", "--allow-insecure"],
+            "web port",
+            "that is no host name",
+            "or another address",
+        ),
+        (
+            None,
+            ["--metrics-port", "0", "--metrics-host", "a..b"],
+            "metrics port",
+            "that is no host name",
+            "or another address",
+        ),
+        (
+            lambda engines: (engines / "manifest.json").write_text("[" * 100_000),
+            [],
+            "engines",
+            "nested too deeply",
+            "rebuild it with lego-export build",
+        ),
         (None, ["--host", "192.0.2.1"], "port", "cannot listen on 192.0.2.1:0", "choose another --port"),
     ],
 )
@@ -144,3 +165,12 @@ def test_it_reads_the_config_file_and_prints_a_table(engines: Path, tmp_path: Pa
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "200"})
     assert result.returncode == 0, result.stderr
     assert "fake-0123456789ab" in result.stdout and "problem" not in result.stdout
+
+
+def test_a_limit_on_memory_is_looked_at() -> None:
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30));"
+        "from lego_server.doctor.machine import available_memory; print(available_memory())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert 0 < int(result.stdout) < 2**30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -270,12 +271,20 @@ async def test_a_client_must_speak_the_protocol_by_its_name() -> None:
             assert answer.status_code == 400 and b"lego.v1" in answer.body and b"secret" not in answer.body
 
 
+async def test_a_host_that_can_be_none_is_an_error_that_says_what_to_do() -> None:
+    config = config_of(port=0, web__port=0, web__host="a..b", allow_insecure=True)
+    with pytest.raises(LegoError, match=r"on a\.\.b:0 .that is no host name.; choose .* or --web-host"):
+        await GuidanceServer({"fake": FakeEngine()}, config).start()
+
+
 async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
     async with running(FakeEngine(), web__port=0) as server:
         assert server.server.gateway is not None
         taken = server.server.gateway.port
         second = GuidanceServer({"fake": FakeEngine()}, config_of(port=0, web__port=taken))
-        with pytest.raises(LegoError, match=f"cannot serve the web page on 127.0.0.1:{taken}.*--web-port"):
+        with pytest.raises(
+            LegoError, match=f"cannot serve the web page on 127.0.0.1:{taken} .Address already in use.; .*--web-port"
+        ):
             await second.start()
 
 
@@ -298,3 +307,13 @@ def cut(client: GuideClient) -> None:
         client.cut()
     else:
         client.call.cancel()
+
+
+async def test_the_page_has_an_address_that_can_be_opened_where_all_are_listened_on() -> None:
+    for host in ("0.0.0.0", "::"):
+        async with running(FakeEngine(), web__port=0, web__host=host, allow_insecure=True) as server:
+            assert server.server.gateway is not None
+            url = server.server.gateway.url
+            assert "//0.0.0.0" not in url and "::" not in url
+            with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+                assert answer.status == 200

@@ -106,7 +106,11 @@ async def test_health_is_told_as_it_is() -> None:
         assert await health() == [good, bad, good]
         await server.server.warm_up()
         assert await health() == [good, good, good]
-        assert (await http(server.server, "/health/readyness")).status == 404
+        for name in ("readyness", "", "lego.v1.Guidance"):
+            assert (await http(server.server, f"/health/{name}")).status == 404
+        for method in ("POST", "DELETE"):
+            assert (await http(server.server, "/health/live", method=method)).status == 405
+        assert (await http(server.server, "/health/live", method="HEAD")).body == b""
 
 
 async def test_the_websocket_has_no_page() -> None:
@@ -126,14 +130,23 @@ async def test_the_page_that_comes_along_is_whole_and_needs_nothing_from_elsewhe
 
 def test_a_page_that_cannot_be_served_is_refused(folder: Path, tmp_path: Path) -> None:
     assert Page(own_page())
-    with pytest.raises(LegoError, match=r"there is no index.html in .*/nowhere; give --web-page"):
+    with pytest.raises(LegoError, match=r"there is no folder .*/nowhere; give --web-page"):
         Page(tmp_path / "nowhere")
+    with pytest.raises(LegoError, match=r"there is no index.html in .*; give --web-page"):
+        Page(folder / "icons")
     (folder / "leak.html").symlink_to(tmp_path / "tokens.json")
     with pytest.raises(LegoError, match=r"leak.html leads out of .*; put a copy there"):
         Page(folder)
     (folder / "leak.html").unlink()
-    (folder / "large.png").write_bytes(bytes(16 * 2**20))
+    with (folder / "large.png").open("wb") as large:
+        large.truncate(2**40)  # more than could be read to find out
     with pytest.raises(LegoError, match="it is kept in memory, at most 16777216"):
+        Page(folder)
+    (folder / "large.png").unlink()
+    (folder / "much").mkdir()
+    for number in range(10_000):
+        (folder / "much" / str(number)).touch()
+    with pytest.raises(LegoError, match="holds more than 10000 files; give --web-page the folder of a page alone"):
         Page(folder)
 
 

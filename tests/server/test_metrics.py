@@ -21,7 +21,7 @@ from lego_server.server import serve
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.fake_engine import FakeEngine
-from tests.server.harness import RunningServer, config_of, eventually, picture, running
+from tests.server.harness import GuideClient, RunningServer, config_of, eventually, picture, running
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -77,6 +77,20 @@ async def test_queue_and_rejects_are_told_while_they_last() -> None:
         assert value(server, "lego_rejects_total", reason="no_frame") == 1
 
 
+async def test_a_refusal_counts_once_however_often_it_is_sent() -> None:
+    async with running(FakeEngine()) as server:
+        client = GuideClient(server.stub)
+        token = (await client.read()).session_started.resume_token
+        await client.query(1)
+        assert (await client.error()).code == pb.QueryError.CODE_NO_FRAME
+        client.call.cancel()
+        client = await server.open_session()
+        await client.write(pb.GuideRequest(resume=pb.Resume(token=token, received=0)))
+        assert (await client.read()).session_started.resumed
+        assert (await client.error()).code == pb.QueryError.CODE_NO_FRAME
+        assert value(server, "lego_rejects_total", reason="no_frame") == 1
+
+
 async def test_failed_and_dropped_queries_are_told_apart() -> None:
     engine = FakeEngine(delay=0.005)
     engine.broken_words = {"lid"}
@@ -125,10 +139,18 @@ async def test_the_port_serves_what_prometheus_reads_and_is_told() -> None:
 def test_a_taken_metrics_port_is_an_error_that_says_what_to_do() -> None:
     first = MetricsPort(Metrics(), "127.0.0.1", 0)
     try:
-        with pytest.raises(LegoError, match=f"cannot serve metrics on 127.0.0.1:{first.port}.*--metrics-port"):
+        with pytest.raises(
+            LegoError,
+            match=f"cannot serve metrics on 127.0.0.1:{first.port} .Address already in use.; .*--metrics-port",
+        ):
             MetricsPort(Metrics(), "127.0.0.1", first.port)
     finally:
         first.close()
+
+
+def test_a_metrics_host_that_can_be_none_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(LegoError, match=r"on a\.\.b:0 .that is no host name.; choose .* or --metrics-host"):
+        MetricsPort(Metrics(), "a..b", 0)
 
 
 def test_the_certificates_expiry_is_whatever_it_is_told() -> None:

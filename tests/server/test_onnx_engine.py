@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from lego_core.branches import Branch
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_server.engines import load_engine
 from lego_server.engines.base import Condition, DecoderCache, Engine, FrameFeatures
+from lego_server.engines.onnx_graph import OnnxGraph
 from lego_server.texts import PromptTokens, Texts
 
 pytest.importorskip("onnx")
@@ -299,3 +301,12 @@ def test_a_bad_device_or_thread_count_is_refused(directory: Path, device: str, t
 
 def test_the_manifest_survives_a_round_trip(directory: Path) -> None:
     assert Manifest.load(directory).graphs["unet"].inputs[0].name == "sample"
+
+
+def test_want_of_memory_is_not_taken_for_a_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : mmap failed: Cannot allocate memory")
+
+    monkeypatch.setattr(ort, "InferenceSession", fail)
+    with pytest.raises(LegoError, match=r"not enough memory to load unet.onnx: .* a machine with more"):
+        OnnxGraph("unet", tmp_path / "unet.onnx", "cpu", 1, ["CPUExecutionProvider"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 from lego_core.errors import LegoError
+from lego_core.files import read_json
 
 from lego_client.mp4 import mp4_writer
 from lego_client.overlay.compositions import Composition
@@ -60,7 +60,7 @@ def read_answer(
         guidance, asked = guidance or folder / "guidance.jpg", asked or folder / "frame.jpg"
         if description is None:
             try:
-                description = str(json.loads(record.read_text(encoding="utf-8"))["description"])
+                description = str(read_json(record)["description"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise LegoError(f"{folder} holds no answer ({record.name} cannot be read); name its folder") from error
     if guidance is None:

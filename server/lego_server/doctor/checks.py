@@ -22,6 +22,7 @@ from lego_server.cluster.requirement import require_head, require_ray
 from lego_server.config import ServerConfig
 from lego_server.doctor.machine import available_memory, open_files_limit
 from lego_server.models import named_directories
+from lego_server.ports import listen_fault
 
 _PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "grpcio", "protobuf", "numpy", "websockets",
@@ -247,10 +248,9 @@ def _port(name: str, host: str, port: int, option: str) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: a port just left is free
             probe.bind(address)
             probe.listen()
-    except OSError as error:
-        return Finding(
-            name, "problem", f"cannot listen on {host}:{port} ({error.strerror})", f"choose another {option}"
-        )
+    except (OSError, UnicodeError) as error:
+        told = f"cannot listen on {host}:{port} ({listen_fault(error)})"
+        return Finding(name, "problem", told, f"choose another {option}, or another address")
     return Finding(name, "ok", f"{host}:{port or 'any'} is free")
 
 

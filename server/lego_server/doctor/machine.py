@@ -11,8 +11,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
-    """Returns how many bytes a new process may use: the machine's, or fewer in a container; None if nobody says."""
-    known = [value for value in (_machine_memory(), _container_memory()) if value is not None]
+    """Returns how many more bytes a process may use: the machine's, or fewer by a container's or ulimit's limit.
+
+    None if nobody says.
+    """
+    known = [value for value in (_machine_memory(), _container_memory(), _process_memory()) if value is not None]
     return min(known, default=None)
 
 
@@ -48,3 +51,14 @@ def _container_memory() -> int | None:
     except (OSError, ValueError):  # no container, or one that says nothing
         return None
     return None if limit == "max" else max(0, int(limit) - used)
+
+
+def _process_memory() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]  # ulimit -v
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux
+        used = 0
+    return max(0, limit - used)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from lego_core.errors import LegoError
 from numpy.typing import NDArray
+
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Cannot allocate memory", "out of memory", "Failed to allocate memory")
 
 
 class KeptTensor(Protocol):
@@ -49,3 +53,16 @@ class Graph(Protocol):
 
     def place(self, name: str, value: NDArray[Any]) -> KeptTensor:
         """Puts an array where an input can be fed from without copying."""
+
+
+def refuse_if_out_of_memory(path: Path, error: Exception) -> None:
+    """Tells want of memory from a broken file, which runtimes say in words only.
+
+    Raises:
+        LegoError: There was not enough memory to load the graph.
+    """
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        raise LegoError(
+            f"there is not enough memory to load {path.name}: close other programs, raise the limit (ulimit -v, the "
+            "container's), or use a machine with more"
+        ) from error

@@ -11,6 +11,8 @@ import onnxruntime as ort
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
+from lego_server.engines.graph import refuse_if_out_of_memory
+
 # What each --device asks onnxruntime for, in order. Later providers take the operators that the first cannot run.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -72,6 +74,7 @@ class OnnxGraph:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # onnxruntime's exceptions share no public base class
+            refuse_if_out_of_memory(path, error)
             reason = " ".join(str(error).split())  # it may have several lines
             raise LegoError(
                 f"onnxruntime cannot load {path.name} or its weights ({reason}): rebuild it with lego-export build"

@@ -12,6 +12,8 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
+from lego_server.engines.graph import refuse_if_out_of_memory
+
 FP32, BF16 = "openvino", "openvino-bf16"
 OPENVINO_DEVICES = (FP32, BF16)
 # What a picture is painted by. The VLLM stays in float32: a word chosen otherwise would be another description.
@@ -69,7 +71,8 @@ class OpenVINOGraph:
             # signal would end the process.
             with ThreadPoolExecutor(1) as aside:
                 self._model = aside.submit(ov.Core().compile_model, path, "CPU", options).result()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            refuse_if_out_of_memory(path, error)
             reason = " ".join(str(error).split())
             raise LegoError(
                 f"OpenVINO cannot load {path.name} ({reason:.300}): rebuild it with lego-export build, or use "

@@ -22,9 +22,10 @@ from lego_server.gateway.link import CLOSE_SECONDS, LiveConnection, WebLink, clo
 from lego_server.gateway.listener import Listener
 from lego_server.gateway.origins import Origins
 from lego_server.gateway.page import Page, own_page, plain
-from lego_server.health import Health
+from lego_server.health import SERVICES, Health
 from lego_server.logs import log_event
 from lego_server.metrics import Metrics
+from lego_server.ports import listen_fault, reachable_host
 from lego_server.refusals import Refusal
 from lego_server.security.access import set_current_access
 from lego_server.security.addresses import network_of
@@ -50,7 +51,7 @@ class Gateway:
 
     Attributes:
         port: The TCP port listened on, once started.
-        url: Of the page, once started.
+        url: Of the page, once started, by an address of this machine.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class Gateway:
         per_address = settings.max_connections_per_address if security.admission.counts_addresses else most
         try:
             self._listener = listener = Listener(settings.host, settings.port, most, per_address)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise LegoError(
-                f"cannot serve the web page on {settings.host}:{settings.port} ({error.strerror}); choose another "
+                f"cannot serve the web page on {settings.host}:{settings.port} ({listen_fault(error)}); choose another "
                 "--web-port (0 takes any free one) or --web-host"
             ) from error
         self._metrics.watch_web_connections(lambda: listener.connections)
@@ -114,7 +115,8 @@ class Gateway:
             logger=library_log,
         )
         self.port = listener.getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = reachable_host(settings.host)
+        host = f"[{host}]" if ":" in host else host
         self.url = f"http{'' if security.tls is None else 's'}://{host}:{self.port}/"
 
     async def stop(self, seconds: float) -> None:
@@ -140,9 +142,13 @@ class Gateway:
             if SUBPROTOCOL not in offered or not all(map(_SUBPROTOCOL_SYNTAX.fullmatch, offered)):
                 return plain(HTTPStatus.BAD_REQUEST, f"offer the WebSocket subprotocol {SUBPROTOCOL}")
             return None
-        if path.startswith(HEALTH_PATH):
-            return self._tell_health(path.removeprefix(HEALTH_PATH))
-        return self._page.respond(request.method, path, headers)
+        if request.method not in ("GET", "HEAD"):
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", "GET, HEAD"))
+        service = path.removeprefix(HEALTH_PATH)
+        answer = self._page.respond(path, headers) if service == path else self._tell_health(service)
+        if request.method == "HEAD":
+            answer.body = b""
+        return answer
 
     def _refused(self, status: HTTPStatus, what: str, wrong: str, headers: Headers) -> Response:
         self._metrics.rejected(what)
@@ -150,10 +156,9 @@ class Gateway:
         return plain(status, wrong)
 
     def _tell_health(self, service: str) -> Response:
-        serving = self._health.facts().get(service)
-        if serving is None:
+        if service not in SERVICES:
             return plain(HTTPStatus.NOT_FOUND, "there are live, ready and model")
-        if serving:
+        if self._health.facts()[service]:
             return plain(HTTPStatus.OK, "SERVING")
         return plain(HTTPStatus.SERVICE_UNAVAILABLE, "NOT_SERVING")
 

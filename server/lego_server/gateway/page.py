@@ -21,6 +21,7 @@ _TYPES = {
 }  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _MAX_BYTES = 16 * 2**20
+_MAX_ENTRIES = 10_000  # looked at: a whole disk is named by mistake
 # Nothing from elsewhere, nothing inline, no frame around it; camera and microphone for the page itself.
 _HEADERS = (
     ("Content-Security-Policy",
@@ -49,28 +50,22 @@ class Page:
         """Reads the folder: files of known types with plain names; hidden ones and others are left out.
 
         Raises:
-            LegoError: It lacks an index.html, is too large, or a file in it lies elsewhere or cannot be read.
+            LegoError: There is no such folder, it lacks an index.html, is too large, or a file in it lies elsewhere or
+                cannot be read.
         """
-        self._files: dict[str, _File] = {}
+        if not folder.is_dir():
+            raise LegoError(f"there is no folder {folder}; give --web-page the folder of a page")
         try:
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            for path in paths:
-                parts = path.relative_to(folder).parts
-                if path.suffix in _TYPES and all(map(_NAME.fullmatch, parts)):
-                    self._files["/" + "/".join(parts)] = _read(path, folder)
+            paths = _find(folder)
+            if "/index.html" not in paths:
+                raise LegoError(f"there is no index.html in {folder}; give --web-page the folder of a page")
+            self._files = {name: _read(path, folder) for name, path in paths.items()}
         except OSError as error:
             raise LegoError(f"the page in {folder} cannot be read ({error.strerror}); check --web-page") from error
-        if "/index.html" not in self._files:
-            raise LegoError(f"there is no index.html in {folder}; give --web-page the folder of a page")
-        size = sum(len(file.content) for file in self._files.values())
-        if size > _MAX_BYTES:
-            raise LegoError(f"the page in {folder} has {size} bytes; it is kept in memory, at most {_MAX_BYTES}")
 
-    def respond(self, method: str, path: str, headers: Headers) -> Response:
-        """Returns the answer to a request for a path, as the request writes it."""
+    def respond(self, path: str, headers: Headers) -> Response:
+        """Returns the answer to a GET of a path, as the request writes it."""
         file = self._files.get(f"{path}index.html" if path.endswith("/") else path)
-        if method not in ("GET", "HEAD"):
-            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", "GET, HEAD"))
         if file is None:
             return plain(HTTPStatus.NOT_FOUND, "there is no such file")
         kept = {
@@ -80,7 +75,7 @@ class Page:
         if file.tag in kept or f"W/{file.tag}" in kept:  # a proxy that compresses weakens it
             return _response(HTTPStatus.NOT_MODIFIED, b"", *told)
         told += [("Content-Type", file.type), ("Content-Length", str(len(file.content)))]
-        return _response(HTTPStatus.OK, b"" if method == "HEAD" else file.content, *told)
+        return _response(HTTPStatus.OK, file.content, *told)
 
 
 def own_page() -> Path:
@@ -105,6 +100,26 @@ def plain(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Response:
 def _response(status: HTTPStatus, body: bytes, *headers: tuple[str, str]) -> Response:
     always = [("Date", formatdate(usegmt=True)), ("Connection", "close"), *_HEADERS]
     return Response(status.value, status.phrase, Headers([*always, *headers]), body)
+
+
+def _find(folder: Path) -> dict[str, Path]:
+    """Returns the files to serve by the paths of their URLs; what they take is bounded before any of them is read."""
+    found: dict[str, Path] = {}
+    size = 0
+    for count, path in enumerate(folder.rglob("*"), start=1):
+        if count > _MAX_ENTRIES:
+            raise LegoError(
+                f"{folder} holds more than {_MAX_ENTRIES} files; give --web-page the folder of a page alone"
+            )
+        parts = path.relative_to(folder).parts
+        if path.suffix in _TYPES and all(map(_NAME.fullmatch, parts)) and path.is_file():
+            found["/" + "/".join(parts)] = path
+            size += path.stat().st_size
+            if size > _MAX_BYTES:
+                raise LegoError(
+                    f"the page in {folder} has {size} bytes or more; it is kept in memory, at most {_MAX_BYTES}"
+                )
+    return found
 
 
 def _read(path: Path, folder: Path) -> _File:

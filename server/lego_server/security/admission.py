@@ -46,7 +46,12 @@ class Caller:
 
 
 class Admission:
-    """Lets callers in, or refuses them. Belongs to one event loop."""
+    """Lets callers in, or refuses them. Belongs to one event loop.
+
+    Attributes:
+        on_refusal: Told why, at every refusal: "address_calls", "locked_out", "unauthenticated", "scope" or
+            "token_calls".
+    """
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class Admission:
         self._clock = clock
         self._now = now
         self._usage: dict[str, Usage] = {}
+        self.on_refusal: Callable[[str], None] = lambda reason: None
 
     @property
     def counts_addresses(self) -> bool:
@@ -85,6 +91,7 @@ class Admission:
             yield Access()
             return
         if not addresses.enter(caller.address):
+            self.on_refusal("address_calls")
             raise Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"your address has {self._config.max_calls_per_address} calls open, its limit; close some first",
@@ -105,6 +112,7 @@ class Admission:
     ) -> Iterator[Access]:
         locked = addresses.lockout(caller.address)
         if locked:
+            self.on_refusal("locked_out")
             raise Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"your address is locked out after {self._config.max_failures_per_address} calls without a good token; "
@@ -113,21 +121,25 @@ class Admission:
             )
         if caller.secret is None:
             self._note_failure(addresses, caller.address)
+            self.on_refusal("unauthenticated")
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"this server asks for a token: {caller.advice}")
         sha256 = hash_of(caller.secret)
         token = find_token(tokens.current(), sha256)
         if token is None:
             self._note_failure(addresses, caller.address)
+            self.on_refusal("unauthenticated")
             raise Refusal(
                 grpc.StatusCode.UNAUTHENTICATED,
                 "the token is not known here: it is mistyped, revoked or another server's; ask the operator for a new "
                 "one",
             )
         if token.expired(self._now()):  # not a guess, so it does not count towards the lock-out
+            self.on_refusal("unauthenticated")
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, _expired(token))
         addresses.succeeded(caller.address)
         scope = "guide" if method.startswith(_GUIDE_PREFIX) else "admin"
         if scope not in token.scopes:
+            self.on_refusal("scope")
             raise Refusal(
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"the token of {token.name} is for {' and '.join(token.scopes)}; {method} needs one for {scope}",
@@ -135,6 +147,7 @@ class Admission:
         usage = self._usage_of(sha256, tokens.current())
         limit = token.limits.sessions
         if limit is not None and usage.sessions >= limit:
+            self.on_refusal("token_calls")
             raise Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"the token of {token.name} has {usage.sessions} calls open, its limit; close one first",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -17,6 +18,8 @@ from lego_server.security.exposure import refuse_exposure
 from lego_server.security.reloading import Reloading
 from lego_server.security.tls import TlsFiles
 from lego_server.security.tokens import read_tokens
+
+_DAY = 86_400.0  # seconds
 
 
 class Security:
@@ -50,6 +53,7 @@ class Security:
         for host in hosts:
             refuse_exposure(config, host)
         self.config = config
+        self._now = now
         self.tls: TlsFiles | None = None
         if config.tls_cert is not None and config.tls_key is not None:
             self.tls = TlsFiles(config.tls_cert, config.tls_key, config.client_ca)
@@ -65,6 +69,12 @@ class Security:
                 config.max_calls_per_address, config.max_failures_per_address, config.lockout_seconds, clock
             )
         self.admission = Admission(config, addresses, tokens, clock, now)
+
+    async def remind_daily(self) -> None:
+        """Logs once a day that the certificate in use ends soon or has ended, for as long as it does."""
+        while self.tls is not None:
+            await asyncio.sleep(_DAY)
+            self.tls.remind(self._now())
 
     def certificate_expiry(self) -> float:
         """When the certificate in use ends, in Unix time; NaN without TLS."""

@@ -63,6 +63,10 @@ class TlsFiles:
         """When the certificate in use ends."""
         return self._files.current().expires
 
+    def remind(self, now: datetime) -> None:
+        """Logs a warning if the certificate in use ends soon, an error if it has ended."""
+        _warn_of_end(self._paths[0], self.expires, now)
+
     def credentials(self) -> grpc.ServerCredentials:
         """Returns credentials that look at the files before every handshake."""
         return grpc.dynamic_ssl_server_credentials(
@@ -146,8 +150,7 @@ def load_certificates(cert: Path, key: Path, client_ca: Path | None, now: dateti
         for authority in _parse(client_ca, authorities):
             _refuse_outdated(client_ca, authority, now)
     expires = certificate.not_valid_after_utc
-    if expires - now < WARN_BEFORE:
-        _log.warning("the certificate %s expires on %s; renew it", cert, _day(expires))
+    _warn_of_end(cert, expires, now)
     return Certificates(chain, secret, authorities, expires)
 
 
@@ -180,6 +183,13 @@ def _refuse_outdated(path: Path, certificate: x509.Certificate, now: datetime) -
         raise LegoError(f"the certificate {path} expired on {_day(ends)}; renew it")
     if begins > now:
         raise LegoError(f"the certificate {path} is valid only from {_day(begins)}; check this machine's clock")
+
+
+def _warn_of_end(cert: Path, expires: datetime, now: datetime) -> None:
+    if expires <= now:
+        _log.error("the certificate %s expired on %s, so clients refuse this server; renew it", cert, _day(expires))
+    elif expires - now < WARN_BEFORE:
+        _log.warning("the certificate %s expires on %s; renew it", cert, _day(expires))
 
 
 def _public(key: object) -> bytes:

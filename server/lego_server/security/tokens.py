@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lego_core.errors import LegoError
+from lego_core.files import read_json
 from lego_core.secrecy import OTHERS_AND_GROUP, WRITABLE_BY_OTHERS, refuse_exposed
 
 from lego_server.security.quota import Limits
@@ -100,7 +101,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     except LegoError:
         _log.warning("others on this machine may read the names in the token file %s: run chmod 600 on it", path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise LegoError(f"the token file {path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -123,7 +124,10 @@ def write_tokens(path: Path, tokens: tuple[Token, ...]) -> None:
     """Writes a token file, readable by its owner only; a running server sees the old one or the new one, never half."""
     content = {"version": _VERSION, "tokens": [_entry(token) for token in tokens]}
     # mkstemp makes files with mode 0600.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise LegoError(f"the token file {path} cannot be written ({error.strerror}); give --file another") from error
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)

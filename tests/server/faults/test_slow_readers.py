@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tracemalloc
 from statistics import mean
 
@@ -66,3 +67,19 @@ async def _fall_silent(it: Scene) -> None:
             while True:
                 await client.read()
         assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_call_cancelled_while_its_writing_waits_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with scene(FakeEngine(), bystanders=0, resume_seconds=0.0) as it:
+            await _give_up(it)
+    assert caplog.text == ""
+
+
+async def _give_up(it: Scene) -> None:
+    async with own_channel(it.server) as stub:
+        client, _ = await open_session(stub)
+        await client.frame(1, picture(size=(640, 20)))
+        await _ask_much(client, 40)
+        client.call.cancel()
+        await eventually(lambda: it.server.server.sessions == 0)
