@@ -81,7 +81,8 @@ def _source(microphone: str | None, audio: str | None, fast: bool) -> AudioSourc
         find_microphone(microphone)  # said before a recogniser is loaded for nothing
         return Microphone(microphone)
     if audio == "-":
-        return RawStream(sys.stdin.buffer)
+        # Unbuffered: a thread that still waits for a buffer when the program ends would bring the interpreter down.
+        return RawStream(sys.stdin.buffer.raw)
     return AudioFile(Path(audio), paced=not fast)
 
 

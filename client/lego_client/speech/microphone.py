@@ -137,7 +137,7 @@ class RawStream(AudioSource):
     """Raw samples from a pipe, as `arecord -f S16_LE -r 16000 -t raw` writes them: 16 bits, one channel, 16 kHz.
 
     Args:
-        file: Opened for reading bytes. Closing this source does not close it.
+        file: Opened for reading bytes, which may come in pieces. Closing this source does not close it.
         name: What to call it in messages.
     """
 
@@ -147,9 +147,16 @@ class RawStream(AudioSource):
 
     def chunks(self) -> Generator[Samples | Notice, None, None]:
         """Yields until the pipe ends; the last chunk is filled up with silence."""
-        while not self._closing.is_set() and (data := self._file.read(2 * CHUNK)):
-            samples = from_int16(data)
-            yield np.pad(samples, (0, CHUNK - len(samples)))
+        data = b""
+        while not self._closing.is_set():
+            new = self._file.read(2 * CHUNK - len(data))
+            data += new or b""
+            if len(data) == 2 * CHUNK or (not new and data):
+                samples = from_int16(data)
+                yield np.pad(samples, (0, CHUNK - len(samples)))
+                data = b""
+            if not new:
+                return
 
 
 class Microphone(AudioSource):
