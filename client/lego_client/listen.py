@@ -82,7 +82,7 @@ def _source(microphone: str | None, audio: str | None, fast: bool) -> AudioSourc
         return Microphone(microphone)
     if audio == "-":
         # Unbuffered: a thread that still waits for a buffer when the program ends would bring the interpreter down.
-        return RawStream(sys.stdin.buffer.raw)
+        return RawStream(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
     return AudioFile(Path(audio), paced=not fast)
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
@@ -141,7 +142,7 @@ class RawStream(AudioSource):
         name: What to call it in messages.
     """
 
-    def __init__(self, file: BinaryIO, name: str = "standard input") -> None:
+    def __init__(self, file: BinaryIO | RawIOBase, name: str = "standard input") -> None:
         super().__init__(name, live=False)
         self._file = file
 
