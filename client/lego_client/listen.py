@@ -91,7 +91,8 @@ def audio_source(microphone: str | None, audio: str | None, fast: bool = False) 
         find_microphone(microphone)  # said before a recogniser is loaded for nothing
         return Microphone(microphone)
     if audio == "-":
-        return RawStream(sys.stdin.buffer)
+        # Unbuffered: a thread that still waits for a buffer when the program ends would bring the interpreter down.
+        return RawStream(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
     return AudioFile(Path(audio), paced=not fast)
 
 

@@ -222,10 +222,9 @@ class PushToTalk:
         return [more]
 
     def interrupt(self) -> list[Piece]:
-        """Sound is missing from here on: ends what is under way."""
+        """Sound is missing from here on: ends what is under way. A button that is still down then begins anew."""
         pieces: list[Piece] = [self._end(Ending.INTERRUPTED)] if self._open else []
         self._before.clear()
-        self._pressed = False
         return pieces
 
     def _end(self, why: Ending) -> End:

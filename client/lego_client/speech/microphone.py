@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
@@ -137,19 +138,26 @@ class RawStream(AudioSource):
     """Raw samples from a pipe, as `arecord -f S16_LE -r 16000 -t raw` writes them: 16 bits, one channel, 16 kHz.
 
     Args:
-        file: Opened for reading bytes. Closing this source does not close it.
+        file: Opened for reading bytes, which may come in pieces. Closing this source does not close it.
         name: What to call it in messages.
     """
 
-    def __init__(self, file: BinaryIO, name: str = "standard input") -> None:
+    def __init__(self, file: BinaryIO | RawIOBase, name: str = "standard input") -> None:
         super().__init__(name, live=False)
         self._file = file
 
     def chunks(self) -> Generator[Samples | Notice, None, None]:
         """Yields until the pipe ends; the last chunk is filled up with silence."""
-        while not self._closing.is_set() and (data := self._file.read(2 * CHUNK)):
-            samples = from_int16(data)
-            yield np.pad(samples, (0, CHUNK - len(samples)))
+        data = b""
+        while not self._closing.is_set():
+            new = self._file.read(2 * CHUNK - len(data))
+            data += new or b""
+            if len(data) == 2 * CHUNK or (not new and data):
+                samples = from_int16(data)
+                yield np.pad(samples, (0, CHUNK - len(samples)))
+                data = b""
+            if not new:
+                return
 
 
 class Microphone(AudioSource):

@@ -154,6 +154,8 @@ class Transcriber:
                 if result is not None:
                     self._emit(result)
                 with self._changed:
+                    if self._closing:
+                        break  # the ear may still add to this one
                     self._utterances.popleft()
                     self._changed.notify_all()
             self._recogniser.close()

@@ -128,12 +128,14 @@ def test_a_button_that_stays_down_ends_at_the_longest() -> None:
     assert ends(cut(talk, spoken(3))) == [End(Ending.LENGTH, worth=True)]
 
 
-def test_missing_sound_lets_go_of_the_button() -> None:
+def test_with_the_button_down_it_goes_on_after_missing_sound() -> None:
     talk = PushToTalk()
     talk.press()
     cut(talk, spoken(1))
     assert talk.interrupt() == [End(Ending.INTERRUPTED, worth=True)]
-    assert cut(talk, spoken(1)) == []
+    begin = cut(talk, spoken(1))[0]
+    assert isinstance(begin, Begin)
+    assert len(begin.samples) == CHUNK
 
 
 @pytest.mark.parametrize(

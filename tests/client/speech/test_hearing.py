@@ -178,6 +178,13 @@ async def test_a_button_takes_the_place_of_voice_activity(voice: Samples) -> Non
     assert final.seconds == pytest.approx(2 * 1.7 + 0.3 + 0.4, abs=0.2)
 
 
+async def test_a_button_pressed_while_the_assistant_speaks_is_heard_once_it_is_silent(voice: Samples) -> None:
+    talk, speaker = PushToTalk(), Voice()
+    source = Script(speaker.begin, silence(1), talk.press, silence(0.5), speaker.end, voice, talk.release, silence(1))
+    (final,) = finals(await hear(source, segmenter=talk, voice=speaker))
+    assert final.seconds == pytest.approx(1.7, abs=0.2)
+
+
 async def test_leaving_early_ends_all_threads(voice: Samples) -> None:
     recogniser = ScriptedRecogniser()
     async with Listener(AudioFile(beckett()), recogniser) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_a_pipe_is_listened_to(fixtures: Path, monkeypatch: pytest.MonkeyPatch) 
         input=(said * 32767).astype("<i2").tobytes(), capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     assert "ask: pour water into the cup" in finished.stdout.decode()
+
+
+def test_ctrl_c_ends_listening_to_a_pipe_that_says_nothing() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lego_client", "listen", "--audio", "-", "--grammar", "household"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "listening to standard input" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaint == "stopped\n"
 
 
 def test_what_is_not_addressed_to_the_assistant_is_not_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,21 @@ def test_a_pipe_gives_raw_samples_until_it_ends() -> None:
     assert len(read) == 2 * CHUNK
 
 
+def test_a_pipe_that_gives_sound_in_crumbs_is_put_together() -> None:
+    given = np.arange(2 * CHUNK, dtype="<i2")
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb", buffering=0) as pipe:
+            for start in range(0, 4 * CHUNK, 300):
+                pipe.write(given.tobytes()[start : start + 300])
+
+    threading.Thread(target=write).start()
+    with open(reading, "rb", buffering=0) as pipe:
+        read = sounds(RawStream(pipe))
+    np.testing.assert_array_equal(read, given.astype(np.float32) / 32768)
+
+
 def test_an_empty_pipe_gives_nothing() -> None:
     assert list(RawStream(io.BytesIO(b"")).chunks()) == []
 
