@@ -35,7 +35,12 @@ class Outbox:
         self._changed = asyncio.Event()
 
     def put(self, message: Message) -> None:
-        """Adds a message; progress replaces the progress of the same query that is still last in line."""
+        """Adds a message; progress replaces the progress of the same query that is still last in line.
+
+        Once the outbox is closed, it takes no more.
+        """
+        if self._closed:
+            return
         if isinstance(message, FrameReceived):  # speaks for those before it
             self._messages = deque(m for m in self._messages if not isinstance(m, FrameReceived))
         if self._messages and (merged := _merge_progress(self._messages[-1], message)):

@@ -95,6 +95,7 @@ class Session:
         self._last_query_id = 0
         self._last_words: tuple[str, int | None, OptionWishes, str] | None = None
         self._finishing = False
+        self._closed = False
         self._absent = False
 
     @property
@@ -112,9 +113,11 @@ class Session:
             digest, pixels = await asyncio.to_thread(self._check, data)
         except RequestError as error:
             self._tell_failure(0, RequestError(error.reason, f"frame {frame_id}: {error}", error.retry_after))
+            self.outbox.put(FrameReceived(frame_id))  # it is no longer on its way
             return
-        finally:  # refused or not, it is no longer on its way
-            self.outbox.put(FrameReceived(frame_id))
+        if self._closed:
+            return
+        self.outbox.put(FrameReceived(frame_id))
         known = next((frame for frame in self._frames.values() if frame.digest == digest), None)
         frame = self._frames[frame_id] = known or _StoredFrame(data, digest, pixels)
         if len(self._frames) > FRAMES_KEPT:
@@ -137,6 +140,8 @@ class Session:
             model: Which model is asked; empty for the default.
             seconds: From now, in which it must be answered; None for the server's limit.
         """
+        if self._closed:
+            return
         words = text, frame_id, wishes, model
         if query_id == self._last_query_id and words == self._last_words:
             return
@@ -195,7 +200,8 @@ class Session:
         self.finish()
 
     def close(self) -> None:
-        """Drops everything at once: the client is gone."""
+        """Drops everything at once: the client is gone. Whatever it may still say is not heard."""
+        self._closed = True
         if self._current is not None:
             self._current.stop()
             self._current = None

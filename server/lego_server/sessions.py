@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lego_server.failures import Reason, RequestError
@@ -21,6 +22,7 @@ class OpenSession:
         token: Known to its client alone.
         wearer: Who may come back: whoever opened it.
         stream: Number of the stream that carries it, or carried it last.
+        dismiss: Ends that stream.
         waiting: Ends it, while no stream carries it; None while one does.
     """
 
@@ -28,6 +30,7 @@ class OpenSession:
     token: str
     wearer: str
     stream: int = 1
+    dismiss: Callable[[], None] = lambda: None
     waiting: asyncio.TimerHandle | None = None
 
 
@@ -75,6 +78,7 @@ class Sessions:
         if found.waiting is not None:
             found.waiting.cancel()
             found.waiting = None
+        found.dismiss()
         found.stream += 1
         found.session.defer(False)
         found.session.outbox.release()
@@ -103,6 +107,7 @@ class Sessions:
         if opened.waiting is not None:
             opened.waiting.cancel()
         opened.session.close()
+        opened.dismiss()
         if self._by_digest.pop(_digest(opened.token), None) is not None:
             self._models.telemetry.metrics.session_closed()
 
