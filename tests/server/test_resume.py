@@ -127,6 +127,31 @@ async def test_a_stream_that_was_not_known_to_be_broken_gives_way() -> None:
     assert ended.value.code() == grpc.StatusCode.ABORTED and "another stream" in str(ended.value.details())
 
 
+async def test_a_stream_that_has_given_way_steers_its_session_no_more() -> None:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+    engine = FakeEngine()
+    async with running(engine) as server, grpc.aio.insecure_channel(server.server.address, options=options) as channel:
+        old = GuideClient(type(server.stub)(channel))
+        started = (await old.read()).session_started
+        for _ in range(6000):  # the server waits for the old one to read, so that nothing else can end it
+            await old.cancel(7)
+        await asyncio.sleep(0.5)
+        new, again = await come_back(server, started.resume_token, 0)
+        await new.frame(1)
+        await new.query(1, steps=1)
+        await new.result()
+        before = engine.calls.copy()
+        await old.query(9, "how do I close the lid")
+        await old.call.done_writing()
+        await asyncio.sleep(0.5)
+        assert engine.calls == before
+        await new.query(2, steps=1)
+        result = await new.result()
+        old.call.cancel()
+
+    assert again.resumed and result.query_id == 2
+
+
 @pytest.mark.parametrize("token", ["", "no such token", "x" * 10_000])
 async def test_a_wrong_token_gets_a_new_session(token: str) -> None:
     async with running(FakeEngine()) as server:
