@@ -135,7 +135,7 @@ async def test_a_stream_that_has_given_way_steers_its_session_no_more() -> None:
         started = (await old.read()).session_started
         for _ in range(6000):  # the server waits for the old one to read, so that nothing else can end it
             await old.cancel(7)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2.5)
         new, again = await come_back(server, started.resume_token, 0)
         await new.frame(1)
         await new.query(1, steps=1)
