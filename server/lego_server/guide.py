@@ -138,7 +138,7 @@ class Guide:
         Raises:
             RequestError: OVERLOADED or UNAVAILABLE.
         """
-        self.engine_loop.refuse_if_full(query.deadline)
+        self.engine_loop.refuse_if_full(query.deadline, query.options.steps)
 
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener, wearer: str = "") -> Cancellable:
         """Hands a query to the engine loop; `listener` hears its events on the running event loop.
@@ -151,7 +151,9 @@ class Guide:
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
         watch = self.telemetry.watch(question)
         steps = watch.steps(self._assistant.answer(question))
-        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline)
+        return self.engine_loop.submit(
+            steps, watch.listener(listener), wearer, query.deadline, query.options.steps
+        )
 
     async def answer(self, query: CheckedQuery, frame: PreparedFrame, wearer: str = "") -> Answer:
         """Answers one query; cancelling this coroutine stops the engine's work on it within one call.

@@ -155,7 +155,8 @@ class Session:
             guide = self._models.find(model)
             query = guide.check_query(text, wishes, seconds)
             asked_frame_id, frame = self._find_frame(frame_id)
-            slot = current_access().admit_query(frame.pixels)
+            superseded = None if self._current is None else self._current.slot
+            slot = current_access().admit_query(frame.pixels, superseded)
         except RequestError as error:
             self._tell_failure(query_id, error)
             return

@@ -66,7 +66,7 @@ class Streams:
         """
         self.refuse_if_draining()
         try:
-            opened = self._sessions.open(current_access().name)
+            opened = self._sessions.open(current_access().name, current_access().wearer)
         except RequestError as error:
             self._telemetry.metrics.rejected("sessions")
             raise Refusal.of(error) from error
@@ -231,7 +231,7 @@ class _Stream:
     def _resume(self, resume: pb.Resume) -> None:
         fresh = self._opened
         fresh.dismiss = _stay  # neither resuming the session it has just been given nor giving it up ends this stream
-        found = self._sessions.resume(resume.token, fresh.wearer, resume.received)
+        found = self._sessions.resume(resume.token, fresh.opener, resume.received)
         if found is not None:
             self._opened, self._number = found, found.stream
             if found is not fresh:

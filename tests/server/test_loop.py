@@ -31,8 +31,9 @@ def count_to(name: int, steps: int, order: list[int] | None = None) -> Generator
 
 async def run(loop: EngineLoop, *queries: Generator[Work | Event, Any, None]) -> list[list[Event]]:
     heard: list[list[Event]] = [[] for _ in queries]
+    deadline = time.perf_counter() + 60
     for query, events in zip(queries, heard, strict=True):
-        loop.submit(query, events.append)
+        loop.submit(query, events.append, deadline=deadline)
     await eventually(lambda: loop.live == 0)
     await asyncio.sleep(0)
     return heard
