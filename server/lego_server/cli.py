@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +52,7 @@ def serve(
     def load(directory: Path) -> Engine:
         engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)
         if engine.manifest.lego.notice:
-            print(f"note: {engine.manifest.lego.notice}", file=sys.stderr)
+            _announce(f"note: {engine.manifest.lego.notice}")
         return engine
 
     asyncio.run(run_server(load, named_directories(settings), config, _announce, security))
@@ -108,7 +109,8 @@ def info(engines: Engines) -> None:
 
 def _announce(line: str) -> None:
     stream = sys.stdout if line.startswith("listening") else sys.stderr
-    print(line, file=stream, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # closed or full, which is no reason not to serve
+        print(line, file=stream, flush=True)
 
 
 def main() -> None:

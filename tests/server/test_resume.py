@@ -11,7 +11,7 @@ import pytest
 from lego_proto.v1 import guidance_pb2 as pb
 
 from tests.server.fake_engine import FakeEngine
-from tests.server.harness import GuideClient, RunningServer, check_told_once, eventually, running
+from tests.server.harness import GuideClient, RunningServer, check_told_once, eventually, picture, running
 
 
 @asynccontextmanager
@@ -224,7 +224,7 @@ async def test_every_frame_gives_back_its_credit_refused_ones_too() -> None:
 
 async def test_those_who_are_there_do_not_wait_for_a_query_whose_client_is_gone() -> None:
     engine = FakeEngine(delay=0.005)
-    async with running(engine, max_active=1) as server:
+    async with running(engine, max_active=2) as server:
         started, _ = await begin(server, steps=1000)
         client = await server.open_session()
         await asyncio.sleep(0.2)  # until the broken stream has been noticed
@@ -237,3 +237,41 @@ async def test_those_who_are_there_do_not_wait_for_a_query_whose_client_is_gone(
 
     assert result.timings.queue_ms < 200 and result.timings.total_ms < 1000
     assert again.resumed
+
+
+async def test_a_query_whose_client_is_gone_gives_up_its_place_to_those_who_are_there_and_says_so() -> None:
+    engine = FakeEngine(delay=0.005)
+    async with running(engine, max_active=1) as server:
+        started, heard = await begin(server, steps=1000)
+        client = await server.open_session()
+        await asyncio.sleep(0.2)  # until the broken stream has been noticed
+        await client.frame()
+        await client.query(1)
+        assert (await client.result()).query_id == 1
+        assert server.server.live_queries == 0
+        back, again = await come_back(server, started.resume_token, heard[-1].sequence)
+        error = await back.error()
+        await back.query(2, steps=1)
+        assert (await back.result()).query_id == 2, "the session goes on"
+
+    assert again.resumed
+    assert (error.query_id, error.code) == (1, pb.QueryError.CODE_UNAVAILABLE) and error.retry_after_ms > 0
+
+
+async def test_sessions_of_callers_without_a_name_are_different_wearers() -> None:
+    engine = FakeEngine()
+    async with running(engine, max_active=2) as server:
+        engine.gate.clear()
+        for _ in range(2):
+            client = await server.open_session()
+            await client.frame()
+            await client.query(1)
+        generating = server.stub.Generate(pb.GenerateRequest(image=picture(), text="open the drawer"))
+        asyncio.ensure_future(generating)
+        await eventually(lambda: server.server.live_queries == 3)
+        loop = server.server._models.default.engine_loop
+        wearers = {job.wearer for job in (*loop._active, *loop._waiting)}
+        engine.gate.set()
+        await generating
+
+    assert len(wearers) == 3
