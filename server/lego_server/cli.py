@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,10 @@ def serve(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per query: --log-level info.")] = False,
 ) -> None:
     """Serve guidance until stopped with Ctrl-C or SIGTERM."""
+    # Until the server hears signals itself, which takes seconds: there is nothing to reload yet, and nothing to finish.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if verbose or config.security.log_content:
         config = config.with_values({"logging": {"level": "info"}})
     setup_logging(config.logging.format, config.logging.level)
