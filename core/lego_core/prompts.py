@@ -7,7 +7,7 @@ import re
 from tokenizers import Tokenizer
 
 from lego_core.config import Fidelity, LegoConfig
-from lego_core.errors import LegoError
+from lego_core.errors import LegoError, quoted
 
 # The conversation template `llava_llama_2` of LLaVA, up to where the answer begins; the system message is a constant of
 # the released models and must match (lego-reference C2). The tokenizer's BOS comes before it.
@@ -61,7 +61,7 @@ def action_from_query(query: str, fidelity: Fidelity = "default") -> str:
     bare = _DETERMINERS.sub("", action).strip()
     action = action.strip() if fidelity == "original" else bare
     if not bare:
-        raise LegoError(f"the query {query!r} names no action; ask for example 'how do I open the drawer?'")
+        raise LegoError(f"the query {quoted(query)} names no action; ask for example 'how do I open the drawer?'")
     return action[0].lower() + action[1:]
 
 

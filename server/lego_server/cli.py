@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log one line per
 
 def serve(config: ServerConfig, verbose: Verbose = False) -> None:
     """Serve guidance until stopped with Ctrl-C or SIGTERM."""
+    # Until the server hears signals itself, which takes seconds: there is nothing to reload yet, and nothing to finish.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     config = _with_logging(config, verbose)
     # Imported here, so that --help and a mistyped option answer at once.
     from lego_server.engines import Engine, load_engine
@@ -153,7 +159,8 @@ def _announcer(config: ServerConfig) -> Callable[[str], None]:
 
 def _announce(line: str) -> None:
     stream = sys.stdout if line.startswith("listening") else sys.stderr
-    print(line, file=stream, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # closed or full, which is no reason not to serve
+        print(line, file=stream, flush=True)
 
 
 def _announce_as_event(line: str) -> None:

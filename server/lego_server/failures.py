@@ -21,8 +21,11 @@ class Reason(Enum):
     UNAVAILABLE = "unavailable"
 
 
+_MESSAGE_BYTES = 2048  # gRPC sends the message of a whole call among its headers, which are bounded
+
+
 class RequestError(LegoError):
-    """A client's request cannot be served; the message is sent to the client.
+    """A client's request cannot be served; the message is sent to the client, cut to 2 KiB.
 
     Attributes:
         reason: The kind of failure.
@@ -30,6 +33,9 @@ class RequestError(LegoError):
     """
 
     def __init__(self, reason: Reason, message: str, retry_after: float = 0.0) -> None:
+        data = message.encode(errors="replace")
+        if len(data) > _MESSAGE_BYTES:
+            message = data[: _MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after

@@ -83,14 +83,14 @@ class Guide(Backend[PreparedFrame]):
 
     def refuse_if_full(self, query: CheckedQuery) -> None:
         """See `Backend.refuse_if_full`."""
-        self.engine_loop.refuse_if_full(query.deadline)
+        self.engine_loop.refuse_if_full(query.deadline, query.options.steps)
 
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener, wearer: str = "") -> Cancellable:
         """Hands a query to the engine loop; see `Backend.submit`."""
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
         watch = self.telemetry.watch(query.arrived, question.prepared, frame.arrived, query.options.steps)
         steps = watch.steps(self._assistant.answer(question))
-        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline)
+        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline, query.options.steps)
 
     def hand_back_waiting(self) -> None:
         """See `Backend.hand_back_waiting`."""

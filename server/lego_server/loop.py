@@ -16,11 +16,12 @@ from lego_server import work
 from lego_server.assistant import Event, Failed, Steps
 from lego_server.engines.base import Engine
 from lego_server.failures import Reason, RequestError, shutting_down
-from lego_server.turns import next_admitted, next_batch
-from lego_server.work import Work
+from lego_server.pace import Pace
+from lego_server.turns import next_admitted, next_batch, next_to_leave
+from lego_server.work import Denoise, Work
 
 _LEAST_RETRY = 0.5  # seconds; asking again sooner would only be another refusal
-_SMOOTHING = 0.2
+_PLACE_RETRY = 1.0  # seconds; by then somebody may have been answered
 # A query is taken only if it would be in time although those ahead of it take so much longer than estimated: one given
 # up half way helps nobody, and has kept others waiting.
 _CAUTION = 1.15
@@ -36,15 +37,19 @@ class Job:
         wearer: Who asks; the loop is fair between them.
         deadline: `time.perf_counter()` at which the answer is worth nothing any more.
         order: Increases from job to job.
+        denoising_steps: It has been asked for.
         pending: The next engine call; None before the first.
         running: Whether a thread is at it.
+        answered: Whether there is nothing left to do.
         cancelled: Whether nobody waits for it any more.
         absent: Whether who asked is not there just now, but may come back.
+        denoising: Engine seconds its denoising has taken, of calls made for several its share.
+        rest: The same of everything else.
     """
 
     def __init__(
         self, steps: Steps, listener: Listener, event_loop: asyncio.AbstractEventLoop, wake: Callable[[], None],
-        wearer: str, deadline: float, order: int,
+        wearer: str, deadline: float, order: int, denoising_steps: int,
     ) -> None:  # fmt: skip
         self._listener = listener
         self._event_loop = event_loop
@@ -53,11 +58,14 @@ class Job:
         self.wearer = wearer
         self.deadline = deadline
         self.order = order
+        self.denoising_steps = denoising_steps
         self.pending: Work | None = None
         self.running = False
+        self.answered = False
         self.cancelled = False
         self.absent = False
-        self.seconds = 0.0  # of engine time, its share of calls made for several
+        self.denoising = 0.0
+        self.rest = 0.0
 
     def cancel(self) -> None:
         """Ends the query before its next engine call; its listener hears no more. Safe from any thread."""
@@ -87,7 +95,8 @@ class EngineLoop:
 
     A turn is one engine call (one decoder token, one denoising step), so queries join, leave and are cancelled between
     them. Calls of the same kind run as one batch of up to `max_batch`. `turns.py` says whose turn it is. Queries of
-    those who are not there hold no place among the active, and are served when nobody else is to be.
+    those who are not there are served when nobody else is to be; one that has begun keeps its place, and what it holds
+    of the engine's memory, until somebody who is there waits for it.
     """
 
     def __init__(self, engine: Engine, max_active: int, max_waiting: int, max_batch: int = 1, lanes: int = 1) -> None:
@@ -110,7 +119,7 @@ class EngineLoop:
         self._active: list[Job] = []
         self._idle: deque[Job] = deque()
         self._closed = False
-        self._estimate: float | None = None  # engine seconds a query takes, once one has been answered
+        self._pace = Pace()
         # Daemons, so that an engine call that never returns cannot keep the process alive.
         self._lanes = [threading.Thread(target=self._run, name=f"engine-{n}", daemon=True) for n in range(lanes)]
         for lane in self._lanes:
@@ -134,21 +143,25 @@ class EngineLoop:
         with self._changed:
             return len(self._waiting)
 
-    def submit(self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf) -> Job:
+    def submit(
+        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, denoising_steps: int = 1
+    ) -> Job:
         """Takes in a query; called on an event loop, where `listener` will be called with its events.
 
         Args:
             steps: The query.
             listener: Told its events.
             wearer: Who asks.
-            deadline: `time.perf_counter()` by which it must be answered. It is for the asker to cancel it then.
+            deadline: `time.perf_counter()` by which it must be answered. It is for the asker to cancel it then. A
+                query of the server's own has none, and says nothing of how long others take.
+            denoising_steps: It asks for.
 
         Raises:
             RequestError: OVERLOADED: too many are waiting, or it would be too late; UNAVAILABLE: the loop is closed.
         """
         with self._changed:
-            self._refuse_if_full(deadline)
-            job = self._job(steps, listener, wearer, deadline)
+            self._refuse_if_full(deadline, denoising_steps)
+            job = self._job(steps, listener, wearer, deadline, denoising_steps)
             self._waiting.append(job)
             self._changed.notify()
             return job
@@ -158,19 +171,19 @@ class EngineLoop:
         with self._changed:
             if self._closed or self._active or self._waiting or self._idle:
                 return None
-            job = self._job(steps, lambda event: None, "", math.inf)
+            job = self._job(steps, lambda event: None, "", math.inf, 1)
             self._idle.append(job)
             self._changed.notify()
             return job
 
-    def refuse_if_full(self, deadline: float = math.inf) -> None:
+    def refuse_if_full(self, deadline: float = math.inf, denoising_steps: int = 1) -> None:
         """Refuses a query that has not been prepared yet, as `submit` would: the work on its frame is then spared.
 
         Raises:
             RequestError: OVERLOADED or UNAVAILABLE.
         """
         with self._changed:
-            self._refuse_if_full(deadline)
+            self._refuse_if_full(deadline, denoising_steps)
 
     def hand_back_waiting(self) -> None:
         """Ends every query that has not had a turn, as UNAVAILABLE: another server may answer it sooner."""
@@ -192,16 +205,17 @@ class EngineLoop:
         for lane in self._lanes:
             lane.join(max(0.0, until - time.monotonic()))
 
-    def _job(self, steps: Steps, listener: Listener, wearer: str, deadline: float) -> Job:
+    def _job(self, steps: Steps, listener: Listener, wearer: str, deadline: float, denoising_steps: int) -> Job:
         event_loop = asyncio.get_running_loop()
-        return Job(steps, listener, event_loop, self._notify, wearer, deadline, next(self._order))
+        return Job(steps, listener, event_loop, self._notify, wearer, deadline, next(self._order), denoising_steps)
 
-    def _refuse_if_full(self, deadline: float) -> None:
+    def _refuse_if_full(self, deadline: float, denoising_steps: int) -> None:
         if self._closed:
             raise shutting_down()
-        live = sum(not job.cancelled for job in (*self._active, *self._waiting))
-        estimate = self._estimate or 0.0
-        ahead = live * estimate / len(self._lanes)
+        others = [job for job in (*self._active, *self._waiting) if not job.cancelled]
+        live = len(others)
+        estimate = self._pace.seconds(denoising_steps)
+        ahead = sum(self._seconds_left(job) for job in others if not job.absent) / len(self._lanes)
         needed = _CAUTION * (ahead + estimate)
         if live >= self._max_active + self._max_waiting:
             # As long as half of them take: asking sooner would mostly meet the same crowd.
@@ -218,6 +232,9 @@ class EngineLoop:
                 retry_after=max(needed - left, _LEAST_RETRY),
             )
 
+    def _seconds_left(self, job: Job) -> float:
+        return max(0.0, self._pace.seconds(job.denoising_steps) - job.denoising - job.rest)
+
     def _notify(self) -> None:
         with self._changed:
             # At once, and not at the next turn: while an engine call hangs, there is none.
@@ -226,19 +243,19 @@ class EngineLoop:
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
-            began = time.perf_counter()
+            began, denoising = time.perf_counter(), isinstance(batch[0].pending, Denoise)
             if batch[0].pending is None:
                 self._advance(batch[0], None)  # its first turn: up to its first engine call
             else:
                 self._run_engine(batch)
-            self._give_back(batch, time.perf_counter() - began)
+            self._give_back(batch, time.perf_counter() - began, denoising)
 
     def _take(self) -> list[Job] | None:
         """Waits for a turn and returns whose it is; None once the loop is closed."""
         with self._changed:
             while True:
                 self._drop_cancelled()
-                while sum(not job.absent for job in self._active) < self._max_active and self._waiting:
+                while self._waiting and self._has_place():
                     admitted = next_admitted(self._waiting, self._active)
                     self._waiting.remove(admitted)
                     self._active.append(admitted)
@@ -256,11 +273,37 @@ class EngineLoop:
                     job.running = True
                 return batch
 
-    def _give_back(self, batch: list[Job], seconds: float) -> None:
+    def _has_place(self) -> bool:
+        """Says whether one who waits can be let in; one who is not there gives up a place to one who is."""
+        if len(self._active) < self._max_active:
+            return True
+        leaving = next_to_leave(self._active)
+        if leaving is None or all(job.absent for job in self._waiting):
+            return False
+        leaving.tell(
+            Failed(
+                RequestError(
+                    Reason.UNAVAILABLE,
+                    "the query gave up its place to others while its client was away; ask again",
+                    retry_after=_PLACE_RETRY,
+                )
+            )
+        )
+        self._remove(leaving)
+        return True
+
+    def _give_back(self, batch: list[Job], seconds: float, denoising: bool) -> None:
         with self._changed:
             for job in batch:
                 job.running = False
-                job.seconds += seconds / len(batch)
+                if denoising:
+                    job.denoising += seconds / len(batch)
+                else:
+                    job.rest += seconds / len(batch)
+                if job.answered:
+                    if job.deadline < math.inf:
+                        self._pace.learn(job.denoising, job.denoising_steps, job.rest)
+                    self._remove(job)
             self._drop_cancelled()
             self._changed.notify_all()
 
@@ -292,11 +335,7 @@ class EngineLoop:
                 item = job.steps.send(None)
             job.pending = item
         except StopIteration:
-            with self._changed:
-                if job in self._active:
-                    known = job.seconds if self._estimate is None else self._estimate
-                    self._estimate = known + _SMOOTHING * (job.seconds - known)
-            self._remove(job)
+            job.answered = True
         except Exception as error:
             self._fail(job, error)
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lego_core.errors import LegoError
+from lego_core.errors import LegoError, quoted
 from lego_core.manifest import Manifest
 
 from lego_server.backend import Backend
@@ -63,7 +63,7 @@ class Models:
         for guide in self.guides:
             if guide.manifest.model_version == name:
                 return guide
-        raise RequestError(Reason.INVALID, f"model is {name!r}; this server has {', '.join(self.names)}")
+        raise RequestError(Reason.INVALID, f"model is {quoted(name)}; this server has {', '.join(self.names)}")
 
     def replace(self, name: str, guide: Backend[Any]) -> None:
         """Puts a warm guide in the place of another, which answers what it has begun and is closed then."""

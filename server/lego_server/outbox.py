@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from lego_server.assistant import StepDone
-from lego_server.messages import FrameReceived, Message, QueryEvent
+from lego_server.assistant import Answer, DescriptionPiece, StepDone
+from lego_server.messages import FrameReceived, Message, QueryEvent, QueryFailed
 
 
 class Outbox:
@@ -19,13 +19,15 @@ class Outbox:
     the newest takes over. All methods belong to one event loop.
     """
 
-    def __init__(self, limit: int = 256) -> None:
+    def __init__(self, limit: int = 256, limit_bytes: int = 2**22) -> None:
         """Makes an empty outbox.
 
         Args:
             limit: Messages above which `room` waits.
+            limit_bytes: The same, of pictures and texts in them.
         """
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._messages: deque[Message] = deque()
         self._again: deque[tuple[int, Message]] = deque()  # taken before, to be taken once more
         self._taken: deque[tuple[int, Message]] = deque(maxlen=limit)
@@ -35,7 +37,12 @@ class Outbox:
         self._changed = asyncio.Event()
 
     def put(self, message: Message) -> None:
-        """Adds a message; progress replaces the progress of the same query that is still last in line."""
+        """Adds a message; progress replaces the progress of the same query that is still last in line.
+
+        Once the outbox is closed, it takes no more.
+        """
+        if self._closed:
+            return
         if isinstance(message, FrameReceived):  # speaks for those before it
             self._messages = deque(m for m in self._messages if not isinstance(m, FrameReceived))
         if self._messages and (merged := _merge_progress(self._messages[-1], message)):
@@ -78,7 +85,7 @@ class Outbox:
 
     async def room(self) -> None:
         """Waits until the client has taken enough; the reader of its requests waits here."""
-        while len(self._messages) >= self._limit and not self._closed:
+        while self._full() and not self._closed:
             await self._wait()
 
     async def read(self) -> AsyncIterator[tuple[int, Message]]:
@@ -96,6 +103,9 @@ class Outbox:
             else:
                 await self._wait()
 
+    def _full(self) -> bool:
+        return len(self._messages) >= self._limit or sum(map(_size, self._messages)) >= self._limit_bytes
+
     def _next_number(self) -> int:
         self._sequence += 1
         return self._sequence
@@ -112,6 +122,19 @@ class Outbox:
     async def _wait(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+def _size(message: Message) -> int:
+    """Returns about how many bytes a message takes."""
+    match message:
+        case QueryEvent(event=StepDone(preview=preview)):
+            return len(preview)
+        case QueryEvent(event=Answer(image=image, description=description)):
+            return len(image) + len(description)
+        case QueryEvent(event=DescriptionPiece(text=text)) | QueryFailed(text=text):
+            return len(text)
+        case _:
+            return 0
 
 
 def _is_event_of(message: Message, query_id: int) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +167,7 @@ class GuidanceServer:
         guide = self._backend(engine)
         try:
             await warm_up(guide)
-        except LegoError:
+        except BaseException:
             await guide.close(replaced=True)
             raise
         self._models.replace(name, guide)
@@ -210,12 +212,18 @@ async def serve(
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
         security: What protects the server; None for what the config says.
     """
-    telemetry = Telemetry(Metrics(), _open_traces(config))
-    server = GuidanceServer({name: load(path) for name, path in directories.items()}, config, telemetry, security)
     stopping, reloading = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.set)
+    asked_to_stop = asyncio.create_task(stopping.wait())
+    loading = asyncio.create_task(_load_all(load, directories))
+    await asyncio.wait((loading, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():  # a large model takes long to load, and nobody waits for it now
+        loading.cancel()
+        return
+    telemetry = Telemetry(Metrics(), _open_traces(config))
+    server = GuidanceServer(await loading, config, telemetry, security)
     await server.start()
     metrics_port: MetricsPort | None = None
     try:
@@ -230,7 +238,6 @@ async def serve(
             announce(f"web page at {server.gateway.url}")
         if warning := server.exposure_warning:
             announce(f"warning: {warning}")
-        asked_to_stop = asyncio.create_task(stopping.wait())
         warming = asyncio.create_task(server.warm_up())
         await asyncio.wait((warming, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():  # a large model takes long to warm up, and nobody waits for it now
@@ -259,15 +266,42 @@ async def _reload_when_told(
         told.clear()
         for name, path in directories.items():
             try:
-                if server.serves(name, Manifest.load(path)):
-                    announce(f"{name} is as before")
-                    continue
-                engine = await asyncio.to_thread(load, path)
-                await server.replace(name, engine)
-            except LegoError as error:
-                announce(f"warning: {name} is not replaced: {error}")
-            else:
-                announce(f"{name} is now {engine.manifest.model_version}")
+                announce(await _reload(server, name, load, path))
+            except Exception:  # whatever it is, the next SIGHUP must be heard
+                _log.exception("%s is not replaced, or nobody could be told", name)
+
+
+async def _reload(server: GuidanceServer, name: str, load: Callable[[Path], Engine | Deployed], path: Path) -> str:
+    """Serves what an engine directory holds, if that is new and good; returns what came of it."""
+    try:
+        if server.serves(name, Manifest.load(path)):
+            return f"{name} is as before"
+        engine = await _load(load, path)
+        await server.replace(name, engine)
+    except LegoError as error:
+        return f"warning: {name} is not replaced: {error}"
+    return f"{name} is now {engine.manifest.model_version}"
+
+
+async def _load_all(
+    load: Callable[[Path], Engine | Deployed], directories: Mapping[str, Path]
+) -> dict[str, Engine | Deployed]:
+    return {name: await _load(load, path) for name, path in directories.items()}
+
+
+async def _load(load: Callable[[Path], Engine | Deployed], path: Path) -> Engine | Deployed:
+    """Loads in a thread that, unlike the event loop's own, does not keep a process that is told to stop."""
+    loaded: Future[Engine | Deployed] = Future()
+
+    def run() -> None:
+        try:
+            loaded.set_result(load(path))
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    loaded.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return await asyncio.wrap_future(loaded)
 
 
 def _open_traces(config: ServerConfig) -> QueryTraces | None:

@@ -97,6 +97,7 @@ class Session:
         self._last_query_id = 0
         self._last_words: tuple[str, int | None, OptionWishes, str] | None = None
         self._finishing = False
+        self._closed = False
         self._absent = False
 
     @property
@@ -114,9 +115,11 @@ class Session:
             digest, pixels = await asyncio.to_thread(self._check, data)
         except RequestError as error:
             self._tell_failure(0, RequestError(error.reason, f"frame {frame_id}: {error}", error.retry_after))
+            self.outbox.put(FrameReceived(frame_id))  # it is no longer on its way
             return
-        finally:  # refused or not, it is no longer on its way
-            self.outbox.put(FrameReceived(frame_id))
+        if self._closed:
+            return
+        self.outbox.put(FrameReceived(frame_id))
         known = next((frame for frame in self._frames.values() if frame.digest == digest), None)
         frame = self._frames[frame_id] = known or _StoredFrame(data, digest, pixels)
         if len(self._frames) > FRAMES_KEPT:
@@ -139,6 +142,8 @@ class Session:
             model: Which model is asked; empty for the default.
             seconds: From now, in which it must be answered; None for the server's limit.
         """
+        if self._closed:
+            return
         words = text, frame_id, wishes, model
         if query_id == self._last_query_id and words == self._last_words:
             return
@@ -152,7 +157,8 @@ class Session:
             guide = self._models.find(model)
             query = guide.check_query(text, wishes, seconds)
             asked_frame_id, frame = self._find_frame(frame_id)
-            slot = current_access().admit_query(frame.pixels)
+            superseded = None if self._current is None else self._current.slot
+            slot = current_access().admit_query(frame.pixels, superseded)
         except RequestError as error:
             self._tell_failure(query_id, error)
             return
@@ -197,7 +203,8 @@ class Session:
         self.finish()
 
     def close(self) -> None:
-        """Drops everything at once: the client is gone."""
+        """Drops everything at once: the client is gone. Whatever it may still say is not heard."""
+        self._closed = True
         if self._current is not None:
             self._current.stop()
             self._current = None

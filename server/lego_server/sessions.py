@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lego_server.failures import Reason, RequestError
@@ -19,15 +20,17 @@ class OpenSession:
     Attributes:
         session: The session.
         token: Known to its client alone.
-        wearer: Who may come back: whoever opened it.
+        opener: Who may come back: whoever opened it.
         stream: Number of the stream that carries it, or carried it last.
+        dismiss: Ends that stream.
         waiting: Ends it, while no stream carries it; None while one does.
     """
 
     session: Session
     token: str
-    wearer: str
+    opener: str
     stream: int = 1
+    dismiss: Callable[[], None] = lambda: None
     waiting: asyncio.TimerHandle | None = None
 
 
@@ -44,8 +47,12 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._by_digest)
 
-    def open(self, wearer: str = "") -> OpenSession:
+    def open(self, opener: str, wearer: str = "") -> OpenSession:
         """Opens a session; one that waits for its client gives way where there are too many.
+
+        Args:
+            opener: Who alone may resume it.
+            wearer: Whose it is, where that is known.
 
         Raises:
             RequestError: OVERLOADED: there are too many.
@@ -59,22 +66,23 @@ class Sessions:
                 )  # fmt: skip
             self.end(absent)
         token = secrets.token_urlsafe(32)
-        opened = OpenSession(Session(self._models, wearer), token, wearer)
+        opened = OpenSession(Session(self._models, wearer), token, opener)
         self._by_digest[_digest(token)] = opened
         self._models.telemetry.metrics.session_opened()
         return opened
 
-    def resume(self, token: str, wearer: str, received: int) -> OpenSession | None:
+    def resume(self, token: str, opener: str, received: int) -> OpenSession | None:
         """Returns the session of a token, ready to be read from after a message; None if it is not there any more.
 
         A stream that still carries it ends: its client has noticed before we did that it is broken.
         """
         found = self._by_digest.get(_digest(token))
-        if found is None or found.wearer != wearer:
+        if found is None or found.opener != opener:
             return None
         if found.waiting is not None:
             found.waiting.cancel()
             found.waiting = None
+        found.dismiss()
         found.stream += 1
         found.session.defer(False)
         found.session.outbox.release()
@@ -103,6 +111,7 @@ class Sessions:
         if opened.waiting is not None:
             opened.waiting.cancel()
         opened.session.close()
+        opened.dismiss()
         if self._by_digest.pop(_digest(opened.token), None) is not None:
             self._models.telemetry.metrics.session_closed()
 

@@ -18,6 +18,7 @@ from lego_server.sessions import OpenSession, Sessions
 from lego_server.wire import response_to_proto, server_info_to_proto, take_request
 
 _PARTING_SECONDS = 0.1
+_LAST_WORDS_SECONDS = 5.0  # for a client to take in the end of its session; one that does not read is cut off then
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +65,7 @@ class Streams:
         """
         self.refuse_if_draining()
         try:
-            opened = self._sessions.open(current_access().name)
+            opened = self._sessions.open(current_access().name, current_access().wearer)
         except RequestError as error:
             self._telemetry.metrics.rejected("sessions")
             raise Refusal.of(error) from error
@@ -110,22 +111,18 @@ class _Stream:
         self._silence: asyncio.TimerHandle | None = None
         self._too_silent = False
         self._announce: bool | None = False  # whether to tell that the session begins (False) or goes on (True)
+        self._cut_off: asyncio.TimerHandle | None = None
 
     async def carry(self) -> None:
-        reader = asyncio.create_task(self._read())
+        self._reader = asyncio.create_task(self._read())
+        self._writer = asyncio.create_task(self._write())
+        self._opened.dismiss = self._dismiss
         self._watch_silence()
         try:
-            while self._announce is not None:  # once, and once more where the client resumes a session
-                resumed, self._announce = self._announce, None
-                outbox = self._opened.session.outbox
-                await self._link.send(self._started(resumed))
-                if self._announce is not None:  # resumed meanwhile: what was to be read is not the session any more
-                    continue
-                async for sequence, message in outbox.read():
-                    await self._link.send(response_to_proto(sequence, message))
-            broken = reader.exception() if reader.done() and not reader.cancelled() else None
-            reader.cancel()  # before any end, which it would take for an error of its own
-            if not outbox.closed:
+            await asyncio.wait((self._writer,))
+            broken = self._reader.exception() if self._reader.done() and not self._reader.cancelled() else None
+            self._reader.cancel()  # before any end, which it would take for an error of its own
+            if self._number != self._opened.stream:
                 raise Refusal(grpc.StatusCode.ABORTED, "the session goes on in another stream")
             if self._too_silent:
                 raise Refusal(
@@ -136,12 +133,38 @@ class _Stream:
                 raise Refusal.of(broken)
             if broken is not None:
                 raise Refusal(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+            self._writer.result()
             self._sessions.end(self._opened)
         finally:
-            reader.cancel()
-            if self._silence is not None:
-                self._silence.cancel()
+            if self._number == self._opened.stream:
+                self._opened.dismiss = _stay
             self._sessions.leave(self._opened, self._number, self._link.parted)
+            for timer in (self._silence, self._cut_off):
+                if timer is not None:
+                    timer.cancel()
+            self._reader.cancel()
+            self._writer.cancel()
+            await asyncio.gather(self._reader, self._writer, return_exceptions=True)
+
+    async def _write(self) -> None:
+        """Tells the client all there is to tell, until its session ends or goes on in another stream."""
+        while self._announce is not None:  # once, and once more where the client resumes a session
+            resumed, self._announce = self._announce, None
+            outbox = self._opened.session.outbox
+            await self._link.send(self._started(resumed))
+            if self._announce is not None:  # resumed meanwhile: what was to be read is not the session any more
+                continue
+            async for sequence, message in outbox.read():
+                await self._link.send(response_to_proto(sequence, message))
+
+    def _dismiss(self) -> None:
+        """The session has ended or goes on in another stream: nothing of this client's reaches it any more."""
+        self._reader.cancel()
+        self._cut_off_soon()
+
+    def _cut_off_soon(self) -> None:
+        # A client that does not read would be waited for for ever.
+        self._cut_off = asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._writer.cancel)
 
     def _started(self, resumed: bool) -> pb.GuideResponse:
         """Returns what a session, or its going on, begins with."""
@@ -180,6 +203,7 @@ class _Stream:
             if not isinstance(error, RequestError):
                 _log.exception("session %s: reading its requests failed", self._opened.session.session_id)
             self._opened.session.close()
+            self._cut_off_soon()
             raise
         else:
             # A broken stream looks like one that was ended, until this call is cancelled a moment later.
@@ -196,17 +220,23 @@ class _Stream:
         left = self._heard + limit - loop.time()
         self._too_silent = left <= 0
         if self._too_silent:
-            # Not left to `carry`: it may wait for ever to tell a client that does not read.
+            # Not left to `carry`, which waits a while for a client that does not read.
             self._sessions.end(self._opened)
         else:
             self._silence = loop.call_later(left, self._watch_silence)
 
     def _resume(self, resume: pb.Resume) -> None:
-        found = self._sessions.resume(resume.token, self._opened.wearer, resume.received)
         fresh = self._opened
+        fresh.dismiss = _stay  # neither resuming the session it has just been given nor giving it up ends this stream
+        found = self._sessions.resume(resume.token, fresh.opener, resume.received)
         if found is not None:
             self._opened, self._number = found, found.stream
-            if found is not fresh:  # a client may name the session it has just been given
+            if found is not fresh:
                 self._sessions.end(fresh)
+        self._opened.dismiss = self._dismiss
         self._announce = found is not None
         fresh.session.outbox.release()
+
+
+def _stay() -> None:
+    """Dismisses nobody."""

@@ -27,6 +27,12 @@ def next_admitted(waiting: Sequence[Job], active: Iterable[Job]) -> Job:
     return min(waiting, key=lambda job: (job.absent, held[job.wearer], job.deadline, job.order))
 
 
+def next_to_leave(active: Iterable[Job]) -> Job | None:
+    """Returns who gives up a place where there is none for one who is there: the oldest of those who are not."""
+    absent = [job for job in active if job.absent and not job.running]
+    return min(absent, key=lambda job: job.order, default=None)
+
+
 def next_batch(ready: Sequence[Job], max_batch: int) -> list[Job]:
     """Returns whose calls run now, as one: the most urgent query's, and like calls of the next urgent.
 

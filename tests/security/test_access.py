@@ -221,6 +221,31 @@ async def test_live_queries_are_limited_over_all_sessions_of_a_token(tokens: Tok
         assert (await generate(stub, secret)).description
 
 
+async def test_a_resumed_session_supersedes_the_query_it_asked_before_its_stream_broke(tokens: TokenFile) -> None:
+    secret = tokens.add("anna", limits=Limits(live_queries=1))
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with serving(SecurityConfig(token_file=tokens.path), engine) as server, calling(server) as stub:
+        client = GuideClient(stub, bearing(secret))
+        started = (await client.read()).session_started
+        await client.frame()
+        await client.query(1)
+        await eventually(lambda: engine.calls["denoise"] == 1)
+        client.call.cancel()
+        back, stranger = await open_session(stub, secret), await open_session(stub, secret)
+        await back.write(pb.GuideRequest(resume=pb.Resume(token=started.resume_token)))
+        assert (await back.read()).session_started.resumed
+        await back.query(2)
+        assert (await back.error()).code == pb.QueryError.CODE_SUPERSEDED
+        await stranger.frame()
+        await stranger.query(1)
+        assert "this token has 1 queries being answered, its limit" in (await stranger.error()).message
+        engine.gate.set()
+        assert (await back.result()).query_id == 2
+        await stranger.query(2)
+        assert (await stranger.result()).query_id == 2
+
+
 async def test_a_broken_off_session_gives_its_query_back(tokens: TokenFile) -> None:
     secret = tokens.add("anna", limits=Limits(live_queries=1, sessions=1))
     engine = FakeEngine()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,28 @@ def test_revoke_takes_one_token_away(tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert run("revoke", "anna", "--file", file) == 2
     assert capsys.readouterr().err == f"error: {file} has no token of anna; it has bert\n"
+
+
+def test_commands_at_the_same_time_lose_nothing_and_bring_nothing_back(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    for number in range(4):
+        run("create", f"old{number}", "--file", file)
+    command = [sys.executable, "-m", "lego_server", "token"]
+    asked = [("create", f"new{number}") for number in range(6)] + [("revoke", f"old{number}") for number in range(4)]
+    processes = [
+        subprocess.Popen([*command, *words, "--file", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for words in asked
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert {token.name for token in read_tokens(file)} == {f"new{number}" for number in range(6)}
+    assert [each.name for each in tmp_path.iterdir()] == ["tokens.json"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("create", "anna", "--file", tmp_path / "none" / "tokens.json") == 2
+    assert "cannot be locked (No such file or directory)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

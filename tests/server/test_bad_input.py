@@ -12,6 +12,7 @@ import pytest
 from lego_core.config import Fidelity
 from lego_core.manifest import NoiseSchedule
 from lego_proto.v1 import guidance_pb2 as pb
+from lego_server.failures import Reason, RequestError
 from lego_server.texts import PromptTokens, Texts
 
 from tests.server.fake_engine import FakeEngine, make_tokenizer
@@ -286,3 +287,29 @@ async def test_an_engine_error_in_one_query_touches_no_other(max_batch: int) -> 
         assert "stumbled" not in error.message  # internals are for the log
         assert (await good.result()).query_id == 1
         await assert_still_answers(bad)
+
+
+async def test_what_a_client_said_is_repeated_only_in_part() -> None:
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        for query_id, model in ((1, "m" * 5_000_000), (2, "\x01" * 5_000_000)):
+            query = pb.Query(query_id=query_id, text=DRAWER, model=model)
+            await client.write(pb.GuideRequest(query=query))
+            error = await client.error()
+            assert (error.query_id, error.code) == (query_id, Code.CODE_INVALID)
+            assert "this server has fake" in error.message and len(error.message) < 500
+        for call in (
+            server.stub.GetServerInfo(pb.GetServerInfoRequest(model="m" * 20_000)),
+            server.stub.Generate(pb.GenerateRequest(model="m" * 20_000, text=DRAWER, image=picture())),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert len(str(refused.value.details())) < 200
+        await assert_still_answers(client)
+
+
+@pytest.mark.parametrize("character", ["x", "\u20ac"])
+def test_the_message_of_a_failure_is_bounded(character: str) -> None:
+    error = RequestError(Reason.INVALID, character * 100_000)
+    assert len(str(error).encode()) <= 2048 and str(error).endswith("\u2026")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Generator
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from lego_server.assistant import Event, Failed, StepDone
+from lego_server.engines.base import Condition
 from lego_server.failures import Reason, RequestError
 from lego_server.loop import EngineLoop
-from lego_server.work import DecodeLatent, EncodeFrame, Work
+from lego_server.work import DecodeLatent, Denoise, EncodeFrame, Work
 
-from tests.server.fake_engine import FakeEngine
+from tests.server.fake_engine import FakeEngine, _Handle
 from tests.server.harness import eventually
 
 
@@ -31,8 +33,9 @@ def count_to(name: int, steps: int, order: list[int] | None = None) -> Generator
 
 async def run(loop: EngineLoop, *queries: Generator[Work | Event, Any, None]) -> list[list[Event]]:
     heard: list[list[Event]] = [[] for _ in queries]
+    deadline = time.perf_counter() + 60
     for query, events in zip(queries, heard, strict=True):
-        loop.submit(query, events.append)
+        loop.submit(query, events.append, deadline=deadline)
     await eventually(lambda: loop.live == 0)
     await asyncio.sleep(0)
     return heard
@@ -226,3 +229,65 @@ async def test_a_full_or_closed_loop_takes_nothing_in() -> None:
 
     assert full.value.reason is Reason.OVERLOADED
     assert loop.live == 0
+
+
+async def test_those_who_ask_and_leave_again_and_again_hold_no_more_than_there_are_places() -> None:
+    begun: set[int] = set()
+    heard: list[list[Event]] = [[] for _ in range(12)]
+
+    def hold(name: int) -> Generator[Work | Event, Any, None]:
+        begun.add(name)
+        try:
+            yield from count_to(name, 1000)
+        finally:
+            begun.discard(name)
+
+    loop = EngineLoop(FakeEngine(delay=0.002), max_active=2, max_waiting=16)
+    jobs, most = [], 0
+    for name in range(12):
+        job = loop.submit(hold(name), heard[name].append)
+        jobs.append(job)
+        await eventually(lambda name=name: name in begun)  # type: ignore[misc]
+        most = max(most, len(begun))
+        job.defer(True)
+    await eventually(lambda: all(isinstance(events[-1], Failed) for events in heard[:10]))
+    loop.close()
+
+    assert most <= 2
+    failed = heard[0][-1]
+    assert isinstance(failed, Failed) and isinstance(failed.error, RequestError)
+    assert failed.error.reason is Reason.UNAVAILABLE and failed.error.retry_after > 0
+    assert not any(isinstance(event, Failed) for event in (*heard[10], *heard[11])), "nobody waits for their places"
+
+
+async def test_how_long_queries_take_is_known_by_their_steps_and_from_queries_of_wearers_alone() -> None:
+    def paint(steps: int) -> Generator[Work | Event, Any, None]:
+        yield EncodeFrame(np.zeros((3, 64, 64), np.float32), np.zeros((3, 32, 32), np.float32))
+        condition = Condition(_Handle(latent=np.zeros((4, 8, 8), np.float32), strength=np.float32(0)))
+        for _ in range(steps):
+            yield Denoise(np.zeros((4, 8, 8), np.float32), 1.0, condition, ("null",))
+        yield DecodeLatent(np.zeros((4, 8, 8), np.float32))
+
+    async def needed(steps: int) -> float:
+        """Returns how long a query would take by itself, as a refusal tells it."""
+        holder = loop.submit(paint(0), lambda event: None, denoising_steps=0)
+        with pytest.raises(RequestError) as refused:
+            loop.refuse_if_full(time.perf_counter(), steps)
+        holder.cancel()
+        await eventually(lambda: loop.live == 0)
+        told = re.search(r"about ([\d.]+) s", str(refused.value))
+        assert told is not None
+        return float(told[1])
+
+    engine = FakeEngine(delay=0.02)
+    loop = EngineLoop(engine, max_active=1, max_waiting=4)
+    loop.submit(paint(1), lambda event: None)  # the server's own, without a deadline
+    await eventually(lambda: loop.live == 0)
+    assert await needed(100) == 0
+    loop.submit(paint(10), lambda event: None, deadline=time.perf_counter() + 60, denoising_steps=10)
+    await eventually(lambda: loop.live == 0)
+    few, many = await needed(10), await needed(100)
+    loop.close()
+
+    assert few >= 12 * 0.02, "its last call is part of it"
+    assert many >= 102 * 0.02 and many > 4 * few

@@ -132,6 +132,45 @@ async def test_sighup_serves_what_has_changed_and_keeps_what_is_there_where_that
         await serving_
 
 
+async def test_sighup_is_heard_again_whatever_went_wrong_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = (engine_of("kitchen", letter * 16) for letter in "abc")
+    loads = iter([first, MemoryError("no room for the weights"), second, third])
+    told: list[str] = []
+
+    def load(_: Path) -> FakeEngine:
+        loaded = next(loads)
+        if isinstance(loaded, MemoryError):
+            raise loaded
+        return loaded
+
+    def announce(line: str) -> None:
+        told.append(line)
+        if "is now" in line:
+            raise BrokenPipeError(f"nobody reads {line}")
+
+    directory = tmp_path / "engines"
+    directory.mkdir()
+    _write_empty_manifest(directory, "bbbbbbbbbbbbbbbb")
+    config = config_of(port=0, shutdown_seconds=0.1)
+    serving_ = asyncio.create_task(serve(load, {"kitchen": directory}, config, announce))
+    await eventually(lambda: any(line.startswith("listening") for line in told))
+    address = told[-1].rpartition(" ")[2]
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = guidance_pb2_grpc.GuidanceStub(channel)
+        versions = []
+        for sign in ("no room for the weights", "is now kitchen-bbbbbbbbbbbb", "is now kitchen-cccccccccccc"):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await eventually(lambda sign=sign: sign in caplog.text)  # type: ignore[misc]
+            versions.append((await stub.GetServerInfo(pb.GetServerInfoRequest())).model_version)
+    serving_.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving_
+    assert versions == ["kitchen-aaaaaaaaaaaa", "kitchen-bbbbbbbbbbbb", "kitchen-cccccccccccc"]
+    assert caplog.text.count("Traceback") == 3
+
+
 def _write_empty_manifest(directory: Path, fingerprint: str) -> None:
     """A manifest that can be read; the engine of these tests needs no graphs."""
     from lego_core.manifest import GraphSpec

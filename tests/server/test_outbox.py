@@ -62,6 +62,23 @@ async def test_a_full_outbox_has_room_again_once_the_client_reads() -> None:
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_an_outbox_is_full_of_few_large_pictures_too() -> None:
+    outbox = Outbox(limit=256, limit_bytes=1000)
+    outbox.put(progress(1, 1, b"x" * 600))
+    await asyncio.wait_for(outbox.room(), 1)
+    outbox.put(progress(2, 1, b"x" * 600))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(outbox.room(), 0.02)
+
+
+async def test_a_closed_outbox_takes_nothing_more() -> None:
+    outbox = Outbox()
+    outbox.put(piece(1, "a"))
+    outbox.close()
+    outbox.put(piece(1, "b"))
+    assert await contents(outbox) == [piece(1, "a")]
+
+
 async def take(outbox: Outbox, count: int) -> list[tuple[int, Message]]:
     taken = []
     async for item in outbox.read():

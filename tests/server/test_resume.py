@@ -11,7 +11,7 @@ import pytest
 from lego_proto.v1 import guidance_pb2 as pb
 
 from tests.server.fake_engine import FakeEngine
-from tests.server.harness import GuideClient, RunningServer, check_told_once, eventually, running
+from tests.server.harness import GuideClient, RunningServer, check_told_once, eventually, picture, running
 
 
 @asynccontextmanager
@@ -127,6 +127,31 @@ async def test_a_stream_that_was_not_known_to_be_broken_gives_way() -> None:
     assert ended.value.code() == grpc.StatusCode.ABORTED and "another stream" in str(ended.value.details())
 
 
+async def test_a_stream_that_has_given_way_steers_its_session_no_more() -> None:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+    engine = FakeEngine()
+    async with running(engine) as server, grpc.aio.insecure_channel(server.server.address, options=options) as channel:
+        old = GuideClient(type(server.stub)(channel))
+        started = (await old.read()).session_started
+        for _ in range(6000):  # the server waits for the old one to read, so that nothing else can end it
+            await old.cancel(7)
+        await asyncio.sleep(2.5)
+        new, again = await come_back(server, started.resume_token, 0)
+        await new.frame(1)
+        await new.query(1, steps=1)
+        await new.result()
+        before = engine.calls.copy()
+        await old.query(9, "how do I close the lid")
+        await old.call.done_writing()
+        await asyncio.sleep(0.5)
+        assert engine.calls == before
+        await new.query(2, steps=1)
+        result = await new.result()
+        old.call.cancel()
+
+    assert again.resumed and result.query_id == 2
+
+
 @pytest.mark.parametrize("token", ["", "no such token", "x" * 10_000])
 async def test_a_wrong_token_gets_a_new_session(token: str) -> None:
     async with running(FakeEngine()) as server:
@@ -199,7 +224,7 @@ async def test_every_frame_gives_back_its_credit_refused_ones_too() -> None:
 
 async def test_those_who_are_there_do_not_wait_for_a_query_whose_client_is_gone() -> None:
     engine = FakeEngine(delay=0.005)
-    async with running(engine, max_active=1) as server:
+    async with running(engine, max_active=2) as server:
         started, _ = await begin(server, steps=1000)
         client = await server.open_session()
         await asyncio.sleep(0.2)  # until the broken stream has been noticed
@@ -212,3 +237,42 @@ async def test_those_who_are_there_do_not_wait_for_a_query_whose_client_is_gone(
 
     assert result.timings.queue_ms < 200 and result.timings.total_ms < 1000
     assert again.resumed
+
+
+async def test_a_query_whose_client_is_gone_gives_up_its_place_to_those_who_are_there_and_says_so() -> None:
+    engine = FakeEngine(delay=0.005)
+    async with running(engine, max_active=1) as server:
+        started, heard = await begin(server, steps=1000)
+        client = await server.open_session()
+        await asyncio.sleep(0.2)  # until the broken stream has been noticed
+        await client.frame()
+        await client.query(1)
+        assert (await client.result()).query_id == 1
+        assert server.server.live_queries == 0
+        back, again = await come_back(server, started.resume_token, heard[-1].sequence)
+        error = await back.error()
+        await back.query(2, steps=1)
+        assert (await back.result()).query_id == 2, "the session goes on"
+
+    assert again.resumed
+    assert (error.query_id, error.code) == (1, pb.QueryError.CODE_UNAVAILABLE) and error.retry_after_ms > 0
+
+
+async def test_sessions_of_callers_without_a_name_are_different_wearers() -> None:
+    engine = FakeEngine()
+    async with running(engine, max_active=2) as server:
+        engine.gate.clear()
+        for _ in range(2):
+            client = await server.open_session()
+            await client.frame()
+            await client.query(1)
+        generating = asyncio.ensure_future(
+            server.stub.Generate(pb.GenerateRequest(image=picture(), text="open the drawer"))
+        )
+        await eventually(lambda: server.server.live_queries == 3)
+        loop = server.server._models.default.engine_loop
+        wearers = {job.wearer for job in (*loop._active, *loop._waiting)}
+        engine.gate.set()
+        await generating
+
+    assert len(wearers) == 3

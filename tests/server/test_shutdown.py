@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -79,6 +80,36 @@ async def test_a_server_told_to_stop_while_it_warms_up_does_not_finish_that_firs
     engine.gate.set()
     await asyncio.wait_for(serving, 5)
     assert told == [] and engine.calls["decode_latents"] == 0
+
+
+async def test_a_server_told_to_stop_or_to_look_again_while_it_loads_does_not_die() -> None:
+    engine, told, let_go = FakeEngine(), list[str](), threading.Event()
+    loading = threading.Event()
+
+    def load(_: Path) -> FakeEngine:
+        loading.set()
+        assert let_go.wait(20)
+        return engine
+
+    def begin() -> asyncio.Task[None]:
+        return asyncio.create_task(serve(load, {"fake": Path()}, config_of(port=0, shutdown_seconds=0.1), told.append))
+
+    stopped = begin()
+    await eventually(loading.is_set)
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(stopped, 5)
+    assert told == []
+
+    loading.clear()
+    reloaded = begin()
+    await eventually(loading.is_set)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await asyncio.sleep(0.05)
+    let_go.set()
+    await eventually(lambda: any("manifest.json" in line for line in told))  # looked for again, once it listened
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(reloaded, 5)
 
 
 async def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:

@@ -15,14 +15,18 @@ _UNLIMITED = Limits()
 class QuerySlot:
     """A query's place among its token's live ones: `release` it when the query has ended, or use it with `with`."""
 
-    def __init__(self, access: Access) -> None:
-        self._access: Access | None = access
+    def __init__(self, usage: Usage) -> None:
+        self._usage: Usage | None = usage
 
     def release(self) -> None:
         """Gives the place back; once is enough, twice does no harm."""
-        if self._access is not None:
-            self._access.query_ended()
-            self._access = None
+        if self._usage is not None:
+            self._usage.live_queries -= 1
+            self._usage = None
+
+    def counts_in(self, usage: Usage) -> bool:
+        """Whether it is held, of this usage."""
+        return self._usage is usage
 
     def __enter__(self) -> None: ...
 
@@ -39,20 +43,22 @@ class Access:
         limits: Callable[[], Limits] = lambda: _UNLIMITED,
         usage: Usage | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wearer: str = "",
     ) -> None:
         """Describes a caller; without arguments, one without limits.
 
         Args:
-            name: For logs.
+            name: Who opens a session, and may resume it.
             limits: Asked anew for each query; raises `RequestError` once the caller's token is no longer good.
             usage: Shared by all calls with the same token.
             clock: Monotonic seconds.
+            wearer: Whom a token or certificate names; empty for whoever has none, who is not known from the others.
         """
         self.name = name
+        self.wearer = wearer
         self._limits = limits
         self._usage = Usage() if usage is None else usage
         self._clock = clock
-        self._live_queries = 0
 
     def max_image_pixels(self, server_limit: int) -> int:
         """Returns the largest frame this caller may ask about.
@@ -63,13 +69,12 @@ class Access:
         own = self._limits().max_image_pixels
         return server_limit if own is None else min(own, server_limit)
 
-    def admit_query(self, pixels: int) -> QuerySlot:
+    def admit_query(self, pixels: int, superseded: QuerySlot | None = None) -> QuerySlot:
         """Counts a query in; the returned slot is released when it has ended.
-
-        A query of the same call still live does not stand in the way: the new one supersedes it.
 
         Args:
             pixels: Width times height of the frame asked about.
+            superseded: The place of the query whose place the new one takes, which so does not stand in its way.
 
         Raises:
             RequestError: OVERLOADED: too many queries. INVALID: too large a frame, or a token no longer good.
@@ -80,14 +85,9 @@ class Access:
                 Reason.INVALID,
                 f"the image has {pixels} pixels; this token allows {limits.max_image_pixels}: send a smaller one",
             )
-        self._usage.take_query(limits, self._live_queries, self._clock())
-        self._live_queries += 1
-        return QuerySlot(self)
-
-    def query_ended(self) -> None:
-        """Takes back what `admit_query` counted; called by the slot."""
-        self._live_queries -= 1
-        self._usage.live_queries -= 1
+        own_queries = int(superseded is not None and superseded.counts_in(self._usage))
+        self._usage.take_query(limits, own_queries, self._clock())
+        return QuerySlot(self._usage)
 
 
 _current: ContextVar[Access] = ContextVar("access")

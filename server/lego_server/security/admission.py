@@ -101,7 +101,7 @@ class Admission:
             if method in _OPEN_METHODS:
                 yield Access()
             elif self._tokens is None:
-                yield Access(caller.certificate_name or caller.address)
+                yield Access(caller.certificate_name or caller.address, wearer=caller.certificate_name)
             else:
                 yield from self._with_token(self._tokens, addresses, method, caller)
         finally:
@@ -164,7 +164,7 @@ class Admission:
 
         usage.sessions += 1
         try:
-            yield Access(token.name, limits, usage, self._clock)
+            yield Access(token.name, limits, usage, self._clock, token.name)
         finally:
             usage.sessions -= 1
 

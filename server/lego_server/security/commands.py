@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lego_server.security.quota import Limits
-from lego_server.security.tokens import SCOPES, Token, hash_of, new_secret, read_tokens, write_tokens
+from lego_server.security.tokens import SCOPES, Token, changing, hash_of, new_secret, read_tokens, write_tokens
 
 
 class Scope(StrEnum):
@@ -47,16 +47,17 @@ def create(
     """Make a token and print it, this once: the file keeps only its hash."""
     if days is not None and not 1 <= days <= 36_500:
         raise LegoError(f"days is {days}; it must lie between 1 and 36500")
-    tokens = read_tokens(file) if file.exists() else ()
-    if any(token.name == name for token in tokens):
-        raise LegoError(f"{file} has a token of {name} already; revoke that one or choose another name")
     secret, now = new_secret(), datetime.now(UTC).replace(microsecond=0)
     token = Token(
         name, hash_of(secret), tuple(s.value for s in scope or [Scope.guide]), now,
         None if days is None else now + timedelta(days=days),
         Limits(queries_per_minute, live_queries, sessions, max_image_pixels),
     )  # fmt: skip
-    write_tokens(file, (*tokens, token))
+    with changing(file):
+        tokens = read_tokens(file) if file.exists() else ()
+        if any(known.name == name for known in tokens):
+            raise LegoError(f"{file} has a token of {name} already; revoke that one or choose another name")
+        write_tokens(file, (*tokens, token))
     print(secret)
     print(f"token of {name} added to {file}; it is shown this once", file=sys.stderr)
 
@@ -78,10 +79,11 @@ def list_tokens(file: File) -> None:
 @token_app.command()
 def revoke(name: Name, file: File) -> None:
     """Take a token away; a running server refuses it from its next call or query on."""
-    tokens = read_tokens(file)
-    kept = tuple(token for token in tokens if token.name != name)
-    if len(kept) == len(tokens):
-        known = ", ".join(token.name for token in tokens) or "none"
-        raise LegoError(f"{file} has no token of {name}; it has {known}")
-    write_tokens(file, kept)
+    with changing(file):
+        tokens = read_tokens(file)
+        kept = tuple(token for token in tokens if token.name != name)
+        if len(kept) == len(tokens):
+            known = ", ".join(token.name for token in tokens) or "none"
+            raise LegoError(f"{file} has no token of {name}; it has {known}")
+        write_tokens(file, kept)
     print(f"token of {name} revoked", file=sys.stderr)

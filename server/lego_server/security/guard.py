@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,17 +55,19 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 with self._admission.admitted(method, _caller(context)) as access:
                     set_current_access(access)
-                    request = requests if handler.request_streaming else await _only(requests)
-                    response = serve(request, context)
-                    if inspect.isasyncgen(response):
-                        async for message in response:
-                            await context.write(message)
-                        return None
-                    return await response
-            except Refusal as refusal:
-                await context.abort(refusal.status, refusal.message, _retry_metadata(refusal.retry_seconds))
-            except RequestError as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                    try:
+                        request = requests if handler.request_streaming else await _only(requests)
+                        response = serve(request, context)
+                        if inspect.isasyncgen(response):
+                            async for message in response:
+                                await context.write(message)
+                            return None
+                        return await response
+                    except (Refusal, RequestError) as error:
+                        # Still counted: a client that reads nothing keeps its call until its connection ends.
+                        return await _abort(context, error)
+            except (Refusal, RequestError) as error:
+                return await _abort(context, error)
 
         # On the wire one request is a stream of one. Taken as a stream, it is read only after the caller is admitted:
         # a stranger cannot have the server take in megabytes.
@@ -74,6 +77,12 @@ class Guard(grpc.aio.ServerInterceptor):
             else grpc.stream_unary_rpc_method_handler
         )
         return make(respond, strict(handler.request_deserializer), handler.response_serializer)
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: Refusal | RequestError) -> None:
+    refusal = error if isinstance(error, Refusal) else Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    with contextlib.suppress(grpc.aio.InternalError):  # gone without having read it
+        await context.abort(refusal.status, refusal.message, _retry_metadata(refusal.retry_seconds))
 
 
 def _caller(context: grpc.aio.ServicerContext) -> Caller:

@@ -15,6 +15,8 @@ import os
 import re
 import secrets
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +120,31 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise LegoError(f"the token file {path} has the name {doubled[0]} twice; rename or remove one")
     return tokens
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Waits until nobody else changes the token file, there or not yet there, and keeps all others waiting meanwhile.
+
+    Raises:
+        LegoError: Its folder cannot be locked.
+    """
+    import fcntl  # not on Windows, where token files can be read
+
+    # Of the folder: the file itself is replaced by each change, and a file for locking alone would be left behind.
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError:
+            os.close(folder)
+            raise
+    except OSError as error:
+        raise LegoError(f"the folder of the token file {path} cannot be locked ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        os.close(folder)  # and gives up the lock
 
 
 def write_tokens(path: Path, tokens: tuple[Token, ...]) -> None:

@@ -9,6 +9,7 @@ from statistics import mean
 
 import grpc
 import pytest
+from lego_server import stream
 
 from tests.server.fake_engine import FakeEngine
 from tests.server.faults.scene import Scene, open_session, own_channel, part, scene
@@ -83,3 +84,27 @@ async def _give_up(it: Scene) -> None:
         await _ask_much(client, 40)
         client.call.cancel()
         await eventually(lambda: it.server.server.sessions == 0)
+
+
+async def test_who_speaks_on_after_their_session_has_ended_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_LAST_WORDS_SECONDS", 0.3)
+    async with scene(FakeEngine(), bystanders=0, idle_seconds=1.0, resume_seconds=30.0) as it:
+        await _speak_on(it)
+
+
+async def _speak_on(it: Scene) -> None:
+    async with own_channel(it.server) as stub:
+        client, _ = await open_session(stub)
+        for _ in range(6000):  # answered with a refusal each, until there is no room for more
+            await client.cancel(7)
+        await eventually(lambda: it.server.server.sessions == 0)
+        before = it.engine.calls.copy()
+        await client.frame(1)
+        await client.query(1, steps=500)
+        await eventually(lambda: not any(_carries(task) for task in asyncio.all_tasks()))
+        assert it.engine.calls == before
+        client.call.cancel()
+
+
+def _carries(task: asyncio.Task[object]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "").startswith("_Stream.")

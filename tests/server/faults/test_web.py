@@ -10,6 +10,7 @@ from statistics import mean
 
 import pytest
 from lego_proto.v1 import guidance_pb2 as pb
+from lego_server import stream
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
@@ -69,6 +70,31 @@ async def test_one_who_never_reads_is_dropped_and_may_come_back() -> None:
             assert (await client.read()).session_started.resumed
             while (await client.result()).query_id != 39:
                 pass
+
+
+async def test_one_who_never_reads_and_speaks_on_is_dropped_with_their_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_LAST_WORDS_SECONDS", 0.3)
+    async with (
+        scene(FakeEngine(), bystanders=0, idle_seconds=2, keepalive_seconds=1, web__port=0) as it,
+        web_session(it.server.server) as client,
+    ):
+        client.socket.transport.pause_reading()
+        await client.frame(1, picture(size=(640, 480)))
+        for query_id in range(1, 40):
+            await client.query(query_id, steps=20, preview_every=1)
+            await asyncio.sleep(0.02)
+
+        async def speak() -> None:
+            with suppress(ConnectionClosed):
+                while True:
+                    await client.socket.ping()
+                    await asyncio.sleep(0.1)
+
+        speaking = asyncio.create_task(speak())
+        await eventually(lambda: it.server.server.sessions == 0, seconds=20)
+        await eventually(lambda: _connections(it) == 0, seconds=20)
+        speaking.cancel()
+        client.cut()
 
 
 async def test_a_connection_that_goes_silent_is_found() -> None:
