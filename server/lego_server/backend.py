@@ -264,7 +264,7 @@ async def warm_up(backend: Backend[Any]) -> None:
         await backend.answer(replace(query, deadline=math.inf), frame)
     except RequestError as error:
         raise LegoError(
-            "the model failed on a first query of the server's own, for the reason logged above: "
-            "check its engines with lego-export verify, or rebuild them with lego-export build"
+            "the model failed on a first query of the server's own, for the reason logged above: if it is memory, give "
+            "it more; else check its engines with lego-export verify, or rebuild them with lego-export build"
         ) from error
     _log.info("warm after %.1f s", time.perf_counter() - began)
