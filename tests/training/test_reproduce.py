@@ -75,7 +75,7 @@ def table1(
         options = ("--checkpoint", f"lego={workshop.checkpoint}", "--resamples", "10", "--device", "cpu",
                    "--examples", "2", "--frames", "1", "--records", "3")  # fmt: skip
         assert run(patch, "table1", *places, *options, *FAST) == 0
-    return out
+    return out / "table1"
 
 
 def test_table_1_has_every_method_and_metric_in_both_modes(table1: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_same_command_again_paints_nothing_anew(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     again = tmp_path / "again"
-    shutil.copytree(table1, again)
+    shutil.copytree(table1.parent, again)
     victims = sorted((again / "sdedit" / "images").rglob("*.jpg"))
     content = victims[0].read_bytes()
     victims[0].unlink()
@@ -154,14 +154,14 @@ def test_shards_paint_and_the_whole_reports(
 
     assert run(monkeypatch, *common, "--shard", "2/2") == 0
     assert "painted part 2/2; 3 pictures of all parts are still to do" in capsys.readouterr().out
-    assert not (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "table7" / "report.html").exists()
     assert run(monkeypatch, *common, "--shard", "1/2") == 0
     assert "the command without --shard writes the report" in capsys.readouterr().out
     assert run(monkeypatch, *common, "--frames", "0") == 0
 
     shown = " ".join(capsys.readouterr().out.split())
     assert "absent: LEGO, trained on both datasets: there are neither pictures nor a model of it" in shown
-    methods = json.loads((tmp_path / "out" / "figures.json").read_text())["methods"]
+    methods = json.loads((tmp_path / "out" / "table7" / "figures.json").read_text())["methods"]
     assert (
         methods["lego"]["pictures"] == 6 and "give --checkpoint lego_scaleup=DIR" in methods["lego_scaleup"]["absent"]
     )
@@ -175,14 +175,14 @@ def test_the_toy_kitchen_is_judged_by_its_renderer_too(
 
     assert run(monkeypatch, "table1", *places, *common, *FAST) == 0
 
-    methods = json.loads((tmp_path / "figures.json").read_text())["methods"]
+    methods = json.loads((tmp_path / "table1" / "figures.json").read_text())["methods"]
     truth = {name: method["truth"] for name, method in methods.items() if method["truth"]}
     assert set(truth) == {"no_edit", "lego", "target"}
     assert truth["target"]["action_success"] == 1 and truth["target"]["right_rate"] == 1
     assert truth["no_edit"]["nothing_rate"] == 1 and truth["no_edit"]["description_slots"] is None
     assert truth["lego"]["description_slots"] == 0
-    page = (tmp_path / "report.html").read_text()
-    assert "What the renderer says" in page and "no_edit/failures/index.html" in page
+    page = (tmp_path / "table1" / "report.html").read_text()
+    assert "What the renderer says" in page and "'../no_edit/failures/index.html'" in page
     assert len(list((tmp_path / "no_edit" / "failures" / "nothing").glob("*.jpg"))) == 3
     assert "The paper has no numbers for this dataset" in page
 
@@ -193,14 +193,14 @@ def test_figure_10_divides_by_time(data: Path, weights: Path, monkeypatch: pytes
 
     assert run(monkeypatch, "figure10", *places, "--pictures", f"lego={pictures}", "--resamples", "5") == 0
 
-    bins = json.loads((tmp_path / "figures.json").read_text())["methods"]["lego"]["bins"]
+    bins = json.loads((tmp_path / "figure10" / "figures.json").read_text())["methods"]["lego"]["bins"]
     assert [each["records"] for each in bins] == [2, 1, 1, 2]
     assert [each["shortest"] for each in bins] == [0.5, 1.0, 1.25, 1.5]
     values = {(each["metric"], each["mode"]): each for each in bins[1]["metrics"]}
     assert values["psnr", "corrected"]["value"] == 100
     assert values["fid", "published"]["absent"] == "FID needs 2 pictures at least; there are 1"
-    assert (tmp_path / "plots" / "bins.png").is_file()
-    assert "0.50 to 0.75 s" in (tmp_path / "figures.csv").read_text()
+    assert (tmp_path / "figure10" / "plots" / "bins.png").is_file()
+    assert "0.50 to 0.75 s" in (tmp_path / "figure10" / "figures.csv").read_text()
 
 
 def test_table_6_has_the_lead_of_the_upper_bound(
@@ -211,7 +211,7 @@ def test_table_6_has_the_lead_of_the_upper_bound(
 
     assert run(monkeypatch, "table6", *places, "--pictures", f"instruct_pix2pix={pictures}", "--resamples", "0") == 0
 
-    lines = (tmp_path / "report.md").read_text().splitlines()
+    lines = (tmp_path / "table6" / "report.md").read_text().splitlines()
     (difference,) = [line for line in lines if line.startswith("| difference |")]
     assert difference == "| difference |  / 0.00 (0.85) |"
 
@@ -224,7 +224,7 @@ def test_methods_with_nothing_to_judge_are_absent_and_the_others_reported(
 
     assert run(monkeypatch, "table2", *places, "--pictures", f"lego={tmp_path / 'empty'}") == 0
 
-    methods = json.loads((tmp_path / "out" / "figures.json").read_text())["methods"]
+    methods = json.loads((tmp_path / "out" / "table2" / "figures.json").read_text())["methods"]
     assert "has no picture of a record of ego4d_val" in methods["lego"]["absent"]
     assert methods["no_edit"]["pictures"] == 6 and methods["sdedit"]["absent"]
 

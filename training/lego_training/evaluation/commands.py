@@ -139,7 +139,9 @@ def reproduce(
     table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table6, table7 or figure10.")],
     data: Data,
     dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="Folder for pictures, cached features and report; what is there is kept.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of pictures, features and reports, which comparisons may share; it is kept.")
+    ],
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="model=DIR, such as lego=models/lego-nano; may be repeated.")
     ] = None,
@@ -172,7 +174,7 @@ def reproduce(
 
     if table not in COMPARISONS:
         raise LegoError(f"there is no comparison {table!r}; choose of {', '.join(COMPARISONS)}")
-    check_output(out / "report.html")
+    check_output(out / table / "report.html")
     from lego_training.dataset import read_records
     from lego_training.evaluation.methods.generate import choose_records
     from lego_training.evaluation.methods.settings import DEFAULTS, load_settings
@@ -222,13 +224,14 @@ def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, fram
     if frames and any(each.name == "lego" for each in result.methods):
         with suppress(Absent):  # its pictures were made elsewhere, or there are none, which the report says
             sheets = paint_sheets(job, sources, frames)
-    write_report(result, job.output, examples, sheets)
+    folder = job.output / job.table
+    write_report(result, folder, examples, sheets)
     console = Console()
     console.print(screen_table(result))
     for each in result.methods:
         if each.absent:
             console.print(f"absent: {METHODS[each.name].title}: {each.absent}", highlight=False, markup=False)
-    console.print(f"report: {job.output / 'report.html'}, report.md, figures.csv and figures.json beside it")
+    console.print(f"report: {folder / 'report.html'}, report.md, figures.csv and figures.json beside it")
 
 
 def _described_by(features: Path, records: Any, dataset: str, split: str) -> Any:

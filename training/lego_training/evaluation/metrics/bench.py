@@ -115,8 +115,11 @@ class Bench:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Shows a progress bar on stderr; gives what advances it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns, console = (
+        (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        Console(stderr=True),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda count: bar.update(task, advance=count)
 

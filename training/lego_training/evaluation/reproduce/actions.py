@@ -70,8 +70,13 @@ def paint_sheets(job: Job, sources: Sources, frames: int, name: str = "lego") ->
 
 
 def _other_labels(record: Record, records: Sequence[Record], rng: np.random.Generator) -> list[str]:
-    """Returns labels other than a record's own: those of its clip, then others in a random order."""
+    """Returns labels other than a record's own: those of its clip, then others in a random order.
+
+    Of the others those come first that end with a thing in view, where the metadata says what is.
+    """
     near = [each.action for each in records if each.clip_id == record.clip_id]
     others = sorted({each.action for each in records})
     rng.shuffle(others)
+    visible = {fact["kind"] for fact in record.facts.get("facts", ())}
+    others.sort(key=lambda label: label.split()[-1] not in visible)
     return [each for each in dict.fromkeys([*near, *others]) if each != record.action][: _ACTIONS - 1]

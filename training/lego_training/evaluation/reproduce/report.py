@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -71,7 +72,7 @@ def write_report(found: Reproduction, output: Path, examples: int, sheets: Seque
 
 def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[ActionSheet]) -> Iterator[tuple[str, str]]:
     """Draws plots and grids; yields a title and a file's name for each."""
-    if any(each.figures is not None for each in found.methods):
+    if any(each.figures is not None and each.name != "target" for each in found.methods):
         plot_methods(found, output / "plots" / "metrics.png")
         yield "All metrics, with 95 % intervals", "plots/metrics.png"
     if any(each.bins for each in found.methods):
@@ -236,8 +237,8 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
             assert each.truth is not None
             parts.append(f"<tr><td>{escape(METHODS[each.name].title)}")
             parts += [f"<td>{_share(each.truth.figures.get(key))}" for key in _TRUTH]
-            page = each.truth.failures.relative_to(output) / "index.html"
-            parts.append(f"<td><a href='{escape(str(page))}'>pictures</a>")
+            page = os.path.relpath(each.truth.failures / "index.html", output)
+            parts.append(f"<td><a href='{escape(page)}'>pictures</a>")
         parts.append("</table>")
     for heading, file in pictures.items():
         parts.append(f"<h2>{escape(heading)}</h2><img src='{escape(file)}' alt='{escape(heading)}'>")

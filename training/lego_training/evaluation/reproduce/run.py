@@ -82,7 +82,7 @@ class Job:
         dataset: Its name.
         split: Of it.
         records: Of the split, labels normalised.
-        output: Where pictures and report go.
+        output: Where pictures go, each method's in a folder of its own, and the reports.
         metrics: Which; of the table's or others.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
