@@ -114,7 +114,7 @@ class FrameSender:
             await self.window.room(spare=1)  # a frame that is asked about need not wait for those that are not
             offered, self._offered = self._offered, None
             self._offer_arrived.clear()
-            pace.due(time.monotonic())
+            pace.take(time.monotonic())
             if offered is not None and self._link.up:
                 pixels, captured = offered
                 await self._send(await self._encode(pixels), captured)

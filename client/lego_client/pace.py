@@ -13,11 +13,12 @@ class Pace:
         self._next = float("-inf")
 
     def due(self, now: float) -> bool:
-        """Whether the frame that is there now is to be taken; if so, the next is due a period later."""
-        if now < self._next - _EARLY * self._period:
-            return False
+        """Whether the frame that is there now may be taken."""
+        return now >= self._next - _EARLY * self._period
+
+    def take(self, now: float) -> None:
+        """One is taken: the next is due a period later."""
         self._next = max(self._next, now) + self._period
-        return True
 
     def wait(self, now: float) -> float:
         """Returns the seconds until the next frame is due, 0 if one is."""

@@ -87,6 +87,7 @@ class NetworkStream(FrameSource):
                 if self.closing:
                     return
                 if self._pace.due(time.monotonic()) and (pixels := decode(picture)) is not None:
+                    self._pace.take(time.monotonic())
                     yield pixels, self.elapsed()
         finally:
             camera.close()
@@ -105,4 +106,5 @@ class NetworkStream(FrameSource):
                 return
             while not self.closing and stream.grab():
                 if self._pace.due(time.monotonic()) and (pixels := retrieve_rgb(stream)) is not None:
+                    self._pace.take(time.monotonic())
                     yield pixels, self.elapsed()

@@ -63,7 +63,7 @@ class Screen(FrameSource):
                     raise LegoError(f"the screen is {self.name!r}; this machine has {len(monitors)} monitors")
                 area = self._region or monitors[self._monitor - 1]
                 while not self.closing:
-                    pace.due(time.monotonic())
+                    pace.take(time.monotonic())
                     shot = screen.grab(area)
                     bgra = np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
                     yield rgb_from_bgr(bgra), self.elapsed()

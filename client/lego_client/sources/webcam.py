@@ -89,6 +89,7 @@ class Webcam(FrameSource):
             while not self.closing and capture.grab():
                 if not pace.due(time.monotonic()) or (pixels := retrieve_rgb(capture)) is None:
                     continue
+                pace.take(time.monotonic())
                 self._known_as = camera.name
                 yield pixels, self.elapsed() - _age(capture)
                 if self._begins_to_stand():
