@@ -151,9 +151,7 @@ class Guide:
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
         watch = self.telemetry.watch(question)
         steps = watch.steps(self._assistant.answer(question))
-        return self.engine_loop.submit(
-            steps, watch.listener(listener), wearer, query.deadline, query.options.steps
-        )
+        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline, query.options.steps)
 
     async def answer(self, query: CheckedQuery, frame: PreparedFrame, wearer: str = "") -> Answer:
         """Answers one query; cancelling this coroutine stops the engine's work on it within one call.

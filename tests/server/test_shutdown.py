@@ -92,9 +92,7 @@ async def test_a_server_told_to_stop_or_to_look_again_while_it_loads_does_not_di
         return engine
 
     def begin() -> asyncio.Task[None]:
-        return asyncio.create_task(
-            serve(load, {"fake": Path()}, config_of(port=0, shutdown_seconds=0.1), told.append)
-        )
+        return asyncio.create_task(serve(load, {"fake": Path()}, config_of(port=0, shutdown_seconds=0.1), told.append))
 
     stopped = begin()
     await eventually(loading.is_set)
