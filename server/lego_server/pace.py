@@ -6,7 +6,7 @@ _SMOOTHING = 0.2
 
 
 class Pace:
-    """Engine seconds of a query: for each denoising step, and for all the rest together; 0 until one is known."""
+    """Engine seconds of a query, by its denoising steps and all the rest together; 0 until one has been answered."""
 
     def __init__(self) -> None:
         self._step: float | None = None

@@ -142,9 +142,9 @@ class _Stream:
             for timer in (self._silence, self._cut_off):
                 if timer is not None:
                     timer.cancel()
-            self._reader.cancel()
-            self._writer.cancel()
-            await asyncio.gather(self._reader, self._writer, return_exceptions=True)
+            for task in (self._reader, self._writer):
+                task.cancel()
+                task.add_done_callback(_look_at_error)
 
     async def _write(self) -> None:
         """Tells the client all there is to tell, until its session ends or goes on in another stream."""
@@ -240,3 +240,9 @@ class _Stream:
 
 def _stay() -> None:
     """Dismisses nobody."""
+
+
+def _look_at_error(task: asyncio.Task[None]) -> None:
+    """Keeps asyncio from complaining of an error that nobody has looked at: the stream was broken already."""
+    if not task.cancelled():
+        task.exception()

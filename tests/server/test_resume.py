@@ -266,9 +266,7 @@ async def test_sessions_of_callers_without_a_name_are_different_wearers() -> Non
             client = await server.open_session()
             await client.frame()
             await client.query(1)
-        generating = asyncio.ensure_future(
-            server.stub.Generate(pb.GenerateRequest(image=picture(), text="open the drawer"))
-        )
+        generating = server.stub.Generate(pb.GenerateRequest(image=picture(), text="open the drawer"))
         await eventually(lambda: server.server.live_queries == 3)
         loop = server.server._models.default.engine_loop
         wearers = {job.wearer for job in (*loop._active, *loop._waiting)}
