@@ -38,13 +38,14 @@ def main(
     wearers: Annotated[int, typer.Option(min=1, help="Wearers at a time.")] = 16,
     seconds: Annotated[float, typer.Option(min=1, help="How long each side asks, each round.")] = 30.0,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each side.")] = 3,
+    device: Annotated[str, typer.Option(help="What runs the server's graphs, on both its sides.")] = "cpu",
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/wearers.json"),
 ) -> None:
     """Measure all sides and write figures and plot."""
     pipeline = LegoPipeline.from_pretrained(model)
     options = {
-        LANES: ["--lanes", "2", "--max-active", str(wearers), "--max-waiting", "16"],
-        SERIAL: ["--serial"],
+        LANES: ["--device", device, "--lanes", "2", "--max-active", str(wearers), "--max-waiting", "16"],
+        SERIAL: ["--device", device, "--serial"],
     }
     runs: dict[str, list[dict[str, Any]]] = {LANES: [], SERIAL: [], PIPELINE: []}
     for number in range(rounds):
