@@ -181,7 +181,7 @@ def test_frames_from_before_a_silence_are_not_asked_about(camera: HttpCamera) ->
     silence = threading.Event()
 
     def stalling() -> Iterator[bytes]:
-        yield from (part(WHOLE[0]) for _ in range(30))
+        yield from (part(WHOLE[0]) for _ in range(100))
         silence.wait(WAIT_S)
         yield from (part(WHOLE[15]) for _ in count())
 
