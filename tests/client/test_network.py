@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lego_client.backoff import Backoff
 from lego_client.sources import RING_SIZE, FrameSource, open_source
 from lego_client.sources.addresses import shown, without_credentials
+from lego_client.sources.factory import open_clip
 from lego_client.sources.jpeg_stream import JpegSplitter
 from lego_client.sources.jpeg_stream import decode as decode_picture
 from lego_client.sources.network import NetworkStream
@@ -180,7 +181,7 @@ def test_frames_from_before_a_silence_are_not_asked_about(camera: HttpCamera) ->
     silence = threading.Event()
 
     def stalling() -> Iterator[bytes]:
-        yield from (part(WHOLE[0]) for _ in range(30))
+        yield from (part(WHOLE[0]) for _ in range(100))
         silence.wait(WAIT_S)
         yield from (part(WHOLE[15]) for _ in count())
 
@@ -294,6 +295,12 @@ async def test_an_answer_about_a_stream_keeps_its_password_out_of_the_record(
     assert finished.code == 0, finished.stderr
     record = (tmp_path / "out" / "record.json").read_text()
     assert f"{camera.address}/live" in record and "secret" not in record + finished.stdout
+
+
+@pytest.mark.parametrize("open_it", [open_source, open_clip])
+def test_an_address_of_another_kind_is_refused_without_its_password(open_it: Callable[[str], FrameSource]) -> None:
+    with pytest.raises(LegoError, match=r"^rstp://cam/live is no path; streams begin with rtsp://, rtsps://, http://"):
+        open_it("rstp://anna:secret@cam/live")
 
 
 def test_a_login_is_taken_out_of_an_address_before_it_is_asked() -> None:

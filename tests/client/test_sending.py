@@ -199,7 +199,7 @@ async def test_on_a_slow_link_frames_become_coarser_and_stay_young() -> None:
         GuidanceClient(link.target) as client,
     ):
         link.bytes_per_second = finest / 5
-        await live(client, 20)
+        await live(client, 12)
         frame = await client.send_frame(textured(seed=1))
         asked = time.monotonic()
         async for _ in client.ask(QUERY, frame):

@@ -7,9 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-import numpy as np
 from lego_core.errors import LegoError
-from numpy.typing import NDArray
 
 from lego_client.errors import ServerError
 from lego_client.events import GuidanceOptions, ServerInfo
@@ -17,7 +15,7 @@ from lego_client.live.exchange import Exchange
 from lego_client.live.state import LiveState
 from lego_client.session import GuidanceClient
 from lego_client.sharpness import sharpest
-from lego_client.sources import FrameSource
+from lego_client.sources import CapturedFrame, FrameSource
 
 _LOOK_SECONDS = 0.1  # between two looks at the connection
 _FRAME_SECONDS = 10.0  # for which a question waits for a camera that shows nothing
@@ -106,7 +104,7 @@ class Conversation:
         with contextlib.suppress(LegoError, ServerError):  # told when the question itself is asked
             frames = self._source.newest()
             if frames:
-                self._client.offer_frame(frames[-1].pixels)
+                self._client.offer_frame(frames[-1].pixels, frames[-1].captured)
 
     def ask(self, query: str) -> Exchange:
         """Asks about what the wearer sees now; a question still unanswered is given up for this one."""
@@ -152,12 +150,12 @@ class Conversation:
 
     async def _ask(self, exchange: Exchange) -> None:
         try:
-            pixels = await self._view()
+            view = await self._view()
             await self._connected.wait()
             client = self._client
             assert client is not None
             exchange.options = self._options(client)
-            exchange.about(await client.send_frame(pixels))
+            exchange.about(await client.send_frame(view.pixels, view.captured))
             asking = client.ask(exchange.query, exchange.frame, exchange.options, retries=self._retries)
             async with aclosing(asking) as events:
                 async for event in events:
@@ -170,11 +168,11 @@ class Conversation:
         for listener in self._ended:
             await listener(exchange)
 
-    async def _view(self) -> NDArray[np.uint8]:
+    async def _view(self) -> CapturedFrame:
         """Returns the sharpest of the newest frames, taken when the wearer asked and not when the server is back.
 
         Raises:
             LegoError: The camera shows nothing.
         """
         frames = await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS, self._state.tell)
-        return await asyncio.to_thread(lambda: sharpest(frames).pixels)
+        return await asyncio.to_thread(sharpest, frames)

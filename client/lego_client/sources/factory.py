@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lego_core.errors import LegoError
 
-from lego_client.sources.addresses import is_address
+from lego_client.sources.addresses import SCHEMES, is_address, shown
 from lego_client.sources.base import FrameSource
 from lego_client.sources.framing import Framing
 from lego_client.sources.images import IMAGE_SUFFIXES, ImageFile, ImageFolder
@@ -101,6 +101,8 @@ def existing_path(spec: str) -> Path:
     Raises:
         LegoError: Nothing is there, and the message names the nearest name that is; or it may not be looked at.
     """
+    if "://" in spec:  # a name or password may stand in it
+        raise LegoError(f"{shown(spec)} is no path; streams begin with {', '.join(f'{s}://' for s in SCHEMES)}")
     try:
         path = Path(spec).expanduser()
         if spec and path.exists():

@@ -86,8 +86,9 @@ class NetworkStream(FrameSource):
             for picture in camera.pictures():
                 if self.closing:
                     return
-                if self._pace.due(time.monotonic()) and (pixels := decode(picture)) is not None:
-                    self._pace.take(time.monotonic())
+                now = time.monotonic()
+                if self._pace.due(now) and (pixels := decode(picture)) is not None:
+                    self._pace.take(now)
                     yield pixels, self.elapsed()
         finally:
             camera.close()
@@ -105,6 +106,7 @@ class NetworkStream(FrameSource):
                 yield from in_real_time(self, stream, 1.0)
                 return
             while not self.closing and stream.grab():
-                if self._pace.due(time.monotonic()) and (pixels := retrieve_rgb(stream)) is not None:
-                    self._pace.take(time.monotonic())
+                now = time.monotonic()
+                if self._pace.due(now) and (pixels := retrieve_rgb(stream)) is not None:
+                    self._pace.take(now)
                     yield pixels, self.elapsed()

@@ -87,9 +87,10 @@ class Webcam(FrameSource):
             # A driver that queues frames would show the past; asking for a queue of one keeps to the present.
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
             while not self.closing and capture.grab():
-                if not pace.due(time.monotonic()) or (pixels := retrieve_rgb(capture)) is None:
+                now = time.monotonic()
+                if not pace.due(now) or (pixels := retrieve_rgb(capture)) is None:
                     continue
-                pace.take(time.monotonic())
+                pace.take(now)
                 self._known_as = camera.name
                 yield pixels, self.elapsed() - _age(capture)
                 if self._begins_to_stand():
