@@ -38,7 +38,8 @@ class _Edit(Generic[Settings]):
 
     def __init__(self, directory: Path, settings: Settings, device: torch.device, fidelity: Fidelity) -> None:
         self._model = TextToImage.load(directory).to(device)
-        self._settings, self._fidelity = settings, fidelity
+        self._settings: Settings = settings
+        self._fidelity = fidelity
 
 
 class SdEdit(_Edit[SdEditSettings]):
