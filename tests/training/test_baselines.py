@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lego_core.noise import gaussian_noise
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.pipeline import LegoPipeline
 from lego_training.baselines import BASELINES, begin_checkpoint, begin_text_to_image, train_baselines
+from lego_training.cli import main
 from lego_training.config import RunConfig, load_config
 from lego_training.dataset import Record, read_frame
 from lego_training.evaluation.methods.edits import ProxEdit, SdEdit, proximal
@@ -133,6 +135,28 @@ def test_the_text_to_image_model_learns_and_a_stopped_run_goes_on(workshop: Work
     before = (tmp_path / "text_to_image" / "done.json").stat().st_mtime_ns
     train_baselines(workshop.checkpoint, None, workshop.records, config, tmp_path, ["text_to_image"])
     assert (tmp_path / "text_to_image" / "done.json").stat().st_mtime_ns == before
+
+
+def test_the_command_trains_those_that_are_named_and_goes_on_after_them(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = "{steps: 2, batch_size: 2, learning_rate: 1.0e-3, threads: 1, precision: fp32, sample_minutes: 0}"
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"dataset: toykitchen\narchitecture: {TINY}\nseed: 0\ntune_vllm: {steps}\ntune_diffusion: {steps}\n"
+        f"tune_text_to_image: {steps}\ntuning: {{}}\ndiffusion: {{train_text_encoder: true, pairs: 4}}\n"
+    )
+    out = tmp_path / "baselines"
+    places = ("--data", workshop.data, "--checkpoint", workshop.checkpoint, "--out", out)
+    for only in (("--only", "instruct_pix2pix"), ("--only", "instruct_pix2pix", "--only", "text_to_image")):
+        monkeypatch.setattr(sys, "argv", ["lego-train", "baselines", *map(str, (config, *places, *only))])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+
+    assert f"in {out}: instruct_pix2pix, text_to_image" in capsys.readouterr().out
+    assert sorted(path.parent.name for path in out.glob("*/done.json")) == ["instruct_pix2pix", "text_to_image"]
+    assert LegoConfig.load(out / "instruct_pix2pix" / "checkpoint").conditioning == "label"
 
 
 def test_without_an_untuned_model_its_row_is_left_out(workshop: Workshop, tmp_path: Path) -> None:

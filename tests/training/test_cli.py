@@ -71,6 +71,8 @@ def test_help_answers_without_loading_torch() -> None:
         "tune-diffusion",
         "distil",
         "ablate",
+        "baselines",
+        "reproduce",
         "features",
         "prepare",
         "curate",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,19 +23,27 @@ from lego_training.text_to_image import TextToImage
 _MOST_SHARED_TOKENS = 32**2  # larger attention maps are left alone, as in ProxEdit's code
 
 
-class SdEdit:
-    """Noises the input frame part of the way and paints it again by the label (Meng et al. 2022).
+Settings = TypeVar("Settings", SdEditSettings, ProxEditSettings)
+
+
+class _Edit(Generic[Settings]):
+    """An edit with a text-to-image model.
 
     Args:
-        directory: A text-to-image model.
+        directory: The model.
         settings: How.
         device: Where it runs.
         fidelity: Of the pictures' files.
     """
 
-    def __init__(self, directory: Path, settings: SdEditSettings, device: torch.device, fidelity: Fidelity) -> None:
+    def __init__(self, directory: Path, settings: Settings, device: torch.device, fidelity: Fidelity) -> None:
         self._model = TextToImage.load(directory).to(device)
-        self._settings, self._fidelity = settings, fidelity
+        self._settings: Settings = settings
+        self._fidelity = fidelity
+
+
+class SdEdit(_Edit[SdEditSettings]):
+    """Noises the input frame part of the way and paints it again by the label (Meng et al. 2022)."""
 
     @torch.inference_mode()
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
@@ -61,24 +69,14 @@ class SdEdit:
         return self._model.encode_text([ask.record.action for ask in asks])
 
 
-class ProxEdit:
+class ProxEdit(_Edit[ProxEditSettings]):
     """Inverts the input frame and paints it again by the label, changing only what changes much (Han et al. 2023).
 
     As their ProxNPI: negative-prompt inversion, proximal guidance, inversion guidance, and the input frame's
     self-attention for a while. Their exchange of cross-attention needs a source text aligned with the label's words,
     which a frame without a caption does not have; it is left out. Thresholds are the paper's: in its code both are
     taken over source and edit together, and "l0" shrinks what it keeps.
-
-    Args:
-        directory: A text-to-image model.
-        settings: How.
-        device: Where it runs.
-        fidelity: Of the pictures' files.
     """
-
-    def __init__(self, directory: Path, settings: ProxEditSettings, device: torch.device, fidelity: Fidelity) -> None:
-        self._model = TextToImage.load(directory).to(device)
-        self._settings, self._fidelity = settings, fidelity
 
     @torch.inference_mode()
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:

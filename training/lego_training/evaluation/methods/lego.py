@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from lego_core.config import Conditioning
+from lego_core.config import Conditioning, LegoConfig
 from lego_core.errors import LegoError
 from lego_core.prompts import action_prompt
+from lego_model.checkpoint import LegoCheckpoint
 from lego_model.describe import Description, most_likely, write
 from lego_model.pipeline import LegoPipeline
 from PIL import Image
@@ -42,17 +43,21 @@ class LegoMethod:
         device: torch.device,
         features: FeatureStore | None = None,
     ) -> None:
-        self._pipe = LegoPipeline.from_pretrained(directory, device=device)
-        config = self._pipe.config
+        config = LegoConfig.load(directory)
         if config.conditioning != conditioning:
             raise LegoError(
                 f"{directory} is conditioned on {config.conditioning!r}; what is wanted here is {conditioning!r}"
             )
-        self._settings, self._features = settings, features
+        self._features = features
         values = asdict(settings)
         self._fidelity = values.pop("fidelity")
         self._options = values
         config.sampling(self._fidelity, **values)  # refuses what this model cannot do
+        describes = conditioning != "label" and features is None
+        checkpoint = LegoCheckpoint.load(directory, without=() if describes else ("vllm",))
+        if describes and device.type == "cuda":
+            checkpoint.vllm.half()  # as features are made; a CPU emulates half precision slowly
+        self._pipe = LegoPipeline(checkpoint.to(device))
 
     def paint(self, asks: Sequence[Ask]) -> list[Painting]:
         """See `Method`."""
@@ -75,7 +80,8 @@ class LegoMethod:
         if self._features is None:
             # As in training: the label goes into the question as it is, articles and all.
             prompt = action_prompt(config, record.action)
-            return write(pipe.checkpoint, pipe.embed(frame), prompt, most_likely, config.max_description_tokens)
+            said = write(pipe.checkpoint, pipe.embed(frame), prompt, most_likely, config.max_description_tokens)
+            return Description(said.text, said.image_embeddings.float(), said.text_states.float())
         if not record.description:
             raise LegoError(
                 f"{record.clip_id}/{record.action_id} has no description; its stored features belong to one"
