@@ -133,7 +133,7 @@ def test_a_camera_that_may_not_be_opened_is_listed_without_formats(cameras: Came
 
 
 def test_a_machine_without_cameras_says_so(cameras: Cameras) -> None:
-    assert devices(cameras) == "no camera is attached\n"
+    assert devices(cameras).startswith("no camera is attached\n")
 
 
 @pytest.mark.parametrize("source", ["2", "/dev/video2", "camera:2", "camera:ear", "camera:Ear Camera"])
