@@ -77,7 +77,7 @@ def test_the_page_knows_every_message_of_a_session_as_it_is_defined() -> None:
 def _described(field: FieldDescriptor) -> tuple[int, str, str]:
     """A field as messages.ts writes it."""
     if field.message_type is not None:
-        return field.number, field.message_type.name, ""
+        return field.number, field.message_type.name, "repeated" if field.is_repeated else ""
     kind = {
         FieldDescriptor.TYPE_UINT64: "uint64", FieldDescriptor.TYPE_UINT32: "uint32", FieldDescriptor.TYPE_ENUM: "enum",
         FieldDescriptor.TYPE_FLOAT: "float", FieldDescriptor.TYPE_BOOL: "bool", FieldDescriptor.TYPE_STRING: "string",

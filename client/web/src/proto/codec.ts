@@ -30,15 +30,23 @@ type Value<F> = F extends readonly [number, infer T extends Scalar]
     ? Scalars[T][]
     : F extends readonly [number, infer T extends Scalar, "optional"]
       ? Scalars[T] | undefined
-      : F extends readonly [number, infer S extends Schema]
-        ? Message<S> | undefined
-        : never;
+      : F extends readonly [number, infer S extends Schema, "repeated"]
+        ? Message<S>[]
+        : F extends readonly [number, infer S extends Schema]
+          ? Message<S> | undefined
+          : never;
 
 /** A message of a schema: every field is there, as its default or as undefined where it may be unset. */
 export type Message<S extends Schema> = { [Name in keyof S]: Value<S[Name]> };
 /** The same to be sent: what is left out is not set. */
 export type Draft<S extends Schema> = {
-  [Name in keyof S]?: (S[Name][1] extends Schema ? Draft<S[Name][1]> : Value<S[Name]>) | undefined;
+  [Name in keyof S]?:
+    | (S[Name][1] extends Schema
+        ? S[Name][2] extends "repeated"
+          ? readonly Draft<S[Name][1]>[]
+          : Draft<S[Name][1]>
+        : Value<S[Name]>)
+    | undefined;
 };
 
 const EMPTY = new Uint8Array();

@@ -21,6 +21,7 @@ export const GuidanceOptions = schema({
   jpegQuality: [8, "uint32", "optional"],
   fidelity: [9, "enum"],
   preview: [10, "enum"],
+  preset: [11, "enum"],
 });
 
 export const Query = schema({
@@ -52,6 +53,7 @@ export const ServerInfo = schema({
   models: [11, "string", "repeated"],
   maxDeadlineMs: [12, "uint32"],
   fastPreviews: [13, "bool"],
+  presets: [14, GuidanceOptions, "repeated"],
 });
 
 export const SessionStarted = schema({
