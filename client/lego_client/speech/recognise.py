@@ -103,8 +103,10 @@ def open_recogniser(
             raise LegoError('no recogniser is installed: pip install "lego-ar[speech]"')
         name = present[0]
     if name == _POCKETSPHINX:
-        with needs_extra("the recogniser pocketsphinx", "speech-pocketsphinx"):
-            from lego_client.speech.sphinx import Sphinx
+        if not _is_installed(name):
+            raise LegoError('the recogniser pocketsphinx is not installed: pip install "lego-ar[speech-pocketsphinx]"')
+        from lego_client.speech.sphinx import Sphinx
+
         return Sphinx(grammar)
     directory = _packaged_model(name)
     if directory is None:

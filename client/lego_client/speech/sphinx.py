@@ -1,18 +1,26 @@
-"""PocketSphinx: small, old, and on every machine. Worth having where no Moonshine package is, or with a grammar."""
+"""PocketSphinx: small, old, and on every machine. Worth having where no Moonshine package is, or with a grammar.
+
+It keeps Python from running anything else while it works, up to a second at the end of a sentence. So it works in a
+process of its own (`sphinx_process.py`), which ends with this one.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from lego_core.errors import LegoError
-from pocketsphinx import Decoder
 
-from lego_client.speech.audio import RATE, Samples
+from lego_client.speech.audio import Samples
 from lego_client.speech.recognise import Transcript
+from lego_client.speech.sphinx_process import FEED, FINISH, HYPOTHESIS, START, header
 
 HOUSEHOLD = Path(__file__).parent / "household.jsgf"  # "how do I open the drawer", "put the lid on the pot", ...
+_LEAVE_SECONDS = 2.0
 
 
 class Sphinx:
@@ -29,45 +37,64 @@ class Sphinx:
         self.name = "pocketsphinx" if grammar is None else f"pocketsphinx with {grammar.name}"
         if grammar is not None and not grammar.is_file():
             raise LegoError(f"there is no grammar {str(grammar)!r}; give a JSGF file")
-        try:
-            # Its own log would stand between the lines of ours.
-            chosen = {} if grammar is None else {"jsgf": str(grammar), "lm": None}
-            self._decoder = Decoder(samprate=RATE, loglevel="FATAL", **chosen)
-        except (RuntimeError, ValueError) as error:
-            raise LegoError(f"{grammar} is no grammar whose words are all known ({error}); correct it") from error
-        self._open = False
+        command = [
+            sys.executable,
+            "-m",
+            "lego_client.speech.sphinx_process",
+            *([] if grammar is None else [str(grammar)]),
+        ]
+        self._process = subprocess.Popen(  # noqa: S603 our own module, and a file that is there
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._answer()
 
     def start(self) -> None:
         """A new utterance begins."""
-        self._end()
-        self._decoder.start_utt()
-        self._open = True
+        self._ask(START)
 
     def feed(self, samples: Samples) -> None:
-        """Takes and decodes the next (N,) samples."""
-        if len(samples):
-            self._decoder.process_raw((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+        """Takes the next (N,) samples."""
+        self._ask(FEED, (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
 
     def hypothesis(self, stop: Callable[[], bool]) -> Transcript | None:
-        """Returns what was said so far; it is there already."""
-        return None if stop() else self._best()
+        """Returns what was said so far."""
+        if stop():
+            return None
+        self._ask(HYPOTHESIS)
+        return Transcript(self._answer())
 
     def finish(self) -> Transcript:
-        """Returns what was said."""
-        self._end()
-        return self._best()
+        """Returns what was said. No confidence: its own is as low for what it got right as for what it did not."""
+        self._ask(FINISH)
+        return Transcript(self._answer())
 
     def close(self) -> None:
-        """Ends what is under way."""
-        self._end()
+        """Ends the process. It can be used no more."""
+        if self._process.poll() is None:
+            self._requests.close()  # which it takes for a farewell
+            try:
+                self._process.wait(_LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._answers.close()
 
-    def _end(self) -> None:
-        if self._open:
-            self._open = False
-            self._decoder.end_utt()
+    def _ask(self, what: bytes, payload: bytes = b"") -> None:
+        try:
+            self._requests.write(header(what, len(payload)) + payload)
+            self._requests.flush()
+        except (OSError, ValueError) as error:  # its process is gone, or this was closed
+            raise LegoError("pocketsphinx ended by itself; start this program again") from error
 
-    def _best(self) -> Transcript:
-        best = self._decoder.hyp()
-        if best is None or not best.hypstr:
-            return Transcript("")
-        return Transcript(best.hypstr)  # its posterior is as low for what it got right as for what it did not
+    def _answer(self) -> str:
+        line = self._answers.readline()
+        if not line:
+            raise LegoError("pocketsphinx ended by itself; start this program again")
+        answer = json.loads(line)
+        if "error" in answer:
+            self.close()
+            raise LegoError(answer["error"])
+        text: str = answer["text"]
+        return text

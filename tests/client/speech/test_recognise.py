@@ -13,12 +13,11 @@ import pytest
 from lego_client.speech.audio import Samples, read_wav
 from lego_client.speech.moonshine import Moonshine
 from lego_client.speech.recognise import installed_recognisers, open_recogniser
+from lego_client.speech.sphinx import HOUSEHOLD, Sphinx
 from lego_client.speech.widen import widened
 from lego_core.errors import LegoError
 
 from tests.client.speech.sounds import BECKETT, beckett, silence, words
-
-HOUSEHOLD = Path(sys.modules[Moonshine.__module__].__file__ or "").parent / "household.jsgf"
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +138,21 @@ def test_pocketsphinx_with_the_household_grammar_understands_a_query(fixtures: P
         assert partial.confidence is None
         assert recogniser.finish().text == "pour water into the cup"
     recogniser.close()
+
+
+def test_pocketsphinx_that_dies_is_told_and_one_that_is_closed_leaves() -> None:
+    recogniser = Sphinx(HOUSEHOLD)
+    recogniser.start()
+    recogniser._process.kill()
+    recogniser._process.wait()
+    with pytest.raises(LegoError, match="ended by itself"):
+        for _ in range(100):
+            recogniser.feed(silence(1))
+    recogniser.close()
+    other = Sphinx(HOUSEHOLD)
+    other.close()
+    other.close()
+    assert other._process.returncode == 0
 
 
 def test_pocketsphinx_understands_nothing_where_nothing_is_said() -> None:
