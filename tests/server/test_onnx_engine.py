@@ -19,6 +19,7 @@ from lego_core.manifest import Manifest
 from lego_server.engines import load_engine
 from lego_server.engines.base import Condition, DecoderCache, Engine, FrameFeatures
 from lego_server.engines.onnx_graph import OnnxGraph
+from lego_server.engines.openvino_graph import OpenVINOGraph
 from lego_server.texts import PromptTokens, Texts
 
 pytest.importorskip("onnx")
@@ -254,6 +255,9 @@ def test_bfloat16_is_used_where_the_processor_has_it_and_refused_elsewhere(
         with pytest.raises(LegoError, match="multiplies bfloat16"):
             load_engine(directory, "openvino-bf16")
         return
+    graphs = [OpenVINOGraph(n, directory / f"{n}.onnx", "openvino-bf16", 1, 1) for n in ("unet", "decoder")]
+    kinds = [graph._model.get_property("INFERENCE_PRECISION_HINT").get_type_name() for graph in graphs]
+    assert kinds == ["bf16", "f32"]
     narrow = load_engine(directory, "openvino-bf16", threads=1, lanes=2)
     condition = engine.condition(frame, engine.texts.clip_ids("left hand"), random(3, 16))
     latent = random(4, 8, 8)

@@ -87,9 +87,7 @@ async def run_live(
     """
     state = LiveState(target=target, mode=settings.mode, aloud=speaker is not None)
     with source:
-        conversation = Conversation(
-            open_client, source, state, options, retries=settings.retries, ahead=settings.ahead
-        )  # fmt: skip
+        conversation = Conversation(open_client, source, state, options, retries=settings.retries, ahead=settings.ahead)
         files = AnswerFiles(conversation, state, source.name, settings.out)
         async with Voice(hearing, speaker, conversation, state) as voice:
             controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None)
