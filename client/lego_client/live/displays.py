@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from lego_core.errors import LegoError
 from lego_client.live.controls import Controls
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.window import check_window, has_desktop
 
 DISPLAYS = ("window", "terminal", "none")
 
@@ -29,7 +29,7 @@ class Display(Protocol):
 
 def default_display() -> str:
     """Returns what this machine has: a window on a desktop, else a terminal, else none."""
-    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+    if has_desktop():
         return "window"
     return "terminal" if sys.stdin.isatty() and sys.stdout.isatty() else "none"
 
@@ -42,8 +42,8 @@ def check_display(name: str) -> str:
     """
     if name not in DISPLAYS:
         raise LegoError(f"the display is {name!r}; it must be one of {', '.join(DISPLAYS)}")
-    if name == "window" and default_display() != "window":
-        raise LegoError("there is no desktop here (DISPLAY is not set); use --display terminal or --display none")
+    if name == "window":
+        check_window()
     if name == "terminal" and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LegoError(
             "keys cannot be read here, it is no terminal; use --display none, and give each question a line"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from lego_core.errors import LegoError
 from PIL import Image, ImageDraw
@@ -29,14 +26,12 @@ from lego_client.recording.happenings import Asked, AskedAnew, Connected, Discon
 from lego_client.recording.options import DISPLAYS
 from lego_client.recording.player import Player
 from lego_client.recording.recording import Recording
+from lego_client.window import PictureWindow, check_window, has_desktop
 
 _NAME = "LEGO-AR replay"
 _FRAMES_PER_SECOND = 25.0
 _STEP_S = 5.0
 _SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-# Of waitKeyEx, by Qt and GTK, Windows, and Cocoa.
-_MODIFIERS = 0xFF0000  # GTK and Qt tell Shift and Num Lock above the key itself
-_LEFT, _RIGHT = (65361, 2424832, 63234), (65363, 2555904, 63235)
 
 
 def checked_display(name: str | None) -> str:
@@ -45,13 +40,12 @@ def checked_display(name: str | None) -> str:
     Raises:
         LegoError: There is no such display, or it cannot be had here.
     """
-    desktop = sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if name is None:
-        return "window" if desktop else "terminal"
+        name = "window" if has_desktop() else "terminal"
     if name not in DISPLAYS:
         raise LegoError(f"the display is {name!r}; it must be one of {', '.join(DISPLAYS)}")
-    if name == "window" and not desktop:
-        raise LegoError("there is no desktop here (DISPLAY is not set); use --display terminal or --display none")
+    if name == "window":
+        check_window()
     return name
 
 
@@ -77,23 +71,23 @@ class Controls:
             self._player.go(min(self._end, self._player.seconds + elapsed * self.speed))
             self.paused = self._player.seconds >= self._end
 
-    def press(self, code: int) -> None:
-        """Takes a key by its number: space, the arrows, + and -, q or Escape."""
-        match code:
-            case 32:
+    def press(self, key: str) -> None:
+        """Takes a key by its name, as `PictureWindow` gives it: space, the arrows, + and -, q or Escape."""
+        match key:
+            case " ":
                 self.paused = not self.paused
                 if self._player.seconds >= self._end:
                     self._player.go(0.0)
-            case 27 | 113:
+            case "escape" | "q" | "Q":
                 self.leaving = True
-            case 43 | 61:
+            case "+" | "=":
                 self.speed = min((speed for speed in _SPEEDS if speed > self.speed), default=self.speed)
-            case 45 | 95:
+            case "-" | "_":
                 self.speed = max((speed for speed in _SPEEDS if speed < self.speed), default=self.speed)
-            case _ if code in _LEFT:
+            case "left":
                 self._player.go(self._player.seconds - _STEP_S)
                 self.paused = False
-            case _ if code in _RIGHT:
+            case "right":
                 self._player.go(min(self._end, self._player.seconds + _STEP_S))
 
 
@@ -103,29 +97,20 @@ def play_in_window(recording: Recording, start: float, speed: float) -> None:
     Raises:
         LegoError: No window can be opened, or the file cannot be read any more.
     """
-    try:
-        cv2.namedWindow(_NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-    except cv2.error as error:
-        raise LegoError(f"no window can be opened ({error.err}); use --display terminal or --display none") from error
     page, player = page_for(recording), Player(recording)
     controls = Controls(player, recording.seconds, speed)
     player.go(start)
-    cv2.resizeWindow(_NAME, *page.size)
-    try:
+    with PictureWindow(_NAME) as window:
         before = time.monotonic()
-        while not controls.leaving:
+        while not (controls.leaving or window.closed):
             picture = with_clock(page.draw(player.stage.view, player.shown), player, recording.seconds, controls)
-            cv2.imshow(_NAME, cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
-            while (code := cv2.waitKeyEx(1)) != -1:
-                controls.press(code if code in _LEFT + _RIGHT else code & ~_MODIFIERS)
-            if cv2.getWindowProperty(_NAME, cv2.WND_PROP_VISIBLE) < 1:  # closed by its corner
-                return
+            window.show(np.asarray(picture))
+            for key in window.take_keys():
+                controls.press(key)
             time.sleep(max(0.0, 1 / _FRAMES_PER_SECOND - (time.monotonic() - before)))
             now = time.monotonic()
             controls.tick(now - before)
             before = now
-    finally:
-        cv2.destroyAllWindows()
 
 
 def with_clock(page: Image.Image, player: Player, seconds: float, controls: Controls) -> Image.Image:

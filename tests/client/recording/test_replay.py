@@ -129,24 +129,24 @@ async def test_the_keys_pause_seek_and_change_the_speed(recorded: Path) -> None:
     controls = Controls(player, 60.0, 1.0)
     controls.tick(10)
     assert player.seconds == 10
-    controls.press(ord("+"))
+    controls.press("+")
     controls.tick(10)
     assert player.seconds == 30
-    controls.press(ord(" "))
+    controls.press(" ")
     controls.tick(10)
     assert controls.paused and player.seconds == 30
-    controls.press(65361)  # left
+    controls.press("left")
     assert player.seconds == 25
-    controls.press(65363)  # right
-    controls.press(ord("-"))
-    controls.press(ord("-"))
+    controls.press("right")
+    controls.press("-")
+    controls.press("-")
     controls.tick(2)
     assert player.seconds == 31 and controls.speed == 0.5
     controls.tick(1000)
     assert controls.paused and player.seconds == 60
-    controls.press(ord(" "))  # from the beginning
+    controls.press(" ")  # from the beginning
     assert not controls.paused and player.seconds == 0
-    controls.press(ord("q"))
+    controls.press("q")
     assert controls.leaving
 
 
