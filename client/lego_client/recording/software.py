@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("lego-ar", "grpcio", "protobuf", "opencv-python", "numpy", "pillow")
+_PACKAGES = ("lego-ar", "grpcio", "protobuf", "opencv-python-headless", "numpy", "pillow")
 
 
 def software() -> dict[str, str]:
