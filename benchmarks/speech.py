@@ -27,12 +27,12 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import numpy as np
 import typer
-from lego_client.speech.audio import RATE, Samples, read_wav
 from lego_client.speech.hearing import Listener
 from lego_client.speech.microphone import AudioFile
-from lego_client.speech.recognise import Recogniser, installed_recognisers, open_recogniser
-from lego_client.speech.sphinx import HOUSEHOLD
 from lego_client.speech.transcribe import Final
+from lego_core.speech.audio import RATE, Samples, read_wav
+from lego_core.speech.recognise import Recogniser, installed_recognisers, open_recogniser
+from lego_core.speech.sphinx import HOUSEHOLD
 from rich.console import Console
 from rich.table import Table
 

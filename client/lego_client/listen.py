@@ -15,9 +15,10 @@ from rich.live import Live
 from rich.text import Text
 
 if TYPE_CHECKING:  # speech is an extra, and is imported when it is asked for
+    from lego_core.speech.recognise import Recogniser
+
     from lego_client.speech.hearing import Heard
     from lego_client.speech.microphone import AudioSource
-    from lego_client.speech.recognise import Recogniser
     from lego_client.speech.speak import Speaker
     from lego_client.speech.wake import WakeWord
 
@@ -52,7 +53,8 @@ def listen(
     ] = False,
 ) -> None:
     """Shows what is heard, while it is said and after, and what it would ask; nothing is sent anywhere."""
-    from lego_client.speech.recognise import open_recogniser
+    from lego_core.speech.recognise import open_recogniser
+
     from lego_client.speech.speak import Speaker
     from lego_client.speech.wake import WakeWord
 
@@ -70,7 +72,9 @@ def listen(
 def grammar_path(grammar: str | None) -> Path | None:
     """Returns the file of a grammar; "household" is one of ours."""
     if grammar == "household":
-        return Path(__file__).parent / "speech" / "household.jsgf"
+        from lego_core.speech.sphinx import HOUSEHOLD
+
+        return HOUSEHOLD
     return Path(grammar) if grammar is not None else None
 
 

@@ -28,11 +28,3 @@ def picture(tmp_path: Path) -> Path:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "clip.mp4")
-
-
-@pytest.fixture(scope="session")
-def fixtures() -> Path:
-    path = Path(__file__).parents[2].parent / "shared" / "fixtures"
-    if not path.is_dir():
-        pytest.skip("the shared fixtures (real photographs and clips) are not beside this checkout")
-    return path

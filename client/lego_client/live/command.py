@@ -154,7 +154,8 @@ def _hearing(
 ) -> Hearing:  # fmt: skip
     if listen not in LISTEN:
         raise LegoError(f"listen is {listen!r}; it must be one of {', '.join(LISTEN)}")
-    from lego_client.speech.recognise import open_recogniser
+    from lego_core.speech.recognise import open_recogniser
+
     from lego_client.speech.wake import WakeWord
 
     word = None if wake is None else WakeWord(wake)

@@ -13,10 +13,11 @@ from lego_client.live.exchange import Exchange
 from lego_client.live.state import LiveState
 
 if TYPE_CHECKING:  # speech is an extra, and is imported when it is asked for
+    from lego_core.speech.recognise import Recogniser
+
     from lego_client.speech.correction import Meaning
     from lego_client.speech.hearing import Heard
     from lego_client.speech.microphone import AudioSource
-    from lego_client.speech.recognise import Recogniser
     from lego_client.speech.speak import Speaker
     from lego_client.speech.wake import WakeWord
 

@@ -10,9 +10,8 @@ from typing import Protocol
 
 import numpy as np
 from lego_core.errors import LegoError
-
-from lego_client.speech.audio import CHUNK, CHUNK_SECONDS, Samples
-from lego_client.speech.extra import needs_extra
+from lego_core.speech.audio import CHUNK, CHUNK_SECONDS, Samples
+from lego_core.speech.extra import needs_extra
 
 
 class VoiceActivity:

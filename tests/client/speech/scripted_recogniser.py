@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from lego_client.speech.audio import Samples
-from lego_client.speech.recognise import Transcript
+from lego_core.speech.audio import Samples
+from lego_core.speech.recognise import Transcript
 
 
 class ScriptedRecogniser:

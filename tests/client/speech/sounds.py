@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lego_client.speech.audio import CHUNK, RATE, Samples
+from lego_core.speech.audio import CHUNK, RATE, Samples
 
 BECKETT = "ever tried ever failed no matter try again fail again fail better"  # of Worstward Ho, read by a man
 

@@ -19,8 +19,8 @@ from lego_client.speech.activity import (
     Utterances,
     VoiceActivity,
 )
-from lego_client.speech.audio import CHUNK, CHUNK_SECONDS, Samples, read_wav
 from lego_core.errors import LegoError
+from lego_core.speech.audio import CHUNK, CHUNK_SECONDS, Samples, read_wav
 
 from tests.client.speech.sounds import beckett, chunks, silence, tone
 

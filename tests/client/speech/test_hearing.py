@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lego_client.speech.activity import PushToTalk
-from lego_client.speech.audio import RATE, Samples, read_wav
 from lego_client.speech.hearing import Heard, Listener, SpeechBegan
 from lego_client.speech.microphone import AudioFile, AudioSource, Microphone, Notice
-from lego_client.speech.recognise import open_recogniser
 from lego_client.speech.transcribe import Final, NothingUnderstood, Partial
 from lego_core.errors import LegoError
+from lego_core.speech.audio import RATE, Samples, read_wav
+from lego_core.speech.recognise import open_recogniser
 
 from tests.client.speech.scripted_recogniser import ScriptedRecogniser
 from tests.client.speech.sound_driver import Device, SoundDriver

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from lego_client.speech.audio import Samples
 from lego_client.speech.level import LevelWatch
+from lego_core.speech.audio import Samples
 
 from tests.client.speech.sounds import chunks, silence, tone
 

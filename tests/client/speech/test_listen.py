@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from lego_client.cli import run
 from lego_client.devices import microphones_table
-from lego_client.speech.audio import read_wav
 from lego_client.speech.microphone import MicrophoneInfo
+from lego_core.speech.audio import read_wav
 from rich.console import Console
 
 from tests.client.speech.sounds import beckett, silence, words, write_wav

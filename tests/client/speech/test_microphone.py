@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lego_client.speech.audio import CHUNK, Samples
 from lego_client.speech.microphone import (
     QUEUE_SECONDS,
     AudioFile,
@@ -22,6 +21,7 @@ from lego_client.speech.microphone import (
     list_microphones,
 )
 from lego_core.errors import LegoError
+from lego_core.speech.audio import CHUNK, Samples
 
 from tests.client.speech.sound_driver import BUSY, DENIED, Device, SoundDriver
 from tests.client.speech.sounds import tone, write_wav

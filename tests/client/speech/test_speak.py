@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lego_client.speech.audio import read_wav
-from lego_client.speech.recognise import open_recogniser
 from lego_client.speech.speak import PROGRAMS, Speaker, VoiceProgram, find_voice
 from lego_core.errors import LegoError
+from lego_core.speech.audio import read_wav
+from lego_core.speech.recognise import open_recogniser
 
 # Speaks for as long as its first argument says, as espeak-ng does: text from its standard input.
 PROGRAM = f"""#!{sys.executable}

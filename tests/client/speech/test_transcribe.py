@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from lego_client.speech.audio import CHUNK, RATE
 from lego_client.speech.transcribe import Final, NothingUnderstood, Partial, Transcriber
 from lego_core.errors import LegoError
+from lego_core.speech.audio import CHUNK, RATE
 
 from tests.client.speech.scripted_recogniser import ScriptedRecogniser
 from tests.client.speech.sounds import silence, tone

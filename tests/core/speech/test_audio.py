@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lego_client.speech.audio import RATE, Resampler, clean, from_int16, read_wav
 from lego_core.errors import LegoError
+from lego_core.speech.audio import RATE, Resampler, clean, from_int16, read_wav
 
 from tests.client.speech.sounds import tone, write_wav
 

@@ -6,10 +6,10 @@ import wave
 from pathlib import Path
 
 import numpy as np
-from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
-from lego_client.speech.extra import needs_extra
+from lego_core.errors import LegoError
+from lego_core.speech.extra import needs_extra
 
 RATE = 16_000
 CHUNK = 512  # samples; what the voice activity detector takes

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lego_client.speech.audio import Samples, read_wav
-from lego_client.speech.moonshine import Moonshine
-from lego_client.speech.recognise import installed_recognisers, open_recogniser
-from lego_client.speech.sphinx import HOUSEHOLD, Sphinx
-from lego_client.speech.widen import widened
 from lego_core.errors import LegoError
+from lego_core.speech.audio import Samples, read_wav
+from lego_core.speech.moonshine import Moonshine
+from lego_core.speech.recognise import installed_recognisers, open_recogniser
+from lego_core.speech.sphinx import HOUSEHOLD, Sphinx
+from lego_core.speech.widen import widened
 
 from tests.client.speech.sounds import BECKETT, beckett, silence, words
 
@@ -190,7 +190,7 @@ def test_those_installed_are_named_the_better_first() -> None:
 
 
 def test_without_the_extra_it_is_said_which_to_install() -> None:
-    opened = "from lego_client.speech.recognise import open_recogniser; open_recogniser({!r})"
+    opened = "from lego_core.speech.recognise import open_recogniser; open_recogniser({!r})"
     none = without("moonshine_cpp", "moonshine_voice", "pocketsphinx")
     assert 'no recogniser is installed: pip install "lego-ar[speech]"' in error_of(none + opened.format("auto"))
     assert "moonshine-base is not installed" in error_of(none + opened.format("moonshine-base"))

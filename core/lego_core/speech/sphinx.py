@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from lego_core.errors import LegoError
 
-from lego_client.speech.audio import Samples
-from lego_client.speech.recognise import Transcript
-from lego_client.speech.sphinx_process import FEED, FINISH, HYPOTHESIS, START, header
+from lego_core.errors import LegoError
+from lego_core.speech.audio import Samples
+from lego_core.speech.recognise import Transcript
+from lego_core.speech.sphinx_process import FEED, FINISH, HYPOTHESIS, START, header
 
 HOUSEHOLD = Path(__file__).parent / "household.jsgf"  # "how do I open the drawer", "put the lid on the pot", ...
 _LEAVE_SECONDS = 2.0
@@ -40,7 +40,7 @@ class Sphinx:
         command = [
             sys.executable,
             "-m",
-            "lego_client.speech.sphinx_process",
+            "lego_core.speech.sphinx_process",
             *([] if grammar is None else [str(grammar)]),
         ]
         self._process = subprocess.Popen(  # noqa: S603 our own module, and a file that is there

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lego_core.errors import LegoError
-
-from lego_client.speech.audio import Samples
-from lego_client.speech.extra import needs_extra
+from lego_core.speech.audio import Samples
+from lego_core.speech.extra import needs_extra
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def open_recogniser(
     if name == _POCKETSPHINX:
         if not _is_installed(name):
             raise LegoError('the recogniser pocketsphinx is not installed: pip install "lego-ar[speech-pocketsphinx]"')
-        from lego_client.speech.sphinx import Sphinx
+        from lego_core.speech.sphinx import Sphinx
 
         return Sphinx(grammar)
     directory = _packaged_model(name)
@@ -116,7 +115,7 @@ def open_recogniser(
 
 def _moonshine(name: str, directory: Path, threads: int) -> Recogniser:
     with needs_extra("recognising speech"):
-        from lego_client.speech.moonshine import Moonshine, MoonshineRecogniser
+        from lego_core.speech.moonshine import Moonshine, MoonshineRecogniser
     return MoonshineRecogniser(name, Moonshine(directory, threads))
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from lego_core.errors import LegoError
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from lego_client.speech.audio import RATE, Samples
-from lego_client.speech.recognise import Transcript
-from lego_client.speech.widen import widened
+from lego_core.errors import LegoError
+from lego_core.speech.audio import RATE, Samples
+from lego_core.speech.recognise import Transcript
+from lego_core.speech.widen import widened
 
 _BEGIN, _END = 1, 2
 # English has at most so many tokens a second; a decoder that writes more has got into a loop (section 3.2).
@@ -162,6 +161,10 @@ def _session(directory: Path, name: str, options: ort.SessionOptions) -> ort.Inf
 def _vocabulary(directory: Path) -> Callable[[list[int]], str]:
     """Returns what makes text of tokens."""
     if (path := directory / "tokenizer.json").is_file():
+        try:
+            from tokenizers import Tokenizer  # which the models that packages carry do without
+        except ModuleNotFoundError as error:
+            raise LegoError(f"{path} is read by the package tokenizers: pip install tokenizers") from error
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
