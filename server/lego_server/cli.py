@@ -50,16 +50,18 @@ def serve(config: ServerConfig, verbose: Verbose = False) -> None:
     from lego_server.models import named_directories
     from lego_server.security.protection import Security
     from lego_server.server import serve as run_server
+    from lego_server.speech.desk import open_desk
 
     announce, settings = _announcer(config), config.engine
     security = Security(config.security, config.hosts)  # before the engine, which may take minutes to load
+    speech = open_desk(config.speech)
 
     def load(directory: Path) -> Engine:
         engine = load_engine(directory, settings.device, settings.threads, settings.max_batch, settings.lanes)
         _note(engine.manifest, announce)
         return engine
 
-    asyncio.run(run_server(load, named_directories(settings), config, announce, security))
+    asyncio.run(run_server(load, named_directories(settings), config, announce, security, speech))
 
 
 app.command()(takes_settings(serve, without=frozenset({"cluster"})))
@@ -74,10 +76,12 @@ def cluster(config: ServerConfig, verbose: Verbose = False) -> None:
     from lego_server.engines import load_engine
     from lego_server.models import named_directories
     from lego_server.security.protection import Security
+    from lego_server.speech.desk import open_desk
 
     require_ray()
     announce = _announcer(config)
     security = Security(config.security, config.hosts)
+    speech = open_desk(config.speech)
     for directory in named_directories(config.engine).values():
         _note(Manifest.load(directory), announce)
     from lego_server.cluster.serving import serve_cluster
@@ -87,7 +91,7 @@ def cluster(config: ServerConfig, verbose: Verbose = False) -> None:
         load_engine, device=settings.device, threads=settings.threads, max_batch=settings.max_batch,
         lanes=settings.lanes,
     )  # fmt: skip
-    serve_cluster(load, config, announce, security)
+    serve_cluster(load, config, announce, security, speech)
 
 
 app.command()(doctor)

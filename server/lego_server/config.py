@@ -14,6 +14,7 @@ from lego_core.errors import LegoError
 from lego_server.gateway.config import WebSettings
 from lego_server.security.config import SecurityConfig
 from lego_server.settings import Section, setting
+from lego_server.speech.config import SpeechSettings
 
 DEVICES = ("cpu", "cuda", "tensorrt", "tensorrt-plans", "openvino", "openvino-bf16")
 _SPARE_BYTES = 2**20  # of a message, beside the frame in it
@@ -206,6 +207,7 @@ class ServerConfig:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     web: WebSettings = field(default_factory=WebSettings)
+    speech: SpeechSettings = field(default_factory=SpeechSettings)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -60,6 +60,10 @@ class Metrics:
         self._stuck = gauge("lego_engine_stuck", "1 while an engine call is over its deadline.")
         self._replicas = gauge("lego_replicas", "Replicas that run, where they have the engines.", "model")
         self._retries = counter("lego_query_retries_total", "Queries given to another replica, as theirs was lost.")
+        self._speech = counter("lego_speech_seconds_total", "Sound taken in to be written down, in seconds.")
+        self._transcriptions = histogram(
+            "lego_transcription_seconds", "From the end of an utterance to its transcript, waiting included."
+        )
         self._certificate = gauge(
             "lego_certificate_expiry_timestamp_seconds",
             "Unix time at which the TLS certificate expires; NaN without TLS.",
@@ -137,6 +141,14 @@ class Metrics:
     def engine_call_failed(self, call: str) -> None:
         """An engine call raised an error."""
         self._call_failures.labels(call).inc()
+
+    def speech_heard(self, seconds: float) -> None:
+        """So much sound came in to be written down."""
+        self._speech.inc(seconds)
+
+    def utterance_written(self, seconds: float) -> None:
+        """An utterance was written down so long after it ended."""
+        self._transcriptions.observe(seconds)
 
     def first_token(self, seconds: float) -> None:
         """The first words of a description were sent so long after the query came."""

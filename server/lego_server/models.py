@@ -14,6 +14,7 @@ from lego_server.backend import Backend
 from lego_server.config import EngineSettings, ServerConfig
 from lego_server.failures import Reason, RequestError
 from lego_server.logs import log_event
+from lego_server.speech.desk import SpeechDesk
 from lego_server.telemetry import Telemetry
 
 _PERIOD = 0.1  # seconds between looks at whether a replaced model is done
@@ -23,9 +24,13 @@ _log = logging.getLogger(__name__)
 class Models:
     """Guides by name; the first is the one that is meant where none is named."""
 
-    def __init__(self, guides: dict[str, Backend[Any]], config: ServerConfig, telemetry: Telemetry) -> None:
-        """Takes at least one guide; all share the limits."""
+    def __init__(
+        self, guides: dict[str, Backend[Any]], config: ServerConfig, telemetry: Telemetry,
+        speech: SpeechDesk | None = None,
+    ) -> None:  # fmt: skip
+        """Takes at least one guide, which share the limits, and what writes down speech, if anything does."""
         self.config = config
+        self.speech = speech
         self.telemetry = telemetry
         self._guides = dict(guides)
         self._leaving: set[asyncio.Task[None]] = set()

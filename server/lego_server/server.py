@@ -32,6 +32,7 @@ from lego_server.security.exposure import exposure
 from lego_server.security.guard import Guard, connection_limits
 from lego_server.security.protection import Security
 from lego_server.service import GuidanceService
+from lego_server.speech.desk import SpeechDesk
 from lego_server.stream import Streams
 from lego_server.telemetry import Telemetry
 from lego_server.tracing import QueryTraces
@@ -52,7 +53,7 @@ class GuidanceServer:
 
     def __init__(
         self, engines: Mapping[str, Engine | Deployed], config: ServerConfig, telemetry: Telemetry | None = None,
-        security: Security | None = None,
+        security: Security | None = None, speech: SpeechDesk | None = None,
     ) -> None:  # fmt: skip
         """Builds the server; nothing listens yet. Called on the event loop that will run it.
 
@@ -61,6 +62,7 @@ class GuidanceServer:
             config: Where to listen, and the limits.
             telemetry: Where observations go; None keeps figures that nobody asks for.
             security: What protects it; None for what the config says.
+            speech: Writes down speech, and is closed with the server; None for nothing that does.
 
         Raises:
             LegoError: The address is not safe to listen on, a model's defaults lie outside the limits, or the web page
@@ -70,7 +72,7 @@ class GuidanceServer:
         self._security = security or Security(config.security, config.hosts)
         self._telemetry = telemetry or Telemetry()
         guides = {name: self._backend(engine) for name, engine in engines.items()}
-        self._models = Models(guides, config, self._telemetry)
+        self._models = Models(guides, config, self._telemetry, speech)
         self._streams = Streams(self._models)
         self._service = GuidanceService(self._models, self._streams)
         self._health = Health(lambda: self._models.guides, SERVICE_NAME)
@@ -194,6 +196,8 @@ class GuidanceServer:
 
     async def _close(self) -> None:
         await self._models.close()
+        if self._models.speech is not None:
+            await self._models.speech.close()
         self._health.stop()
         if self._reminder is not None:
             self._reminder.cancel()
@@ -201,7 +205,7 @@ class GuidanceServer:
 
 async def serve(
     load: Callable[[Path], Engine | Deployed], directories: Mapping[str, Path], config: ServerConfig,
-    announce: Callable[[str], None], security: Security | None = None,
+    announce: Callable[[str], None], security: Security | None = None, speech: SpeechDesk | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGINT or SIGTERM; SIGHUP has every directory looked at again, and what is new in it served.
 
@@ -211,6 +215,7 @@ async def serve(
         config: Where to listen, and the limits.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
         security: What protects the server; None for what the config says.
+        speech: Writes down speech; None for nothing that does.
     """
     stopping, reloading = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -223,7 +228,7 @@ async def serve(
         loading.cancel()
         return
     telemetry = Telemetry(Metrics(), _open_traces(config))
-    server = GuidanceServer(await loading, config, telemetry, security)
+    server = GuidanceServer(await loading, config, telemetry, security, speech)
     await server.start()
     metrics_port: MetricsPort | None = None
     try:

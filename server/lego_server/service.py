@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from lego_server.frames import check_frame
 from lego_server.models import Models
 from lego_server.refusals import Refusal
 from lego_server.security.access import current_access
+from lego_server.speech.desk import NO_SPEECH
 from lego_server.stream import Streams
 from lego_server.wire import result_to_proto, server_info_to_proto, wishes_from_proto
 
@@ -76,6 +78,22 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         except RequestError as error:
             raise Refusal.of(error) from error
         return server_info_to_proto(guide, self._models, max_image_pixels)
+
+    async def Transcribe(  # the protocol's name
+        self, requests: AsyncIterator[pb.TranscribeRequest], context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[pb.Transcript, None]:
+        """One utterance, written down as it is spoken."""
+        self._streams.refuse_if_draining()
+        desk, metrics = self._models.speech, self._telemetry.metrics
+        if desk is None:
+            raise Refusal(grpc.StatusCode.UNIMPLEMENTED, NO_SPEECH)
+        try:
+            async with aclosing(desk.write_down(requests, metrics)) as transcripts:
+                async for transcript in transcripts:
+                    yield transcript
+        except RequestError as error:
+            metrics.rejected(error.reason)
+            raise Refusal.of(error) from error
 
     async def drain(self, seconds: float) -> None:
         """Takes no new work, hands back what has not begun, and waits for the rest, so long at most.

@@ -60,6 +60,7 @@ def server_info_to_proto(guide: Backend[Any], models: Models, max_image_pixels: 
             for name in PRESETS
             if (sampling := lego.preset(cast(Preset, name))).steps <= guide.max_steps
         ],
+        speech=None if models.speech is None else models.speech.info(),
     )
 
 

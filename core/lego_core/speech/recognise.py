@@ -27,7 +27,7 @@ class Transcript:
 
 
 class Recogniser(Protocol):
-    """Writes down one utterance after the other. All calls come from one thread, which they may block.
+    """Writes down one utterance after the other. Calls come one at a time, and may block their thread.
 
     Attributes:
         name: What to call it in messages and records.

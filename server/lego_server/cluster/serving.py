@@ -13,11 +13,13 @@ from lego_server.engines.base import Engine
 from lego_server.models import named_directories
 from lego_server.security.protection import Security
 from lego_server.server import serve
+from lego_server.speech.desk import SpeechDesk
 
 
 def serve_cluster(
-    load: Callable[[Path], Engine], config: ServerConfig, announce: Callable[[str], None], security: Security
-) -> None:
+    load: Callable[[Path], Engine], config: ServerConfig, announce: Callable[[str], None], security: Security,
+    speech: SpeechDesk | None = None,
+) -> None:  # fmt: skip
     """Serves until SIGINT or SIGTERM; SIGHUP has replicas started of what is new in the engine directories.
 
     Args:
@@ -25,6 +27,7 @@ def serve_cluster(
         config: Where to listen, the limits, and the cluster.
         announce: Told the line `listening on HOST:PORT` when the server is warm, and warnings.
         security: What protects the server.
+        speech: Writes down speech, in this process; None for nothing that does.
     """
     directories = named_directories(config.engine)
     with connected(config.cluster):
@@ -45,4 +48,4 @@ def serve_cluster(
             application.start()
             return application
 
-        asyncio.run(serve(started, directories, config, announce, security))
+        asyncio.run(serve(started, directories, config, announce, security, speech))

@@ -89,6 +89,14 @@ class Access:
         self._usage.take_query(limits, own_queries, self._clock())
         return QuerySlot(self._usage)
 
+    def admit_speech(self, seconds: float) -> None:
+        """Counts sound in that is to be written down.
+
+        Raises:
+            RequestError: OVERLOADED: too much of it. INVALID: a token no longer good.
+        """
+        self._usage.take_speech(self._limits(), seconds, self._clock())
+
 
 _current: ContextVar[Access] = ContextVar("access")
 

@@ -43,6 +43,9 @@ def create(
     live_queries: Annotated[int | None, typer.Option(help="Queries being answered at once.")] = None,
     sessions: Annotated[int | None, typer.Option(help="Sessions and other calls open at once.")] = None,
     max_image_pixels: Annotated[int | None, typer.Option(help="Largest frame, width times height.")] = None,
+    speech_seconds_per_minute: Annotated[
+        int | None, typer.Option(help="Speech written down a minute, in seconds.")
+    ] = None,
 ) -> None:
     """Make a token and print it, this once: the file keeps only its hash."""
     if days is not None and not 1 <= days <= 36_500:
@@ -51,7 +54,7 @@ def create(
     token = Token(
         name, hash_of(secret), tuple(s.value for s in scope or [Scope.guide]), now,
         None if days is None else now + timedelta(days=days),
-        Limits(queries_per_minute, live_queries, sessions, max_image_pixels),
+        Limits(queries_per_minute, live_queries, sessions, max_image_pixels, speech_seconds_per_minute),
     )  # fmt: skip
     with changing(file):
         tokens = read_tokens(file) if file.exists() else ()

@@ -1,0 +1,172 @@
+"""Where utterances are written down: a few recognisers in threads, shared by all wearers.
+
+Sound is a wearer's own. It is held while its call lasts, and neither it nor what is made of it is ever logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from lego_core.speech.audio import RATE, from_int16
+from lego_core.speech.recognise import Recogniser, Transcript, open_recogniser
+from lego_proto.v1 import guidance_pb2 as pb
+
+from lego_server.failures import Reason, RequestError
+from lego_server.logs import log_event
+from lego_server.metrics import Metrics
+from lego_server.security.access import current_access
+from lego_server.speech.config import SpeechSettings
+
+_SAMPLE_BYTES = 2
+# Somebody who speaks as long as may be, a link that brings it as slowly again, and recognition.
+_SLOWEST = 2.0
+_SPARE_SECONDS = 30.0
+_CROWDED_RETRY_SECONDS = 2.0  # utterances are short
+_log = logging.getLogger(__name__)
+
+NO_SPEECH = "this server writes down no speech; recognise it on your device, or have the operator serve with --speech"
+
+
+def open_desk(settings: SpeechSettings) -> SpeechDesk | None:
+    """Returns what the settings ask for, ready to write; None if they ask for nothing. Takes seconds.
+
+    Raises:
+        LegoError: The recogniser is not installed, or the model is none.
+    """
+    if settings.recogniser is None:
+        return None
+    recognisers = [
+        open_recogniser(settings.recogniser, settings.model, threads=settings.threads) for _ in range(settings.workers)
+    ]
+    return SpeechDesk(recognisers, settings)
+
+
+class SpeechDesk:
+    """Writes down utterances. Belongs to one event loop; `close` it in the end.
+
+    Attributes:
+        name: Of the recogniser.
+    """
+
+    def __init__(self, recognisers: Sequence[Recogniser], settings: SpeechSettings) -> None:
+        """Takes recognisers of one kind, which are used by nobody else from now on, and closed in the end."""
+        self.name = recognisers[0].name
+        self._settings = settings
+        self._all = tuple(recognisers)
+        self._free: queue.SimpleQueue[Recogniser] = queue.SimpleQueue()
+        for recogniser in recognisers:
+            self._free.put(recogniser)
+        self._threads = ThreadPoolExecutor(len(recognisers), thread_name_prefix="recogniser")
+        self._streams = 0
+
+    def info(self) -> pb.Speech:
+        """Returns what clients are told."""
+        return pb.Speech(
+            recogniser=self.name, max_utterance_ms=int(1000 * self._settings.max_utterance_seconds)
+        )  # fmt: skip
+
+    async def write_down(
+        self, requests: AsyncIterator[pb.TranscribeRequest], metrics: Metrics
+    ) -> AsyncGenerator[pb.Transcript, None]:
+        """Yields a transcript for each that is asked for, and the final one once the requests have ended.
+
+        Raises:
+            RequestError: INVALID: too long, or no whole samples. OVERLOADED: no room, or the caller's token has used up
+                its share. DEADLINE_EXCEEDED: sound comes too slowly. INTERNAL: the recogniser failed.
+        """
+        audio = bytearray()
+        limit = _SLOWEST * self._settings.max_utterance_seconds + _SPARE_SECONDS
+        with self._place():
+            try:
+                async with asyncio.timeout(limit):
+                    async for request in requests:
+                        self._check(len(audio), len(request.audio))
+                        seconds = len(request.audio) / (RATE * _SAMPLE_BYTES)
+                        current_access().admit_speech(seconds)
+                        metrics.speech_heard(seconds)
+                        audio += request.audio
+                        if request.partial:
+                            yield _to_proto(await self._recognise(bytes(audio), final=False), final=False)
+                    began = time.monotonic()
+                    written = await self._recognise(bytes(audio), final=True)
+            except TimeoutError:
+                raise RequestError(
+                    Reason.DEADLINE_EXCEEDED, f"the utterance was not over after {limit:.0f} s; send it as it is spoken"
+                ) from None
+            took = time.monotonic() - began
+            metrics.utterance_written(took)
+            log_event(
+                _log, logging.INFO, "utterance", seconds=len(audio) / (RATE * _SAMPLE_BYTES), written_in=took
+            )  # fmt: skip
+            yield _to_proto(written, final=True)
+
+    async def close(self) -> None:
+        """Ends the recognisers, once what they write is written."""
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        for recogniser in self._all:
+            recogniser.close()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._streams >= self._settings.max_streams:
+            raise RequestError(
+                Reason.OVERLOADED,
+                f"{self._streams} utterances are being written down, as many as may be; say it again",
+                _CROWDED_RETRY_SECONDS,
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    def _check(self, had: int, more: int) -> None:
+        """Looks at the sizes only, before anything is made of the bytes."""
+        if more % _SAMPLE_BYTES:
+            raise RequestError(
+                Reason.INVALID, f"a piece of sound has {more} bytes; samples of 16 bits make an even number"
+            )
+        most = self._settings.max_utterance_seconds
+        if had + more > most * RATE * _SAMPLE_BYTES:
+            raise RequestError(
+                Reason.INVALID,
+                f"the utterance has {(had + more) / (RATE * _SAMPLE_BYTES):.1f} s of sound; this server takes {most:g} "
+                "s: speak more briefly",
+            )
+
+    async def _recognise(self, audio: bytes, final: bool) -> Transcript:
+        if not audio:
+            return Transcript("")
+        gone = False
+        try:
+            work = self._threads.submit(self._work, audio, final, lambda: gone)
+            written = await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            gone = True
+            raise
+        except Exception as error:  # of a library that may raise anything
+            _log.exception("the recogniser %s failed", self.name)
+            raise RequestError(
+                Reason.INTERNAL, "the server could not write this down; say it again, or type it"
+            ) from error
+        return written or Transcript("")
+
+    def _work(self, audio: bytes, final: bool, gone: Callable[[], bool]) -> Transcript | None:
+        """Runs in one of as many threads as there are recognisers, so that one is always free."""
+        recogniser = self._free.get_nowait()
+        try:
+            recogniser.start()
+            recogniser.feed(from_int16(audio))
+            return recogniser.finish() if final else recogniser.hypothesis(gone)
+        finally:
+            self._free.put(recogniser)
+
+
+def _to_proto(transcript: Transcript, final: bool) -> pb.Transcript:
+    return pb.Transcript(text=transcript.text, confidence=transcript.confidence, final=final)
