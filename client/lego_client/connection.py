@@ -65,13 +65,30 @@ class Connection:
         Raises:
             LegoError: A certificate file cannot be used, or others may read the key.
         """
-        if not self.tls:
+        credentials = self._credentials()
+        if credentials is None:
             return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, credentials, options=options)
+
+    def open_blocking_channel(self, target: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+        """Returns the same for code in a thread of its own.
+
+        Raises:
+            LegoError: As `open_channel`.
+        """
+        credentials = self._credentials()
+        if credentials is None:
+            return grpc.insecure_channel(target, options=options)
+        return grpc.secure_channel(target, credentials, options=options)
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        if not self.tls:
+            return None
         if self.key is not None:
             refuse_exposed(self.key, OTHERS, "the private key")
         ca, key, cert = (None if path is None else _read(path) for path in (self.ca, self.key, self.cert))
         self.context()  # gRPC would stumble over them only when it connects, in words of its own
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert), options=options)
+        return grpc.ssl_channel_credentials(ca, key, cert)
 
     def context(self) -> ssl.SSLContext:
         """Returns the same for Python's own TLS.

@@ -92,6 +92,8 @@ class ServerInfo:
         max_deadline_seconds: The longest a query may take.
         fast_previews: Whether previews can be had at no cost.
         presets: Sampler, steps and scales of every preset the server allows, by their names.
+        speech: What writes down speech there; empty where nothing does.
+        max_utterance_seconds: The longest utterance it takes.
     """
 
     model_name: str = ""
@@ -108,6 +110,8 @@ class ServerInfo:
     max_deadline_seconds: float = 0.0
     fast_previews: bool = False
     presets: dict[str, GuidanceOptions] = field(default_factory=dict)
+    speech: str = ""
+    max_utterance_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

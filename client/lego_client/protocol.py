@@ -82,6 +82,9 @@ def server_info_to_proto(info: ServerInfo) -> pb.ServerInfo:
         max_deadline_ms=round(1000 * info.max_deadline_seconds),
         fast_previews=info.fast_previews,
         presets=[options_to_proto(replace(each, preset=name)) for name, each in info.presets.items()],
+        speech=pb.Speech(recogniser=info.speech, max_utterance_ms=round(1000 * info.max_utterance_seconds))
+        if info.speech
+        else None,
     )
 
 
@@ -106,6 +109,8 @@ def server_info_from_proto(message: pb.ServerInfo) -> ServerInfo:
             for each in message.presets
             if each.preset in _PRESET_FROM_PROTO  # a newer server may know others
         },
+        speech=message.speech.recogniser,
+        max_utterance_seconds=message.speech.max_utterance_ms / 1000,
     )
 
 

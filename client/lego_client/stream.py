@@ -158,7 +158,7 @@ class Route:
         return None if found is None else ServerError(found)
 
     def explained(
-        self, error: grpc.aio.AioRpcError, had_info: bool = False, had_session: bool = False
+        self, error: grpc.aio.AioRpcError | grpc.Call, had_info: bool = False, had_session: bool = False
     ) -> ConnectionFailed:
         """Returns the failure as the wearer may read it.
 
@@ -180,7 +180,7 @@ class Route:
             case grpc.StatusCode.UNAVAILABLE if had_session:
                 return f"the server at {self.target} went away; start it again and ask once more"
             case grpc.StatusCode.UNAVAILABLE if had_info:
-                return f"the server at {self.target} takes no session now: {why}"
+                return f"the server at {self.target} takes nothing new now: {why}"
             case grpc.StatusCode.UNAVAILABLE if "resol" in details:  # gRPC has no status of its own for these two
                 return f"there is no host by the name in {self.target}; check its spelling and the network"
             case grpc.StatusCode.UNAVAILABLE if "HTTP/2" in details:
@@ -202,7 +202,7 @@ class Route:
             raise LegoError(f"the server at {self.target} runs {info.model_name} only; leave --model out")
 
 
-def _pushback_seconds(error: grpc.aio.AioRpcError) -> float:
+def _pushback_seconds(error: grpc.aio.AioRpcError | grpc.Call) -> float:
     """Returns for how long the server does not want to be asked again (gRFC A6), 0 if it does not say."""
     pushback = next((value for key, value in error.trailing_metadata() if key == "grpc-retry-pushback-ms"), "")
     text = pushback.decode(errors="replace") if isinstance(pushback, bytes) else pushback

@@ -15,6 +15,7 @@ from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.security.config import SecurityConfig
 from lego_server.security.protection import Security
 from lego_server.server import GuidanceServer
+from lego_server.speech.desk import SpeechDesk
 
 from tests.server.fake_engine import FakeEngine
 from tests.server.harness import GuideClient, config_of
@@ -36,13 +37,17 @@ class Clock:
 
 @asynccontextmanager
 async def serving(
-    config: SecurityConfig, engine: FakeEngine | None = None, clock: Clock | None = None, **limits: Any
+    config: SecurityConfig,
+    engine: FakeEngine | None = None,
+    clock: Clock | None = None,
+    speech: SpeechDesk | None = None,
+    **limits: Any,
 ) -> AsyncIterator[GuidanceServer]:
     clock = clock or Clock()
     settings = config_of(**{"port": 0, "shutdown_seconds": 0.1, **limits})
     settings = replace(settings, security=config)
     security = Security(config, settings.hosts, clock, clock.now)
-    server = GuidanceServer({"fake": engine or FakeEngine()}, settings, security=security)
+    server = GuidanceServer({"fake": engine or FakeEngine()}, settings, security=security, speech=speech)
     await server.start()
     try:
         yield server

@@ -15,6 +15,7 @@ from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.config import ServerConfig
 from lego_server.engines.base import Engine
 from lego_server.server import GuidanceServer
+from lego_server.speech.desk import SpeechDesk
 from lego_server.telemetry import Telemetry
 from PIL import Image
 
@@ -98,10 +99,14 @@ def config_of(**values: Any) -> ServerConfig:
 
 @asynccontextmanager
 async def running(
-    engine: Engine, warm: bool = True, telemetry: Telemetry | None = None, **config: Any
+    engine: Engine,
+    warm: bool = True,
+    telemetry: Telemetry | None = None,
+    speech: SpeechDesk | None = None,
+    **config: Any,
 ) -> AsyncIterator[RunningServer]:
     settings = config_of(**{"port": 0, "shutdown_seconds": 0.2, **config})
-    server = GuidanceServer({engine.manifest.lego.name: engine}, settings, telemetry)
+    server = GuidanceServer({engine.manifest.lego.name: engine}, settings, telemetry, speech=speech)
     await server.start()
     try:
         if warm:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from lego_core.errors import LegoError
 from lego_core.speech.audio import RATE, Samples
-from lego_core.speech.recognise import Recogniser, Transcript
+from lego_core.speech.recognise import Recogniser, Transcript, UtteranceLost
+
+from lego_client.speech.microphone import Notice
 
 # Utterances that wait while one is written down. People speak less than they pause, so more means a stuck recogniser.
 _MOST_WAITING = 4
@@ -85,7 +87,7 @@ class Transcriber:
     """
 
     def __init__(
-        self, recogniser: Recogniser, emit: Callable[[Partial | Final | NothingUnderstood | LegoError], None],
+        self, recogniser: Recogniser, emit: Callable[[Partial | Final | NothingUnderstood | Notice | LegoError], None],
         partial_seconds: float = 0.8,
     ) -> None:  # fmt: skip
         self._recogniser = recogniser
@@ -149,9 +151,13 @@ class Transcriber:
                     if self._closing:
                         break
                     utterance = self._utterances[0]
-                result = self._write_down(utterance)
-                if result is not None:
-                    self._emit(result)
+                try:
+                    result = self._write_down(utterance)
+                    if result is not None:
+                        self._emit(result)
+                except UtteranceLost as error:
+                    self._emit(NothingUnderstood(utterance.samples / RATE))
+                    self._emit(Notice(str(error)))
                 with self._changed:
                     if self._closing:
                         break  # the ear may still add to this one

@@ -33,6 +33,11 @@ def from_int16(data: bytes) -> Samples:
     return _floats(data[: len(data) // 2 * 2], 2)
 
 
+def to_int16(samples: Samples) -> bytes:
+    """Returns (N,) samples as 16-bit little-endian ones."""
+    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
 class Resampler:
     """Brings sound of another rate to 16 kHz, piece by piece, without aliasing.
 

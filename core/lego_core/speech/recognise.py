@@ -26,6 +26,10 @@ class Transcript:
     confidence: float | None = None
 
 
+class UtteranceLost(LegoError):
+    """This utterance cannot be written down; the next one may."""
+
+
 class Recogniser(Protocol):
     """Writes down one utterance after the other. Calls come one at a time, and may block their thread.
 
@@ -48,11 +52,15 @@ class Recogniser(Protocol):
 
         Args:
             stop: Asked now and then; once it says True the answer is no longer wanted, and None is returned.
+
+        Raises:
+            UtteranceLost: This utterance cannot be written down.
+            LegoError: No other can be, either.
         """
         ...
 
     def finish(self) -> Transcript:
-        """Returns what was said, now that the utterance is whole."""
+        """Returns what was said, now that the utterance is whole; raises as `hypothesis` does."""
         ...
 
     def close(self) -> None:

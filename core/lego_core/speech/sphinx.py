@@ -12,10 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from lego_core.errors import LegoError
-from lego_core.speech.audio import Samples
+from lego_core.speech.audio import Samples, to_int16
 from lego_core.speech.recognise import Transcript
 from lego_core.speech.sphinx_process import FEED, FINISH, HYPOTHESIS, START, header
 
@@ -56,7 +54,7 @@ class Sphinx:
 
     def feed(self, samples: Samples) -> None:
         """Takes the next (N,) samples."""
-        self._ask(FEED, (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+        self._ask(FEED, to_int16(samples))
 
     def hypothesis(self, stop: Callable[[], bool]) -> Transcript | None:
         """Returns what was said so far."""

@@ -24,9 +24,9 @@ from lego_server.security.access import current_access
 from lego_server.speech.config import SpeechSettings
 
 _SAMPLE_BYTES = 2
-# Somebody who speaks as long as may be, a link that brings it as slowly again, and recognition.
-_SLOWEST = 2.0
-_SPARE_SECONDS = 30.0
+# Whoever speaks sends all the time; who sends nothing for so long has gone on to something else.
+_IDLE_SECONDS = 5.0
+_SLOWEST, _SPARE_SECONDS = 3.0, 10.0  # a link may bring an utterance more slowly than it is spoken, but it must end
 _CROWDED_RETRY_SECONDS = 2.0  # utterances are short
 _log = logging.getLogger(__name__)
 
@@ -78,27 +78,21 @@ class SpeechDesk:
 
         Raises:
             RequestError: INVALID: too long, or no whole samples. OVERLOADED: no room, or the caller's token has used up
-                its share. DEADLINE_EXCEEDED: sound comes too slowly. INTERNAL: the recogniser failed.
+                its share. DEADLINE_EXCEEDED: nothing comes any more. INTERNAL: the recogniser failed.
         """
         audio = bytearray()
-        limit = _SLOWEST * self._settings.max_utterance_seconds + _SPARE_SECONDS
+        until = time.monotonic() + _SLOWEST * self._settings.max_utterance_seconds + _SPARE_SECONDS
         with self._place():
-            try:
-                async with asyncio.timeout(limit):
-                    async for request in requests:
-                        self._check(len(audio), len(request.audio))
-                        seconds = len(request.audio) / (RATE * _SAMPLE_BYTES)
-                        current_access().admit_speech(seconds)
-                        metrics.speech_heard(seconds)
-                        audio += request.audio
-                        if request.partial:
-                            yield _to_proto(await self._recognise(bytes(audio), final=False), final=False)
-                    began = time.monotonic()
-                    written = await self._recognise(bytes(audio), final=True)
-            except TimeoutError:
-                raise RequestError(
-                    Reason.DEADLINE_EXCEEDED, f"the utterance was not over after {limit:.0f} s; send it as it is spoken"
-                ) from None
+            while (request := await _next(requests, until)) is not None:
+                self._check(len(audio), len(request.audio), request.partial)
+                seconds = len(request.audio) / (RATE * _SAMPLE_BYTES)
+                current_access().admit_speech(seconds)
+                metrics.speech_heard(seconds)
+                audio += request.audio
+                if request.partial:
+                    yield _to_proto(await self._recognise(bytes(audio), final=False), final=False)
+            began = time.monotonic()
+            written = await self._recognise(bytes(audio), final=True)
             took = time.monotonic() - began
             metrics.utterance_written(took)
             log_event(
@@ -126,8 +120,10 @@ class SpeechDesk:
         finally:
             self._streams -= 1
 
-    def _check(self, had: int, more: int) -> None:
+    def _check(self, had: int, more: int, partial: bool) -> None:
         """Looks at the sizes only, before anything is made of the bytes."""
+        if not more and not partial:  # would keep a place for ever, for nothing
+            raise RequestError(Reason.INVALID, "the request has no sound and asks for nothing; send samples, or end it")
         if more % _SAMPLE_BYTES:
             raise RequestError(
                 Reason.INVALID, f"a piece of sound has {more} bytes; samples of 16 bits make an even number"
@@ -166,6 +162,17 @@ class SpeechDesk:
             return recogniser.finish() if final else recogniser.hypothesis(gone)
         finally:
             self._free.put(recogniser)
+
+
+async def _next(requests: AsyncIterator[pb.TranscribeRequest], until: float) -> pb.TranscribeRequest | None:
+    """Returns the next request, None at their end; waits no longer than until then."""
+    try:
+        async with asyncio.timeout(min(_IDLE_SECONDS, until - time.monotonic())):
+            return await anext(requests, None)
+    except TimeoutError:
+        raise RequestError(
+            Reason.DEADLINE_EXCEEDED, "the utterance does not come, or does not end; send it as it is spoken"
+        ) from None
 
 
 def _to_proto(transcript: Transcript, final: bool) -> pb.Transcript:
