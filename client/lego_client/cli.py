@@ -20,39 +20,17 @@ from rich.progress import track
 from rich.text import Text
 
 from lego_client.answer import ask as ask_server
-from lego_client.backoff import Backoff
 from lego_client.cli_options import (
-    CONNECT_SECONDS,
-    VIEW_PANEL,
-    CaOption,
-    CertOption,
-    DeadlineOption,
-    FidelityOption,
-    ImageScaleOption,
-    KeyOption,
-    KeyringOption,
-    MirrorOption,
     ModelOption,
     Patience,
-    PresetOption,
-    PreviewOption,
-    PreviewsOption,
-    QualityOption,
+    PictureOptions,
     ReconnectOption,
-    RetriesOption,
-    RotateOption,
-    SamplerOption,
-    SaverOption,
-    SeedOption,
+    SecurityOptions,
     ServerOption,
-    StepsOption,
-    TextScaleOption,
-    TimeoutOption,
-    TlsOption,
-    TokenFileOption,
+    ViewOptions,
     WaitOption,
-    check_requests,
-    connection_of,
+    check_queries,
+    takes_groups,
     with_previews,
 )
 from lego_client.devices import cameras_table, list_cameras, list_microphones, microphones_table
@@ -69,16 +47,14 @@ from lego_client.overlay.modes import MODES, composition
 from lego_client.play import PlayObserver, TimedAnswer, TimedQuery, load_queries, play_clip
 from lego_client.recording.commands import export, replay
 from lego_client.recording.consent import recording_to
-from lego_client.recording.options import DEFAULT_LIMIT_MB, RecordConsentOption, RecordLimitOption, RecordOption
+from lego_client.recording.options import RecordOptions
 from lego_client.sending import Sending
 from lego_client.session import GuidanceClient, SentFrame
 from lego_client.sharpness import sharpest
 from lego_client.sources import FrameSource, open_source
 from lego_client.sources.factory import open_clip
-from lego_client.sources.framing import Framing
 from lego_client.sources.video import VideoFile
 from lego_client.task.command import task
-from lego_client.tracing import traces_from_environment
 
 if TYPE_CHECKING:
     from lego_client.recording.recorder import Recorder
@@ -92,7 +68,9 @@ app = typer.Typer(
 
 
 @app.command()
+@takes_groups
 def ask(
+    *,
     queries: Annotated[list[str], typer.Argument(help="What you want to do: 'how do I open the drawer?'")],
     source: Annotated[
         str,
@@ -107,113 +85,66 @@ def ask(
     description: Annotated[
         str | None, typer.Option(help="Paint this sentence instead of the model's own description.")
     ] = None,
-    preset: PresetOption = None,
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    text_scale: TextScaleOption = None,
-    image_scale: ImageScaleOption = None,
-    sampler: SamplerOption = None,
-    previews: PreviewsOption = 0,
-    preview: PreviewOption = None,
-    quality: QualityOption = None,
-    fidelity: FidelityOption = None,
     model: ModelOption = "",
-    timeout: TimeoutOption = 120.0,
-    deadline: DeadlineOption = None,
-    retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
-    rotate: RotateOption = 0,
-    mirror: MirrorOption = False,
-    data_saver: SaverOption = False,
-    tls: TlsOption = False,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenFileOption = None,
-    keyring: KeyringOption = False,
-    record: RecordOption = None,
-    record_limit: RecordLimitOption = DEFAULT_LIMIT_MB,
-    record_consent: RecordConsentOption = False,
+    patience: Patience,
+    picture: PictureOptions,
+    view: ViewOptions,
+    security: SecurityOptions,
+    recording: RecordOptions,
 ) -> None:
     """Asks one query, or several in turn, about what a source shows, and saves the pictures."""
-    options = GuidanceOptions(
-        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
-        description=description, jpeg_quality=quality, fidelity=fidelity, preview=preview, preset=preset,
+    options = picture.guidance(description)
+    check_queries(queries)
+    frames = open_source(source, at, view.framing)
+    make_client = partial(
+        security.client, server, model, timeout=patience.timeout, reconnect=reconnect, wait=wait,
+        sending=Sending(data_saver=view.data_saver),
     )  # fmt: skip
-    patience = Patience(timeout, deadline, retries)
-    check_requests(queries, previews)
-    frames = open_source(source, at, Framing(rotate, mirror))
-    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
+    make_client()  # wrong settings are told before anything is recorded
     check_output(out)
-    settings = {"command": "ask", "source": frames.name, "server": server, "previews": previews}
-    with recording_to(record, settings, consent=record_consent, limit_mb=record_limit) as recorder:
-        client = GuidanceClient(
-            server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
-            backoff=Backoff(reconnect), wait_seconds=wait, sending=Sending(data_saver=data_saver),
-            observer=recorder,
-        )  # fmt: skip
-        asyncio.run(_ask_all(client, frames, queries, options, previews, patience, out))
+    settings = {"command": "ask", "source": frames.name, "server": server, "previews": picture.previews}
+    with recording_to(recording, settings) as recorder:
+        client = make_client(observer=recorder)
+        asyncio.run(_ask_all(client, frames, queries, options, picture.previews, patience, out))
 
 
 @app.command()
+@takes_groups
 def play(
+    *,
     clip: Annotated[str, typer.Option(help="A first-person video file.")],
     queries: Annotated[str, typer.Option(help='JSON file: [{"time": seconds, "query": "..."}].')],
     out: Annotated[Path, typer.Option(help="Folder for the answers and demo.mp4; earlier ones in it are kept.")],
     server: ServerOption = "localhost:50051",
     speed: Annotated[float, typer.Option(help="Seconds of the clip per second; 1 is real time.")] = 1.0,
     film: Annotated[bool, typer.Option(help="Write demo.mp4: the clip with guidance beside it.")] = True,
-    preset: PresetOption = None,
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    text_scale: TextScaleOption = None,
-    image_scale: ImageScaleOption = None,
-    sampler: SamplerOption = None,
-    previews: PreviewsOption = 4,
-    preview: PreviewOption = None,
-    quality: QualityOption = None,
-    fidelity: FidelityOption = None,
+    send_fps: Annotated[float, typer.Option(help="Frames sent a second while no query is asked, at most.")] = 10.0,
     model: ModelOption = "",
-    timeout: TimeoutOption = 120.0,
-    deadline: DeadlineOption = None,
-    retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
-    rotate: RotateOption = 0,
-    mirror: MirrorOption = False,
-    data_saver: SaverOption = False,
-    send_fps: Annotated[
-        float, typer.Option(help="Frames sent a second while no query is asked, at most.", rich_help_panel=VIEW_PANEL)
-    ] = 10.0,
-    tls: TlsOption = False,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenFileOption = None,
-    keyring: KeyringOption = False,
-    record: RecordOption = None,
-    record_limit: RecordLimitOption = DEFAULT_LIMIT_MB,
-    record_consent: RecordConsentOption = False,
+    patience: Patience,
+    picture: PictureOptions = PictureOptions(previews=4),
+    view: ViewOptions,
+    security: SecurityOptions,
+    recording: RecordOptions,
 ) -> None:
     """Plays a clip as if it happened now, asks queries at their times, and leaves pictures and a film."""
-    options = GuidanceOptions(
-        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
-        fidelity=fidelity, preview=preview, preset=preset,
-    )  # fmt: skip
+    options = picture.guidance()
     timed = load_queries(queries)
-    patience = Patience(timeout, deadline, retries)
-    check_requests([query.query for query in timed], previews)
-    source = open_clip(clip, speed, Framing(rotate, mirror))
-    sending = Sending(send_fps, data_saver)
-    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
+    check_queries([query.query for query in timed])
+    source = open_clip(clip, speed, view.framing)
+    make_client = partial(
+        security.client, server, model, timeout=patience.timeout, reconnect=reconnect, wait=wait,
+        sending=Sending(send_fps, view.data_saver),
+    )  # fmt: skip
+    make_client()
     check_output(out)
+    previews = picture.previews
     settings = {"command": "play", "source": source.name, "server": server, "speed": speed, "previews": previews}
-    with recording_to(record, settings, consent=record_consent, limit_mb=record_limit) as recorder:
-        client = GuidanceClient(
-            server, min(timeout, CONNECT_SECONDS), connection, traces_from_environment(), model=model,
-            backoff=Backoff(reconnect), wait_seconds=wait, sending=sending, observer=recorder,
-        )  # fmt: skip
+    with recording_to(recording, settings) as recorder:
+        client = make_client(observer=recorder)
         answers = asyncio.run(_play(client, source, timed, options, previews, patience, out, recorder))
     console = Console()
     console.print(answers_table(answers))
@@ -226,8 +157,6 @@ def play(
 app.command()(task)
 app.command()(replay)
 app.command()(export)
-
-
 app.command()(live)
 
 
@@ -263,23 +192,16 @@ def overlay(
 
 
 @app.command()
+@takes_groups
 def info(
+    *,
     server: ServerOption = "localhost:50051",
     model: ModelOption = "",
     wait: WaitOption = 0.0,
-    tls: TlsOption = False,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenFileOption = None,
-    keyring: KeyringOption = False,
+    security: SecurityOptions,
 ) -> None:
     """Shows what a server runs and which limits it sets."""
-    connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
-    client = GuidanceClient(
-        server, CONNECT_SECONDS, connection, traces_from_environment(), model=model, wait_seconds=wait
-    )
-    asyncio.run(_info(client))
+    asyncio.run(_info(security.client(server, model, reconnect=0.0, wait=wait)))
 
 
 app.command()(listen)
@@ -329,8 +251,8 @@ async def _ask_all(
                     sent = seen.sequence, await client.send_frame(seen.pixels, seen.captured)
                 with AnswerDisplay(console, query) as display:
                     answer = await ask_server(
-                        client, query, sent[1], source=source.name, options=options, time_limit=patience.time_limit,
-                        deadline_seconds=patience.deadline_seconds, retries=patience.retries, on_event=display.show,
+                        client, query, sent[1], source=source.name, options=options, time_limit=patience.timeout,
+                        deadline_seconds=patience.deadline, retries=patience.retries, on_event=display.show,
                     )  # fmt: skip
                 console.print(timings_table(answer))
                 directory = answer_directory(out, one_of_many=len(queries) > 1)
@@ -354,8 +276,8 @@ async def _play(
         observer = _PlayDisplay(console, client, out, recorder)
         try:
             return await play_clip(
-                client, clip, queries, options=options, time_limit=patience.time_limit,
-                deadline_seconds=patience.deadline_seconds, retries=patience.retries, observer=observer,
+                client, clip, queries, options=options, time_limit=patience.timeout,
+                deadline_seconds=patience.deadline, retries=patience.retries, observer=observer,
             )  # fmt: skip
         finally:
             observer.close()

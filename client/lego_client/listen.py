@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from lego_client.cli_options import SecurityOptions, takes_groups
+from lego_client.errors import ServerError
+from lego_client.session import check_target
+from lego_client.stream import Route
+
 if TYPE_CHECKING:  # speech is an extra, and is imported when it is asked for
     from lego_core.speech.recognise import Recogniser
 
@@ -22,51 +28,132 @@ if TYPE_CHECKING:  # speech is an extra, and is imported when it is asked for
     from lego_client.speech.speak import Speaker
     from lego_client.speech.wake import WakeWord
 
-MicrophoneOption = Annotated[
-    str | None, typer.Option(help="Index or part of the name of a microphone; default: the system's own.")
-]
-RecogniserOption = Annotated[
-    str, typer.Option(help="auto, moonshine-base, moonshine-tiny or pocketsphinx; all of them work on this machine.")
-]
-SpeechModelOption = Annotated[Path | None, typer.Option(help="Directory of a Moonshine model of your own.")]
+BY_SERVER = "server"
 GrammarOption = Annotated[
     str | None, typer.Option(help="JSGF file of all there is to say, for pocketsphinx, or 'household'.")
 ]
-WakeOption = Annotated[str | None, typer.Option(help="Listen only to what begins so, for example 'hey lego'.")]
+_PANEL = "Speech"
 
 
-def listen(
-    microphone: MicrophoneOption = None,
+@dataclass(frozen=True)
+class HearingOptions:
+    """What listens, and what writes down what it hears."""
+
+    microphone: Annotated[
+        str | None,
+        typer.Option(
+            help="Index or part of the name of a microphone; default: the system's own.", rich_help_panel=_PANEL
+        ),
+    ] = None
     audio: Annotated[
-        str | None, typer.Option(help="A WAV file instead, or - for raw 16-bit mono samples at 16 kHz through a pipe.")
-    ] = None,
+        str | None,
+        typer.Option(
+            help="A WAV file instead, or - for raw 16-bit mono samples at 16 kHz through a pipe.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    recogniser: Annotated[
+        str,
+        typer.Option(
+            help="auto, moonshine-base, moonshine-tiny or pocketsphinx, all on this machine; or server: what you say "
+            "is then sent to it.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "auto"
+    speech_model: Annotated[
+        Path | None, typer.Option(help="Directory of a Moonshine model of your own.", rich_help_panel=_PANEL)
+    ] = None
+    wake: Annotated[
+        str | None,
+        typer.Option(help="Listen only to what begins so, for example 'hey lego'.", rich_help_panel=_PANEL),
+    ] = None
+    headphones: Annotated[
+        bool,
+        typer.Option(
+            "--headphones",
+            help="The microphone cannot hear the voice, so you may interrupt it.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
+
+    @property
+    def word(self) -> WakeWord | None:
+        """What must come first; None where all that is said is meant."""
+        from lego_client.speech.wake import WakeWord
+
+        return None if self.wake is None else WakeWord(self.wake)
+
+    def open_source(self, fast: bool = False) -> AudioSource:
+        """Returns where sound comes from.
+
+        Args:
+            fast: Read a file as fast as can be.
+
+        Raises:
+            LegoError: There is no such microphone or file, or the extra is not installed.
+        """
+        if self.audio is not None and self.microphone is not None:
+            raise LegoError(f"--audio {self.audio} and --microphone {self.microphone} are given; choose one")
+        return audio_source(self.microphone, self.audio, fast)
+
+    def open_recogniser(
+        self, server: str, security: SecurityOptions, grammar: str | None = None, *, patient: bool = False
+    ) -> Recogniser:
+        """Returns what writes speech down: here, or on a server.
+
+        Args:
+            server: HOST:PORT, for `--recogniser server`.
+            security: The way to it.
+            grammar: All there is to say.
+            patient: A server that cannot be reached now may be there when something is said.
+
+        Raises:
+            LegoError: It cannot be had, or the options make no sense together.
+            ServerError: The server cannot be reached.
+        """
+        if self.recogniser != BY_SERVER:
+            from lego_core.speech.recognise import open_recogniser
+
+            return open_recogniser(self.recogniser, self.speech_model, grammar_path(grammar))
+        if self.speech_model is not None or grammar is not None:
+            raise LegoError("--speech-model and --grammar are for recognisers of this machine; the server has its own")
+        from lego_client.speech.remote import ServerRecogniser
+
+        recogniser = ServerRecogniser(Route(check_target(server), security.connection(server)))
+        try:
+            recogniser.check()
+        except ServerError:
+            if not patient:
+                raise
+        return recogniser
+
+
+@takes_groups
+def listen(
+    *,
+    hearing: HearingOptions,
     fast: Annotated[
         bool, typer.Option("--fast", help="Read the file as fast as can be, not as it was spoken.")
     ] = False,
-    recogniser: RecogniserOption = "auto",
-    speech_model: SpeechModelOption = None,
     grammar: GrammarOption = None,
-    wake: WakeOption = None,
     speak: Annotated[bool, typer.Option("--speak", help="Speak back what would be asked.")] = False,
-    headphones: Annotated[
-        bool, typer.Option("--headphones", help="The microphone cannot hear the voice, so you may interrupt it.")
-    ] = False,
+    server: Annotated[
+        str, typer.Option("--server", envvar="LEGO_SERVER", help="HOST:PORT, for --recogniser server.")
+    ] = "localhost:50051",
+    security: SecurityOptions,
 ) -> None:
-    """Shows what is heard, while it is said and after, and what it would ask; nothing is sent anywhere."""
-    from lego_core.speech.recognise import open_recogniser
+    """Shows what is heard, while it is said and after, and what it would ask; asks nothing.
 
+    Nothing is sent anywhere, unless a server is to write it down (--recogniser server).
+    """
     from lego_client.speech.speak import Speaker
-    from lego_client.speech.wake import WakeWord
 
-    if audio is not None and microphone is not None:
-        raise LegoError(f"--audio {audio} and --microphone {microphone} are given; choose one")
-    if fast and (audio is None or audio == "-"):
+    if fast and (hearing.audio is None or hearing.audio == "-"):
         raise LegoError("--fast is for a WAV file; give --audio FILE.wav with it")
-    word = WakeWord(wake) if wake is not None else None
-    speaker = Speaker() if speak else None
-    source = audio_source(microphone, audio, fast)
-    opened = open_recogniser(recogniser, speech_model, grammar_path(grammar))
-    asyncio.run(_listen(source, opened, word, speaker, headphones))
+    word = hearing.word
+    source = hearing.open_source(fast)
+    recogniser = hearing.open_recogniser(server, security, grammar)
+    asyncio.run(_listen(source, recogniser, word, Speaker() if speak else None, hearing.headphones))
 
 
 def grammar_path(grammar: str | None) -> Path | None:

@@ -16,21 +16,14 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from lego_client.backoff import Backoff
 from lego_client.cli_options import (
-    CONNECT_SECONDS,
-    CaOption,
-    CertOption,
-    KeyOption,
-    KeyringOption,
     ModelOption,
     ReconnectOption,
     RetriesOption,
+    SecurityOptions,
     TimeoutOption,
-    TlsOption,
-    TokenFileOption,
     WaitOption,
-    connection_of,
+    takes_groups,
 )
 from lego_client.events import Guidance, QueryFailed
 from lego_client.recording.options import DISPLAYS
@@ -44,7 +37,9 @@ RecordingArgument = Annotated[Path, typer.Argument(help="A recording, as --recor
 DamagedOption = Annotated[bool, typer.Option("--damaged", help="Pass over what is damaged, and use the rest.")]
 
 
+@takes_groups
 def replay(
+    *,
     recording: RecordingArgument,
     display: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(DISPLAYS)}; none lists what happened, at once.")
@@ -61,12 +56,7 @@ def replay(
     retries: RetriesOption = 3,
     reconnect: ReconnectOption = 60.0,
     wait: WaitOption = 0.0,
-    tls: TlsOption = False,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
-    token_file: TokenFileOption = None,
-    keyring: KeyringOption = False,
+    security: SecurityOptions,
 ) -> None:
     """Plays a recorded session without a server, as the wearer saw it; or asks its questions again."""
     if not 0 < speed <= 1000:
@@ -75,11 +65,7 @@ def replay(
         raise LegoError(f"--from is {start:g} s; it must be 0 or more")
     console = Console()
     if server is not None:
-        connection = connection_of(server, tls, ca, cert, key, token_file, keyring)
-        client = GuidanceClient(
-            server, min(timeout, CONNECT_SECONDS), connection, model=model, backoff=Backoff(reconnect),
-            wait_seconds=wait,
-        )  # fmt: skip
+        client = security.client(server, model, timeout=timeout, reconnect=reconnect, wait=wait)
         if out is not None:
             check_file(out)
         opened = _open(recording, damaged, console)

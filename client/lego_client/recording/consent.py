@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lego_core.errors import LegoError
 
 from lego_client.errors import ServerError
-from lego_client.recording.options import DEFAULT_LIMIT_MB
+from lego_client.recording.options import RecordOptions
 
 if TYPE_CHECKING:
     from lego_client.recording.recorder import Recorder
@@ -62,27 +62,26 @@ def agreed(path: Path, flag: bool) -> bool:
 
 
 @contextmanager
-def recording_to(
-    path: Path | None, settings: Mapping[str, object], *, consent: bool = False, limit_mb: float = DEFAULT_LIMIT_MB
-) -> Iterator[Recorder | None]:
+def recording_to(options: RecordOptions, settings: Mapping[str, object]) -> Iterator[Recorder | None]:
     """Records while the block lasts, if there is a file to record to and the wearer agrees.
 
     Args:
-        path: A file that does not exist; None records nothing.
+        options: Where to, which must not exist; how large it may become; whether the wearer has agreed.
         settings: What was asked of the program; never a token.
-        consent: The wearer has agreed on the command line.
-        limit_mb: How large the file may become, in millions of bytes.
 
     Raises:
         LegoError: The file cannot be made, a value is out of range, or nobody can be asked for consent.
     """
+    path = options.record
     if path is None:
         yield None
         return
     from lego_client.recording.recorder import Recorder  # with libraries that other sessions do without
 
-    recorder = Recorder(path, settings, limit_mb=limit_mb, tell=lambda sentence: print(sentence, file=sys.stderr))
-    if not agreed(path, consent):
+    recorder = Recorder(
+        path, settings, limit_mb=options.record_limit, tell=lambda sentence: print(sentence, file=sys.stderr)
+    )
+    if not agreed(path, options.record_consent):
         yield None
         return
     with recorder:

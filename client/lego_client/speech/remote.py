@@ -37,10 +37,11 @@ class ServerRecogniser:
         route: The server, and how to reach it.
 
     Raises:
-        LegoError: A certificate file cannot be used.
+        LegoError: A certificate file cannot be used, or a token would travel in the clear.
     """
 
     def __init__(self, route: Route) -> None:
+        route.connection.check(route.target)
         self.name = f"the recogniser of {route.target}"
         self._route = route
         self._channel = route.connection.open_blocking_channel(route.target, [("grpc.use_local_subchannel_pool", 1)])

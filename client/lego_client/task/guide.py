@@ -115,7 +115,7 @@ class TaskGuide:
             with AnswerDisplay(self._console, query) as display:
                 answer: Answer = await ask(
                     self._client, query, frame, source=self._source.name, options=settings.options,
-                    time_limit=settings.patience.time_limit, deadline_seconds=settings.patience.deadline_seconds,
+                    time_limit=settings.patience.timeout, deadline_seconds=settings.patience.deadline,
                     retries=settings.patience.retries, on_event=display.show,
                 )  # fmt: skip
         except (LegoError, ServerError) as error:
