@@ -180,7 +180,7 @@ class Route:
             case grpc.StatusCode.UNAVAILABLE if had_session:
                 return f"the server at {self.target} went away; start it again and ask once more"
             case grpc.StatusCode.UNAVAILABLE if had_info:
-                return f"the server at {self.target} takes nothing new now: {why}"
+                return f"the server at {self.target} takes no session now: {why}"
             case grpc.StatusCode.UNAVAILABLE if "resol" in details:  # gRPC has no status of its own for these two
                 return f"there is no host by the name in {self.target}; check its spelling and the network"
             case grpc.StatusCode.UNAVAILABLE if "HTTP/2" in details:

@@ -237,7 +237,7 @@ async def test_an_unknown_host_is_reported() -> None:
 
 async def test_a_server_that_takes_no_session_is_quoted() -> None:
     async with ScriptedServer(Script(refuse_session="shutting down")) as server:
-        with pytest.raises(ServerError, match="takes nothing new now: shutting down"):
+        with pytest.raises(ServerError, match="takes no session now: shutting down"):
             async with GuidanceClient(server.target):
                 pass
 

@@ -34,6 +34,7 @@ from lego_client.sources.factory import open_camera
 
 if TYPE_CHECKING:
     from lego_client.speech.speak import Speaker
+    from lego_client.task.walk import Walk
 
 
 @takes_groups
@@ -52,6 +53,10 @@ def live(
     stream_fps: Annotated[
         float, typer.Option(help="Views sent per second, asked about or not; 0 sends those asked about only.")
     ] = 0.0,
+    task: Annotated[str | None, typer.Option(help="A YAML file with the steps of a task to be led through.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="File that keeps what is done of the task, so that you can go on later.")
+    ] = None,
     listen: Annotated[
         str,
         typer.Option(
@@ -73,7 +78,7 @@ def live(
     options, previews = picture.guidance(), picture.previews
     settings = LiveSettings(
         check_display(display or default_display()), mode, out, stream_fps=stream_fps, ahead=not view.data_saver,
-        retries=retries, first_query=query,
+        retries=retries, first_query=query, walk=_walk(task, state), kept=state,
     )  # fmt: skip
     check_queries([query] if query else [])
     frames = open_camera(source, view.framing)
@@ -93,6 +98,19 @@ def live(
                 speaker=speaker, recorder=recorder,
             )
         )  # fmt: skip
+
+
+def _walk(task: str | None, state: Path | None) -> Walk | None:
+    if task is None:
+        if state is not None:
+            raise LegoError(f"--state {state} keeps what is done of a task; name it with --task FILE")
+        return None
+    from lego_client.task.memory import load_walk
+    from lego_client.task.reading import load_task  # with a library that sessions without a task do without
+    from lego_client.task.walk import Walk
+
+    planned = load_task(task)
+    return Walk(planned) if state is None else load_walk(state, planned)
 
 
 def _hearing(listen: str, options: HearingOptions, server: str, security: SecurityOptions) -> Hearing:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from lego_client.live.conversation import Conversation
 from lego_client.live.state import LiveState
+from lego_client.live.steps import Steps
 from lego_client.overlay.modes import MODES
+from lego_client.task.words import Command
 
 _SLIDE = 0.05
 _LONGEST_QUERY = 1000  # characters; a server may allow fewer, and says so
@@ -38,6 +40,7 @@ class Controls:
         conversation: What they ask.
         save: Saves the answer on display.
         talk: Begins or ends a spoken question; None without a microphone.
+        steps: The task that is led through; None without one.
     """
 
     def __init__(
@@ -46,13 +49,16 @@ class Controls:
         conversation: Conversation,
         save: Callable[[], None],
         talk: Callable[[], None] | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self._state = state
         self._conversation = conversation
         self._talk = talk
+        self._steps = steps
         self.keys = (
             Key(("enter", "/"), "Enter", "type a question; Enter again asks it", self._type),
             *((Key((" ",), "Space", "begin or end a spoken question", talk),) if talk is not None else ()),
+            *(() if steps is None else _task_keys(steps)),
             Key(("r",), "R", "ask again, about what you see now", self._repeat),
             Key(("escape",), "Esc", "give up the question under way", self._cancel),
             Key(("m",), "M", "another way to show guidance", self._next_mode),
@@ -68,8 +74,9 @@ class Controls:
         self._by_name = {name: key for key in self.keys for name in key.names}
 
     def ask(self, text: str) -> None:
-        """Asks what was typed or said."""
-        self._conversation.ask(text)
+        """Asks what was typed, or does it where it is a way through the task."""
+        if self._steps is None or not self._steps.hear(text):
+            self._conversation.ask(text)
 
     def press(self, name: str) -> None:
         """Does what a key does now; while a question is typed, keys are letters."""
@@ -126,3 +133,11 @@ class Controls:
 
     def _leave(self) -> None:
         self._state.leaving = True
+
+
+def _task_keys(steps: Steps) -> tuple[Key, ...]:
+    return (
+        Key(("n",), "N", "the next step of the task", lambda: steps.obey(Command.NEXT)),
+        Key(("b",), "B", "the step before", lambda: steps.obey(Command.BACK)),
+        Key(("w",), "W", "where you are in the task", lambda: steps.obey(Command.WHERE)),
+    )

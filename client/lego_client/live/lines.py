@@ -10,7 +10,16 @@ from lego_client.live.controls import Controls
 from lego_client.live.state import LiveState
 
 _PERIOD = 0.1  # seconds between two looks at the state
-_COMMANDS = {"/quit": "q", "/repeat": "r", "/cancel": "escape", "/talk": " ", "/voice": "v", "/save": "s"}
+_COMMANDS = {
+    "/next": "n",
+    "/back": "b",
+    "/quit": "q",
+    "/repeat": "r",
+    "/cancel": "escape",
+    "/talk": " ",
+    "/voice": "v",
+    "/save": "s",
+}
 
 
 class Lines:
@@ -49,6 +58,7 @@ class Lines:
         state, newest = self._state, self._state.newest
         self._tell("offline", state.offline, "online" if "offline" in self._told else "")
         self._tell("notice", state.notice)
+        self._tell("step", state.step)
         self._tell("hearing", state.hearing and f"hearing: {state.hearing}")
         if newest is None:
             return

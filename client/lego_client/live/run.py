@@ -17,10 +17,12 @@ from lego_client.live.conversation import Conversation, Options
 from lego_client.live.displays import open_display
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.live.steps import Steps
 from lego_client.live.voice import Hearing, Voice
 from lego_client.overlay.modes import MODES
 from lego_client.session import GuidanceClient
 from lego_client.sources import FrameSource
+from lego_client.task.walk import Walk
 
 if TYPE_CHECKING:
     from lego_client.recording.recorder import Recorder
@@ -41,6 +43,8 @@ class LiveSettings:
         ahead: Whether a view is sent when the wearer begins to ask.
         retries: How often to ask again when the server has no room.
         first_query: Asked at once; "" for none.
+        walk: A task to be led through; None for none.
+        kept: A file that keeps what is done of it; None for none.
     """
 
     display: str
@@ -50,6 +54,8 @@ class LiveSettings:
     ahead: bool = True
     retries: int = 3
     first_query: str = ""
+    walk: Walk | None = None
+    kept: Path | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -89,8 +95,9 @@ async def run_live(
     with source:
         conversation = Conversation(open_client, source, state, options, retries=settings.retries, ahead=settings.ahead)
         files = AnswerFiles(conversation, state, source.name, settings.out)
-        async with Voice(hearing, speaker, conversation, state) as voice:
-            controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None)
+        steps = None if settings.walk is None else Steps(settings.walk, conversation, state, settings.kept)
+        async with Voice(hearing, speaker, conversation, state, steps) as voice:
+            controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps)
             display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
             if settings.first_query:
                 conversation.ask(settings.first_query)
@@ -107,6 +114,8 @@ async def run_live(
             finally:
                 await conversation.close()
                 await files.close()
+                if steps is not None:
+                    await steps.close()
                 for task in (*work, *beside):
                     task.cancel()
                 for task in (*work, *beside):

@@ -90,9 +90,10 @@ class Screen:
         if trouble := state.notice or self._source.trouble or state.offline:
             return trouble
         if shown is None:
-            return "" if state.help else "Enter: type a question   H: all keys"
+            return state.step or ("" if state.help else "Enter: type a question   H: all keys")
         place = f"[{len(state.exchanges) - state.selected}/{len(state.exchanges)}] " if state.selected else ""
-        return place + (shown.failed or shown.description or f"“{shown.query}”")
+        words = shown.failed or shown.description or f"“{shown.query}”"
+        return f"{place}{state.step_shown} {words}"
 
     def _status(self, shown: Exchange | None, lost: bool) -> Status:
         state = self._state

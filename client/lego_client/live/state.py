@@ -27,6 +27,8 @@ class LiveState:
         microphone: Whether somebody listens for questions.
         talking: Whether a key has begun a spoken question that it has not ended yet.
         hearing: What has been understood of a spoken question; "" while nobody speaks.
+        step: What there is to say of the step of a task that is at hand; "" without a task.
+        step_query: What is asked about that step; None before it is.
         aloud: Whether descriptions are spoken.
         slider: Where the line between before and after is, 0 to 1.
         help: Whether the keys are shown.
@@ -42,6 +44,8 @@ class LiveState:
     microphone: bool = False
     talking: bool = False
     hearing: str = ""
+    step: str = ""
+    step_query: str | None = None
     aloud: bool = False
     slider: float = 0.5
     help: bool = False
@@ -77,6 +81,11 @@ class LiveState:
     def tell(self, sentence: str, seconds: float = _NOTICE_SECONDS) -> None:
         """Shows a sentence for a while, in place of the one before."""
         self._notice, self._notice_until = sentence, time.monotonic() + seconds
+
+    @property
+    def step_shown(self) -> str:
+        """What to write of the step at hand beside what is on display; "" beside a question of the wearer's own."""
+        return self.step if self.shown is None or self.shown.query == self.step_query else ""
 
     @property
     def doing(self) -> State:

@@ -53,6 +53,8 @@ class Terminal:
     def _render(self) -> RenderableType:
         state, shown = self._state, self._state.shown
         rows: list[RenderableType] = [self._status()]
+        if state.step:
+            rows.append(Text(state.step, style="bold green"))
         if state.help:
             rows.append(self._help())
         elif shown is not None:

@@ -11,6 +11,7 @@ from lego_core.errors import LegoError
 from lego_client.live.conversation import Conversation
 from lego_client.live.exchange import Exchange
 from lego_client.live.state import LiveState
+from lego_client.live.steps import Steps
 
 if TYPE_CHECKING:  # speech is an extra, and is imported when it is asked for
     from lego_core.speech.recognise import Recogniser
@@ -52,18 +53,23 @@ class Voice:
         speaker: What speaks; None for nobody.
         conversation: What is asked, and heard from.
         state: Told what is understood.
+        steps: The task that is led through; None without one.
     """
 
     def __init__(
-        self, hearing: Hearing | None, speaker: Speaker | None, conversation: Conversation, state: LiveState
-    ) -> None:
+        self, hearing: Hearing | None, speaker: Speaker | None, conversation: Conversation, state: LiveState,
+        steps: Steps | None = None,
+    ) -> None:  # fmt: skip
         self._hearing = hearing
         self._speaker = speaker
         self._conversation = conversation
         self._state = state
+        self._steps = steps
         self._stack = AsyncExitStack()
         self._talk = None
         conversation.when_ended(self._answered)
+        if steps is not None:
+            steps.when_told(self._say)
         if hearing is not None:
             from lego_client.speech.activity import PushToTalk
             from lego_client.speech.correction import Dialogue
@@ -108,13 +114,14 @@ class Voice:
                 hearing.source, hearing.recogniser, self._talk, voice=self._speaker, headphones=hearing.headphones
             ) as listener:
                 async for heard in listener:
-                    self._hear(heard)
+                    self.hear(heard)
         except LegoError as error:
             self._state.tell(f"{error}; you can still type", 30)
         finally:
             self._state.microphone, self._state.hearing, self._state.talking = False, "", False
 
-    def _hear(self, heard: Heard) -> None:
+    def hear(self, heard: Heard) -> None:
+        """Acts on what was heard; `run` passes on all that its listener hears."""
         from lego_client.speech.hearing import SpeechBegan
         from lego_client.speech.microphone import Notice
         from lego_client.speech.transcribe import Final, NothingUnderstood, Partial
@@ -139,7 +146,16 @@ class Voice:
                 wake = None if self._hearing is None else self._hearing.wake
                 said = text if wake is None else wake.after(text)
                 if said:
-                    self._act(self._dialogue.hear(said))
+                    self._obey(said)
+
+    def _obey(self, said: str) -> None:
+        if self._steps is not None:
+            self._hush()
+            if self._steps.hear(said):
+                return
+        if self._state.newest is not None:  # typed, or of the task
+            self._dialogue.asked(self._state.newest.query)
+        self._act(self._dialogue.hear(said))
 
     def _end_of_speech(self) -> None:
         self._state.hearing, self._state.talking = "", False

@@ -141,6 +141,11 @@ class Dialogue:
         """The query that a correction would be about."""
         return self._history[-1] if self._history else None
 
+    def asked(self, query: str) -> None:
+        """Notes what was asked otherwise than by voice, so that a correction is about that."""
+        if query != self.last:
+            self._history = [*self._history, query][-_REMEMBERED:]
+
     def hear(self, said: str) -> Meaning:
         """Returns what the wearer means, and remembers the query. A corrected query is forgotten.
 

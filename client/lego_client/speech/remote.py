@@ -115,7 +115,7 @@ class ServerRecogniser:
         try:
             written: pb.Transcript = next(self._call)
         except grpc.RpcError as error:
-            sentence = str(self._route.explained(cast(grpc.Call, error), had_info=True))
+            sentence = str(self._route.explained(cast(grpc.Call, error), had_session=True))
             if error.code() in _FOR_GOOD:
                 raise LegoError(sentence) from error
             raise UtteranceLost(f"what you said was lost: {sentence}") from error

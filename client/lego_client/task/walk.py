@@ -77,9 +77,13 @@ class Walk:
             words.append(f"First: {self.step.title}.")
         return Reply(" ".join(words))
 
+    def command(self, text: str) -> Command | None:
+        """Returns the way through the task that the wearer means; None for a question of their own."""
+        return command_of(text, self.step.confirm if self.step else ())
+
     def hear(self, text: str) -> Reply:
         """Takes what the wearer says: a command, or a question of their own about what they see."""
-        command = command_of(text, self.step.confirm if self.step else ())
+        command = self.command(text)
         if command is not None:
             return self.obey(command)
         if says_nothing(text):

@@ -107,7 +107,9 @@ def open_recogniser(
     if name == "auto":
         present = [_POCKETSPHINX] if grammar is not None else installed_recognisers()
         if not present:
-            raise LegoError('no recogniser is installed: pip install "lego-ar[speech]"')
+            raise LegoError(
+                'no recogniser is installed: pip install "lego-ar[speech]"; for a server, "lego-ar[server-speech]"'
+            )
         name = present[0]
     if name == _POCKETSPHINX:
         if not _is_installed(name):

@@ -47,11 +47,11 @@ def said(text: str) -> Final:
 async def test_a_spoken_question_is_seen_while_it_is_said_and_asked(server: ScriptedServer, tmp_path: Path) -> None:
     async with live(server.target, tmp_path) as wearer, voice_of(wearer) as voice:
         await until(lambda: wearer.state.doing is State.LISTENING)
-        voice._hear(SpeechBegan())
+        voice.hear(SpeechBegan())
         await until(lambda: len(server.script.frames) == 1)  # looked at before the question is over
-        voice._hear(Partial("how do I open"))
+        voice.hear(Partial("how do I open"))
         assert wearer.state.hearing == "how do I open"
-        voice._hear(said(QUERY))
+        voice.hear(said(QUERY))
         assert wearer.state.hearing == ""
         await until(lambda: wearer.state.doing is State.ANSWER)
     assert [query.text for query in server.script.queries] == ["how do I open the drawer"]
@@ -59,9 +59,9 @@ async def test_a_spoken_question_is_seen_while_it_is_said_and_asked(server: Scri
 
 async def test_a_correction_is_asked_with_what_was_asked_before(server: ScriptedServer, tmp_path: Path) -> None:
     async with live(server.target, tmp_path) as wearer, voice_of(wearer) as voice:
-        voice._hear(said("how do I open the drawer?"))
+        voice.hear(said("how do I open the drawer?"))
         await until(lambda: wearer.state.doing is State.ANSWER)
-        voice._hear(said("no, the left one"))
+        voice.hear(said("no, the left one"))
         await until(lambda: len(server.script.queries) == 2)
     assert server.script.queries[1].text == "how do I open the left drawer"
 
@@ -72,20 +72,20 @@ async def test_stop_gives_up_the_question_under_way(tmp_path: Path) -> None:
         live(server.target, tmp_path) as wearer,
         voice_of(wearer) as voice,
     ):
-        voice._hear(said(QUERY))
+        voice.hear(said(QUERY))
         await until(lambda: server.script.working.is_set())
-        voice._hear(said("stop"))
+        voice.hear(said("stop"))
         await until(lambda: server.script.cancelled == [1])
 
 
 async def test_without_the_wake_word_nothing_is_asked_or_sent(server: ScriptedServer, tmp_path: Path) -> None:
     async with live(server.target, tmp_path) as wearer, voice_of(wearer, wake=WakeWord("hey lego")) as voice:
         await until(lambda: wearer.state.doing is State.LISTENING)
-        voice._hear(SpeechBegan())
-        voice._hear(said("did you feed the cat"))
+        voice.hear(SpeechBegan())
+        voice.hear(said("did you feed the cat"))
         await asyncio.sleep(0.2)
         assert server.script.frames == {} and server.script.queries == []
-        voice._hear(said("hey lego how do I open the drawer"))
+        voice.hear(said("hey lego how do I open the drawer"))
         await until(lambda: len(server.script.queries) == 1)
     assert server.script.queries[0].text == "how do I open the drawer"
 
@@ -97,7 +97,7 @@ async def test_a_key_begins_and_ends_a_spoken_question(server: ScriptedServer, t
         assert wearer.state.talking and wearer.state.doing is State.LISTENING
         voice.talk()
         assert not wearer.state.talking
-        voice._hear(NothingUnderstood(0.5))
+        voice.hear(NothingUnderstood(0.5))
         assert "say it again" in wearer.state.notice
 
 
