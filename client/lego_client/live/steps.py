@@ -54,9 +54,9 @@ class Steps:
         reply = self._walk.obey(command)
         if self._kept is not None:
             self._saving = asyncio.create_task(self._save(self._kept, self._saving))
-        if command is Command.WHERE:
+        if reply.query is None:
             self._state.tell(reply.say)
-        else:
+        if reply.query is not None or self._walk.finished:
             self._state.step, self._state.step_query = reply.say, reply.query
         for listener in self._told:
             listener(reply.say)

@@ -16,8 +16,10 @@ from lego_client.live.controls import Controls
 from lego_client.live.conversation import Conversation
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.live.steps import Steps
 from lego_client.session import GuidanceClient
 from lego_client.sources import FrameSource, open_source
+from lego_client.task.walk import Walk
 
 QUERY = "how do I open the drawer?"
 
@@ -27,6 +29,7 @@ class Live:
     state: LiveState
     conversation: Conversation
     controls: Controls
+    steps: Steps | None
     screen: Screen
     source: FrameSource
     saved: list[str]
@@ -37,8 +40,10 @@ class Live:
 
 
 @asynccontextmanager
-async def live(target: str, folder: Path, *, ahead: bool = True) -> AsyncIterator[Live]:
-    """Looks at one picture, in which a ghost finds its place, and talks to a server."""
+async def live(
+    target: str, folder: Path, *, ahead: bool = True, walk: Walk | None = None, kept: Path | None = None
+) -> AsyncIterator[Live]:
+    """Looks at one picture, in which a ghost finds its place, and talks to a server; perhaps leads through a task."""
     picture = folder / "view.png"
     patches = np.random.default_rng(0).integers(0, 256, (36, 64, 3), np.uint8)
     cv2.imwrite(str(picture), cv2.resize(patches, (320, 180), interpolation=cv2.INTER_CUBIC))
@@ -51,12 +56,15 @@ async def live(target: str, folder: Path, *, ahead: bool = True) -> AsyncIterato
             lambda client: GuidanceOptions(preview_every=2),
             ahead=ahead,
         )
-        controls = Controls(state, conversation, lambda: saved.append("saved"))
+        steps = None if walk is None else Steps(walk, conversation, state, kept)
+        controls = Controls(state, conversation, lambda: saved.append("saved"), steps=steps)
         connecting = asyncio.create_task(conversation.connect())
         try:
-            yield Live(state, conversation, controls, Screen(state, source, controls.keys), source, saved)
+            yield Live(state, conversation, controls, steps, Screen(state, source, controls.keys), source, saved)
         finally:
             await conversation.close()
+            if steps is not None:
+                await steps.close()
             connecting.cancel()
             with suppress(asyncio.CancelledError):
                 await connecting

@@ -17,6 +17,8 @@ from lego_client.speech.hearing import SpeechBegan
 from lego_client.speech.microphone import AudioSource, Notice
 from lego_client.speech.transcribe import Final, NothingUnderstood, Partial
 from lego_client.speech.wake import WakeWord
+from lego_client.task.plan import Step, Task
+from lego_client.task.walk import Walk
 from lego_core.speech.audio import Samples
 
 from tests.client.live.parts import QUERY, Live, live, until
@@ -37,7 +39,7 @@ class Silence(AudioSource):
 
 def voice_of(wearer: Live, *, by_key: bool = False, wake: WakeWord | None = None) -> Voice:
     hearing = Hearing(Silence(), ScriptedRecogniser(), by_key, wake)
-    return Voice(hearing, None, wearer.conversation, wearer.state)
+    return Voice(hearing, None, wearer.conversation, wearer.state, wearer.steps)
 
 
 def said(text: str) -> Final:
@@ -117,3 +119,27 @@ async def test_a_microphone_that_fails_is_told_and_typing_goes_on(server: Script
             assert not wearer.state.microphone
             wearer.type(QUERY)
             await until(lambda: wearer.state.doing is State.ANSWER)
+
+
+async def test_the_steps_of_a_task_are_asked_for_by_voice_and_corrected(server: ScriptedServer, tmp_path: Path) -> None:
+    task = Task("Tea", (Step("Water", "how do I fill the kettle"), Step("Heat", "how do I open the lid")))
+    async with live(server.target, tmp_path, walk=Walk(task)) as wearer, voice_of(wearer) as voice:
+        voice.hear(said("what's next?"))
+        await until(lambda: wearer.state.doing is State.ANSWER)
+        voice.hear(said("no, the big one"))
+        await until(lambda: len(server.script.queries) == 2)
+        voice.hear(said("done"))
+        await until(lambda: len(server.script.queries) == 3)
+        voice.hear(said("stop"))
+        assert wearer.state.notice == "stopped; say next to go on"
+    asked = [query.text for query in server.script.queries]
+    assert asked == ["how do I fill the kettle", "how do I fill the big kettle", "how do I open the lid"]
+
+
+async def test_a_correction_may_be_of_a_question_that_was_typed(server: ScriptedServer, tmp_path: Path) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer) as voice:
+        wearer.type("how do I open the drawer?")
+        await until(lambda: wearer.state.doing is State.ANSWER)
+        voice.hear(said("no, the left one"))
+        await until(lambda: len(server.script.queries) == 2)
+    assert server.script.queries[1].text == "how do I open the left drawer"
