@@ -124,6 +124,7 @@ def server_table(target: str, info: ServerInfo) -> Table:
     for name, preset in info.presets.items():
         rows.append((f"preset {name}", f"{preset.sampler}, {preset.steps} steps"))
     rows.append(("previews", "fast or full" if info.fast_previews else "full"))
+    rows.append(("speech", f"{info.speech}, {info.max_utterance_seconds:g} s" if info.speech else "not written down"))
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(str(value)))
     if info.notice:

@@ -62,7 +62,7 @@ class Metrics:
         self._retries = counter("lego_query_retries_total", "Queries given to another replica, as theirs was lost.")
         self._speech = counter("lego_speech_seconds_total", "Sound taken in to be written down, in seconds.")
         self._transcriptions = histogram(
-            "lego_transcription_seconds", "From the end of an utterance to its transcript, waiting included."
+            "lego_transcription_seconds", "Time of a transcript, partial or final, waiting for its turn included."
         )
         self._certificate = gauge(
             "lego_certificate_expiry_timestamp_seconds",
@@ -146,8 +146,8 @@ class Metrics:
         """So much sound came in to be written down."""
         self._speech.inc(seconds)
 
-    def utterance_written(self, seconds: float) -> None:
-        """An utterance was written down so long after it ended."""
+    def transcribed(self, seconds: float) -> None:
+        """A transcript was there so long after it was asked for."""
         self._transcriptions.observe(seconds)
 
     def first_token(self, seconds: float) -> None:

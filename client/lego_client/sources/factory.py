@@ -95,8 +95,15 @@ def _live_source(spec: str, framing: Framing | None) -> FrameSource | None:
     return None
 
 
-def existing_path(spec: str) -> Path:
+def existing_path(
+    spec: str,
+    wanted: str = "a picture, a video, a folder, a camera (its number, or camera:NAME), a stream's address or screen:",
+) -> Path:
     """Returns the path of what exists.
+
+    Args:
+        spec: The path.
+        wanted: What may be given instead, in words.
 
     Raises:
         LegoError: Nothing is there, and the message names the nearest name that is; or it may not be looked at.
@@ -116,10 +123,7 @@ def existing_path(spec: str) -> Path:
         raise LegoError(f"there is no {spec!r}; did you mean {str(path.with_name(nearest[0]))!r}?")
     if not path.parent.is_dir():
         raise LegoError(f"there is no {spec!r}: the folder {str(path.parent)!r} does not exist")
-    raise LegoError(
-        f"there is no {spec!r}; give a picture, a video, a folder, a camera (its number, or camera:NAME), a stream's "
-        "address or screen:"
-    )
+    raise LegoError(f"there is no {spec!r}; give {wanted}")
 
 
 def _unsupported(path: Path) -> LegoError:

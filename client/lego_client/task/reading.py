@@ -29,7 +29,7 @@ def load_task(spec: str) -> Task:
     Raises:
         LegoError: There is no such file, or it is not as it should be; the message names file, line, value and cure.
     """
-    path = existing_path(spec)
+    path = existing_path(spec, "a YAML file with the steps of a task")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise LegoError(f"{path} has more than {_MOST_BYTES} bytes; a task is far smaller")

@@ -83,22 +83,18 @@ class SpeechDesk:
         audio = bytearray()
         until = time.monotonic() + _SLOWEST * self._settings.max_utterance_seconds + _SPARE_SECONDS
         with self._place():
-            while (request := await _next(requests, until)) is not None:
-                self._check(len(audio), len(request.audio), request.partial)
-                seconds = len(request.audio) / (RATE * _SAMPLE_BYTES)
-                current_access().admit_speech(seconds)
-                metrics.speech_heard(seconds)
-                audio += request.audio
-                if request.partial:
-                    yield _to_proto(await self._recognise(bytes(audio), final=False), final=False)
-            began = time.monotonic()
-            written = await self._recognise(bytes(audio), final=True)
-            took = time.monotonic() - began
-            metrics.utterance_written(took)
-            log_event(
-                _log, logging.INFO, "utterance", seconds=len(audio) / (RATE * _SAMPLE_BYTES), written_in=took
-            )  # fmt: skip
-            yield _to_proto(written, final=True)
+            try:
+                while (request := await _next(requests, until)) is not None:
+                    self._check(len(audio), len(request.audio), request.partial)
+                    seconds = len(request.audio) / (RATE * _SAMPLE_BYTES)
+                    current_access().admit_speech(seconds)
+                    metrics.speech_heard(seconds)
+                    audio += request.audio
+                    if request.partial:
+                        yield _to_proto(await self._recognise(bytes(audio), False, metrics), final=False)
+                yield _to_proto(await self._recognise(bytes(audio), True, metrics), final=True)
+            finally:
+                log_event(_log, logging.INFO, "utterance", seconds=len(audio) / (RATE * _SAMPLE_BYTES))
 
     async def close(self) -> None:
         """Ends the recognisers, once what they write is written."""
@@ -136,10 +132,10 @@ class SpeechDesk:
                 "s: speak more briefly",
             )
 
-    async def _recognise(self, audio: bytes, final: bool) -> Transcript:
+    async def _recognise(self, audio: bytes, final: bool, metrics: Metrics) -> Transcript:
         if not audio:
             return Transcript("")
-        gone = False
+        gone, began = False, time.monotonic()
         try:
             work = self._threads.submit(self._work, audio, final, lambda: gone)
             written = await asyncio.wrap_future(work)
@@ -151,6 +147,7 @@ class SpeechDesk:
             raise RequestError(
                 Reason.INTERNAL, "the server could not write this down; say it again, or type it"
             ) from error
+        metrics.transcribed(time.monotonic() - began)
         return written or Transcript("")
 
     def _work(self, audio: bytes, final: bool, gone: Callable[[], bool]) -> Transcript | None:
