@@ -46,7 +46,7 @@ def test_outside_the_guidance_interval_the_conditional_branch_is_asked_alone(
 
 
 def test_an_interval_without_a_step_is_refused() -> None:
-    with pytest.raises(LegoError, match="0.6 to 0.7, which holds the middle of none"):
+    with pytest.raises(LegoError, match="which holds the middle of none of the 1 steps"):
         plan_evaluations(1, 7.5, 1.5, (0.6, 0.7))
 
 
