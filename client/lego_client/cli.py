@@ -24,10 +24,12 @@ from lego_client.backoff import Backoff
 from lego_client.cli_options import (
     CONNECT_SECONDS,
     VIEW_PANEL,
+    CacheIntervalOption,
     CaOption,
     CertOption,
     DeadlineOption,
     FidelityOption,
+    GuidanceIntervalOption,
     ImageScaleOption,
     KeyOption,
     KeyringOption,
@@ -112,6 +114,8 @@ def ask(
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
     image_scale: ImageScaleOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
+    cache_interval: CacheIntervalOption = None,
     sampler: SamplerOption = None,
     previews: PreviewsOption = 0,
     preview: PreviewOption = None,
@@ -140,6 +144,7 @@ def ask(
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
         description=description, jpeg_quality=quality, fidelity=fidelity, preview=preview, preset=preset,
+        guidance_interval=guidance_interval, cache_interval=cache_interval,
     )  # fmt: skip
     patience = Patience(timeout, deadline, retries)
     check_requests(queries, previews)
@@ -169,6 +174,8 @@ def play(
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
     image_scale: ImageScaleOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
+    cache_interval: CacheIntervalOption = None,
     sampler: SamplerOption = None,
     previews: PreviewsOption = 4,
     preview: PreviewOption = None,
@@ -200,6 +207,7 @@ def play(
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
         fidelity=fidelity, preview=preview, preset=preset,
+        guidance_interval=guidance_interval, cache_interval=cache_interval,
     )  # fmt: skip
     timed = load_queries(queries)
     patience = Patience(timeout, deadline, retries)

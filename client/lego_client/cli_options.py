@@ -28,6 +28,15 @@ PresetOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
 TextScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of query and description, 1 to 30.")]
 ImageScaleOption = Annotated[float | None, typer.Option(help="Guidance scale of the input frame, 1 to 10.")]
+GuidanceIntervalOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LOW HIGH", help="Guide only the steps between two fractions of them: 0 0.6 is the first 60 %."
+    ),
+]
+CacheIntervalOption = Annotated[
+    int | None, typer.Option(help="Evaluate the U-Net's deep layers at every so many steps only, 1 to 100.")
+]
 SamplerOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")]
 PreviewsOption = Annotated[int, typer.Option(help="How many previews of the picture to receive on the way.")]
 QualityOption = Annotated[int | None, typer.Option(help="JPEG quality of the guidance frame, 1 to 100.")]

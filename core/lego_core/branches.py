@@ -82,5 +82,6 @@ def plan_evaluations(
     spans = [end - start for start, end in pairwise([*starts, steps])]
     features: list[Features] = []
     for span in spans:
-        features += ["kept", *["reused"] * (span - 1)] if span > 1 else ["dropped"]
+        features.append("kept" if span > 1 else "dropped")
+        features += ["reused"] * (span - 1)
     return [Evaluation(*each) for each in zip(weights, features, strict=True)]

@@ -13,9 +13,11 @@ from lego_core.errors import LegoError
 from lego_client.backoff import Backoff
 from lego_client.cli_options import (
     CONNECT_SECONDS,
+    CacheIntervalOption,
     CaOption,
     CertOption,
     FidelityOption,
+    GuidanceIntervalOption,
     ImageScaleOption,
     KeyOption,
     KeyringOption,
@@ -96,6 +98,8 @@ def live(
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
     image_scale: ImageScaleOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
+    cache_interval: CacheIntervalOption = None,
     sampler: SamplerOption = None,
     previews: PreviewsOption = 4,
     preview: PreviewOption = None,
@@ -118,6 +122,7 @@ def live(
     options = GuidanceOptions(
         seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, jpeg_quality=quality,
         fidelity=fidelity, preview=preview, preset=preset,
+        guidance_interval=guidance_interval, cache_interval=cache_interval,
     )  # fmt: skip
     settings = LiveSettings(
         check_display(display or default_display()), mode, out, stream_fps=stream_fps, ahead=not data_saver,

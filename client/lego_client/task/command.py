@@ -14,10 +14,12 @@ from rich.text import Text
 from lego_client.backoff import Backoff
 from lego_client.cli_options import (
     CONNECT_SECONDS,
+    CacheIntervalOption,
     CaOption,
     CertOption,
     DeadlineOption,
     FidelityOption,
+    GuidanceIntervalOption,
     ImageScaleOption,
     KeyOption,
     KeyringOption,
@@ -65,6 +67,8 @@ def task(
     steps: StepsOption = None,
     text_scale: TextScaleOption = None,
     image_scale: ImageScaleOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
+    cache_interval: CacheIntervalOption = None,
     sampler: SamplerOption = None,
     fidelity: FidelityOption = None,
     model: ModelOption = "",
@@ -89,7 +93,8 @@ def task(
     planned = load_task(file)
     walk = Walk(planned) if state is None else load_walk(state, planned)
     options = GuidanceOptions(
-        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, fidelity=fidelity
+        seed=seed, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler, fidelity=fidelity,
+        guidance_interval=guidance_interval, cache_interval=cache_interval,
     )  # fmt: skip
     settings = TaskSettings(out, state, options, Patience(timeout, deadline, retries), sys.stdin.isatty())
     camera = open_source(source)
