@@ -314,7 +314,7 @@ class LegoPipeline:
     def _guided_prediction(
         self, frame_latents: Tensor, contexts: Tensor, plan: Iterable[Evaluation], fidelity: Fidelity
     ) -> Prediction:
-        """Asks the branches that count at a step in one call, and mixes the answers as guidance says (lego-reference B)."""
+        """Asks the branches that count at a step in one call, and mixes the answers by guidance (lego-reference B)."""
         unet, batch = self.checkpoint.unet, len(contexts)
         with self.precision(fidelity):
             null = (self._empty_context() if fidelity == "original" else self.null).expand(batch, -1, -1)
