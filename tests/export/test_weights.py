@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from lego_core.errors import LegoError
-from lego_core.manifest import GRAPHS, STUDENT_GRAPHS
+from lego_core.manifest import CACHE_GRAPH, GRAPHS, STUDENT_GRAPHS
 from lego_export.build import build_engines
 from lego_export.parity import open_session
 from lego_export.student_graph import read_adapter, student_graph
@@ -26,7 +26,7 @@ from lego_export.weights import (
 )
 from safetensors.numpy import load_file, save_file
 
-ALL_GRAPHS = (*GRAPHS, *STUDENT_GRAPHS)
+ALL_GRAPHS = (*GRAPHS, CACHE_GRAPH, *STUDENT_GRAPHS)
 
 
 def test_no_weight_of_any_size_stays_inside_a_graph(built) -> None:
