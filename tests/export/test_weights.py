@@ -176,7 +176,10 @@ def test_the_students_graphs_together_have_all_of_its_changes(built) -> None:
     for name in ("keys_values", "unet"):
         model = ir.load(built.engines / f"{name}.onnx")
         before = ir.to_proto(model).SerializeToString(deterministic=True)
-        found = set(student_graph(model, adapter).graph.initializers)
+        outputs = [value.name for value in model.graph.outputs if value.name != "deep_features"]
+        student = student_graph(model, adapter, outputs).graph
+        assert [value.name for value in student.outputs] == outputs
+        found = set(student.initializers)
         assert ir.to_proto(model).SerializeToString(deterministic=True) == before  # the U-Net's own is left as it was
         changed |= found
     factors = {reference_name(factor) for change in adapter.values() for factor in (change.down, change.up)}
