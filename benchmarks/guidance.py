@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -59,11 +60,7 @@ def main(
         pipeline(frame, query, seed=0)
 
     def ask_engine(frame: Image.Image, query: str) -> None:
-        options = SamplingOptions(
-            seed=0, sampler=defaults.sampler, steps=defaults.steps, text_scale=defaults.text_scale,
-            image_scale=defaults.image_scale,
-        )  # fmt: skip
-        answer_with_engine(engine, frame, query, options)
+        answer_with_engine(engine, frame, query, SamplingOptions(seed=0, **asdict(defaults)))
 
     sides: dict[str, Callable[[Image.Image, str], None]] = {PIPELINE: ask_pipeline, ENGINE: ask_engine}
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -147,6 +147,17 @@ class PictureOptions:
     image_scale: Annotated[
         float | None, _option(panel=_PICTURE, help="Guidance scale of the input frame, 1 to 10.")
     ] = None
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        _option(
+            panel=_PICTURE, metavar="LOW HIGH",
+            help="Guide only the steps between two fractions of them: 0 0.6 is the first 60 %.",
+        ),
+    ] = None  # fmt: skip
+    cache_interval: Annotated[
+        int | None,
+        _option(panel=_PICTURE, help="Evaluate the U-Net's deep layers at every so many steps only, 1 to 100."),
+    ] = None
     sampler: Annotated[str | None, _option(panel=_PICTURE, help=f"One of {', '.join(SAMPLERS)}.")] = None
     previews: Annotated[
         int, _option(panel=_PICTURE, help="How many previews of the picture to receive on the way.")
@@ -175,7 +186,8 @@ class PictureOptions:
         return GuidanceOptions(
             seed=self.seed, steps=self.steps, text_scale=self.text_scale, image_scale=self.image_scale,
             sampler=self.sampler, description=description, jpeg_quality=self.quality, fidelity=self.fidelity,
-            preview=self.preview, preset=self.preset,
+            preview=self.preview, preset=self.preset, guidance_interval=self.guidance_interval,
+            cache_interval=self.cache_interval,
         )  # fmt: skip
 
 

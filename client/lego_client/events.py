@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lego_core.config import FIDELITIES, PRESETS, SAMPLERS
+from lego_core.config import FIDELITIES, MAX_CACHE_INTERVAL, PRESETS, SAMPLERS, check_guidance_interval
 from lego_core.errors import LegoError
 
 PREVIEWS = ("fast", "full")
@@ -27,6 +27,8 @@ class GuidanceOptions:
         fidelity: One of `lego_core.config.FIDELITIES`; "original" as the code of the paper does.
         preview: What previews are made of, one of `PREVIEWS`: "fast" is small and free, "full" costs a decoding each.
         preset: One of `lego_core.config.PRESETS`: how much time the picture may take, where the above do not say.
+        guidance_interval: Where guidance is applied, as two fractions of the steps, 0 <= low < high <= 1.
+        cache_interval: Every how many steps the U-Net's deep layers are evaluated, 1 to 100.
     """
 
     seed: int | None = None
@@ -40,6 +42,8 @@ class GuidanceOptions:
     fidelity: str | None = None
     preview: str | None = None
     preset: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    cache_interval: int | None = None
 
     def __post_init__(self) -> None:
         _check_range("seed", self.seed, 0, 2**64 - 1)
@@ -48,6 +52,9 @@ class GuidanceOptions:
         _check_range("image-scale", self.image_scale, 1, 10)
         _check_range("previews", self.preview_every, 1, 1000)
         _check_range("quality", self.jpeg_quality, 1, 100)
+        _check_range("cache-interval", self.cache_interval, 1, MAX_CACHE_INTERVAL)
+        if self.guidance_interval is not None:
+            check_guidance_interval("guidance-interval", self.guidance_interval)
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise LegoError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if self.fidelity is not None and self.fidelity not in FIDELITIES:
@@ -152,6 +159,8 @@ class Guidance:
         fidelity: One of `lego_core.config.FIDELITIES`.
         model_version: Identifies the weights.
         timings: As seen by the server.
+        guidance_interval: Where guidance was applied, as two fractions of the steps.
+        cache_interval: Every how many steps the U-Net's deep layers were evaluated.
     """
 
     query_id: int
@@ -168,6 +177,8 @@ class Guidance:
     fidelity: str
     model_version: str
     timings: Timings
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    cache_interval: int = 1
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,8 @@ def record(answer: Answer, server: ServerInfo, created: datetime | None = None) 
             "image_scale": round(guidance.image_scale, 6),
             "sampler": guidance.sampler,
             "fidelity": guidance.fidelity,
+            "guidance_interval": list(guidance.guidance_interval),
+            "cache_interval": guidance.cache_interval,
         },
         "asked_options": {name: value for name, value in asdict(answer.options).items() if value is not None},
         "server": {

@@ -31,7 +31,9 @@ _PREVIEW_TO_PROTO = {"fast": pb.PREVIEW_FAST, "full": pb.PREVIEW_FULL}
 _PREVIEW_FROM_PROTO = {number: name for name, number in _PREVIEW_TO_PROTO.items()}
 _PRESET_TO_PROTO = {"fast": pb.PRESET_FAST, "balanced": pb.PRESET_BALANCED, "faithful": pb.PRESET_FAITHFUL}
 _PRESET_FROM_PROTO = {number: name for name, number in _PRESET_TO_PROTO.items()}
-_OPTION_FIELDS = ("seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality")
+_OPTION_FIELDS = (
+    "seed", "steps", "text_scale", "image_scale", "preview_every", "description", "jpeg_quality", "cache_interval"
+)  # fmt: skip
 
 
 def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
@@ -46,6 +48,8 @@ def options_to_proto(options: GuidanceOptions) -> pb.GuidanceOptions:
         message.preview = _PREVIEW_TO_PROTO[options.preview]
     if options.preset is not None:
         message.preset = _PRESET_TO_PROTO[options.preset]
+    if options.guidance_interval is not None:
+        message.guidance_interval.CopyFrom(_interval(options.guidance_interval))
     return message
 
 
@@ -62,6 +66,7 @@ def options_from_proto(message: pb.GuidanceOptions) -> GuidanceOptions:
         fidelity="original" if message.fidelity == pb.FIDELITY_ORIGINAL else None,
         preview=_PREVIEW_FROM_PROTO.get(message.preview),
         preset=_PRESET_FROM_PROTO.get(message.preset),
+        guidance_interval=_fractions(message),
     )
 
 
@@ -121,6 +126,8 @@ def _stated_options(message: pb.GuidanceOptions) -> GuidanceOptions:
         image_scale=message.image_scale or None,
         sampler=_SAMPLER_FROM_PROTO.get(message.sampler),
         jpeg_quality=message.jpeg_quality or None,
+        guidance_interval=_fractions(message),
+        cache_interval=message.cache_interval or None,
     )
 
 
@@ -177,6 +184,8 @@ def _guidance_to_proto(guidance: Guidance) -> pb.GuidanceResult:
         image_scale=guidance.image_scale,
         sampler=_SAMPLER_TO_PROTO.get(guidance.sampler, pb.SAMPLER_UNSPECIFIED),
         fidelity=_FIDELITY_TO_PROTO.get(guidance.fidelity, pb.FIDELITY_UNSPECIFIED),
+        guidance_interval=_interval(guidance.guidance_interval),
+        cache_interval=guidance.cache_interval,
         model_version=guidance.model_version,
         timings=pb.Timings(**{name: getattr(guidance.timings, name) for name in Timings.__dataclass_fields__}),
     )
@@ -199,7 +208,20 @@ def _guidance_from_proto(result: pb.GuidanceResult) -> Guidance:
         fidelity=_FIDELITY_FROM_PROTO.get(result.fidelity, ""),
         model_version=result.model_version,
         timings=Timings(**stages),
+        guidance_interval=_fractions(result) or (0.0, 1.0),
+        cache_interval=result.cache_interval or 1,
     )
+
+
+def _interval(fractions: tuple[float, float]) -> pb.GuidanceInterval:
+    return pb.GuidanceInterval(low=fractions[0], high=fractions[1])
+
+
+def _fractions(message: pb.GuidanceOptions | pb.GuidanceResult) -> tuple[float, float] | None:
+    """Returns the guidance interval as it was meant, without the digits that float32 adds; None if it is unset."""
+    if not message.HasField("guidance_interval"):
+        return None
+    return round(message.guidance_interval.low, 6), round(message.guidance_interval.high, 6)
 
 
 def _code_name(code: pb.QueryError.Code) -> str:

@@ -7,6 +7,7 @@ pipeline and the server treat a frame and a query in the same way.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isclose
 from numbers import Integral, Real
@@ -24,6 +25,7 @@ Sampler = Literal["euler_ancestral", "euler", "dpm_solver_pp", "distilled"]
 # "original" does as the code of the paper does, faults included: docs/fidelity.md holds every difference.
 PRESETS = ("fast", "balanced", "faithful")
 _FAST_STEPS, _FAITHFUL_STEPS = 8, 100
+MAX_CACHE_INTERVAL = 100
 Preset = Literal["fast", "balanced", "faithful"]
 FIDELITIES = ("default", "original")
 Fidelity = Literal["default", "original"]
@@ -42,12 +44,18 @@ class GuidanceDefaults:
         steps: Denoising steps, 1 to 1000.
         text_scale: Guidance scale of the text-side conditions (7.5 in the paper's code, lego-reference B).
         image_scale: Guidance scale of the input frame (1.5 in the paper's code).
+        guidance_interval: Where guidance is applied, as two fractions of the steps, from the noisiest (0) to the last
+            (1); a step counts by its middle. Outside it the conditional branch alone is asked. (0, 1) guides them all.
+        cache_interval: Every how many steps the U-Net's deep layers are evaluated, 1 to 100; between, the features they
+            gave last are used again. 1 evaluates them at every step.
     """
 
     sampler: Sampler = "euler_ancestral"
     steps: int = 100
     text_scale: float = 7.5
     image_scale: float = 1.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    cache_interval: int = 1
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -55,6 +63,10 @@ class GuidanceDefaults:
         whole_number_in_range("guidance.steps", self.steps, 1, 1000)
         number_in_range("guidance.text_scale", self.text_scale, 1, 30)
         number_in_range("guidance.image_scale", self.image_scale, 1, 10)
+        check_guidance_interval("guidance.guidance_interval", self.guidance_interval)
+        object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))  # JSON has lists only
+        guided_steps(self.steps, self.guidance_interval)
+        whole_number_in_range("guidance.cache_interval", self.cache_interval, 1, MAX_CACHE_INTERVAL)
 
     def check_equal(self, wanted: GuidanceDefaults) -> None:
         """Checks wishes against a student's steps and scales, which are these and no others.
@@ -66,6 +78,15 @@ class GuidanceDefaults:
             learnt, value = getattr(self, name), getattr(wanted, name)
             if not isclose(learnt, value, rel_tol=1e-6):  # a client sends float32
                 raise LegoError(f"{name} is {value:g}; this model's student was distilled for {learnt:g} alone")
+        if self.guidance_interval != wanted.guidance_interval:
+            low, high = wanted.guidance_interval
+            raise LegoError(
+                f"guidance_interval is {low:g} to {high:g}; this model's student was distilled for 0 to 1 alone"
+            )
+        if self.cache_interval != wanted.cache_interval:
+            raise LegoError(
+                f"cache_interval is {wanted.cache_interval}; this model's student was distilled for 1 alone"
+            )
 
     def at(self, fidelity: Fidelity) -> GuidanceDefaults:
         """Returns these defaults, or in the fidelity "original" those of the original code (lego-reference B).
@@ -222,7 +243,9 @@ class LegoConfig:
             case "balanced":
                 return self.guidance
             case "faithful":
-                return replace(self.guidance, sampler="euler_ancestral", steps=_FAITHFUL_STEPS)
+                return GuidanceDefaults(
+                    "euler_ancestral", _FAITHFUL_STEPS, self.guidance.text_scale, self.guidance.image_scale
+                )
         raise LegoError(f"preset is {name!r}; choose one of {', '.join(PRESETS)}")
 
     def sampling(
@@ -233,7 +256,8 @@ class LegoConfig:
         Args:
             fidelity: Whose defaults.
             sampler: None takes the model's own.
-            wishes: steps, text_scale and image_scale; None where nothing was asked for.
+            wishes: steps, text_scale, image_scale, guidance_interval and cache_interval; None where nothing was asked
+                for.
 
         Raises:
             LegoError: A value is out of range, or the student's and not what it was distilled for.
@@ -322,6 +346,37 @@ def check_conditioning(value: Any) -> None:
     """
     if value not in CONDITIONINGS:
         raise LegoError(f"conditioning is {value!r}; choose one of {', '.join(CONDITIONINGS)}")
+
+
+def check_guidance_interval(name: str, value: Any) -> None:
+    """Checks the two ends of a guidance interval.
+
+    Raises:
+        LegoError: Not two numbers with 0 <= low < high <= 1; the message starts with `name`.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise LegoError(f"{name} is {value!r}; give two fractions of the steps, its beginning and its end")
+    for end, fraction in zip(("beginning", "end"), value, strict=True):
+        number_in_range(f"{name}'s {end}", fraction, 0, 1)
+    low, high = value
+    if low >= high:
+        raise LegoError(f"{name} is {low:g} to {high:g}; its beginning must lie before its end")
+
+
+def guided_steps(steps: int, guidance_interval: tuple[float, float]) -> list[int]:
+    """Returns the steps, counted from 0, whose middle lies within a guidance interval.
+
+    Raises:
+        LegoError: There is none.
+    """
+    low, high = guidance_interval
+    guided = [step for step in range(steps) if low <= (step + 0.5) / steps < high]
+    if not guided:
+        raise LegoError(
+            f"guidance_interval is {low:g} to {high:g}, which holds the middle of none of the {steps} steps: widen it, "
+            "take more steps, or set both scales to 1 to do without guidance"
+        )
+    return guided
 
 
 def number_in_range(name: str, value: Any, low: float, high: float) -> None:

@@ -23,14 +23,16 @@ GRAPHS = (
     "text_encoder", "frame_encoder", "token_embedding", "decoder", "conditioner", "keys_values", "unet", "vae_decoder",
 )  # fmt: skip
 STUDENT_GRAPHS = ("keys_values_student", "unet_student")  # only of models that have a distilled student
+# The U-Net without its deep layers, for feature caching. Engines built before it was known lack it, and run without.
+CACHE_GRAPH = "unet_shallow"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 TENSOR_DTYPES = ("float32", "float16", "bfloat16", "int64", "int32")
 PARITY = ("max_abs_error", "mean_abs_error", "max_abs_value")
 
 
 def graph_names(lego: LegoConfig) -> tuple[str, ...]:
-    """Returns the graphs that a model's engine directory holds."""
-    return GRAPHS if lego.student is None else (*GRAPHS, *STUDENT_GRAPHS)
+    """Returns the graphs that are built of a model."""
+    return (*GRAPHS, CACHE_GRAPH) if lego.student is None else (*GRAPHS, CACHE_GRAPH, *STUDENT_GRAPHS)
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ class Manifest:
         precision: Of weights and activations, such as "fp16 weights, fp32 activations".
         opset: ONNX operator set.
         checkpoint_fingerprint: sha256 over the checkpoint's files.
-        graphs: One per name in `GRAPHS`, and the student's.
+        graphs: One per name in `GRAPHS`, the student's, and `CACHE_GRAPH` where there is one.
         files: sha256 of every other file a server reads, weights and tokenizers, by path relative to the directory.
         tool_versions: Versions that built the graphs.
         parity: Per graph, the figures named in `PARITY` against torch.
@@ -241,8 +243,8 @@ class Manifest:
 
     @property
     def graph_names(self) -> tuple[str, ...]:
-        """Every graph this model has."""
-        return graph_names(self.lego)
+        """Every graph that this engine directory holds, or must."""
+        return tuple(name for name in graph_names(self.lego) if name != CACHE_GRAPH or name in self.graphs)
 
     def precision_of(self, graph: str) -> GraphPrecision:
         """Returns what a graph computes in."""

@@ -18,6 +18,7 @@ from lego_core.config import LegoConfig
 from lego_core.errors import LegoError
 from lego_core.files import existing_folder, file_sha256, folder_aside, is_aside
 from lego_core.manifest import (
+    CACHE_GRAPH,
     GRAPHS,
     STUDENT_GRAPHS,
     DecoderSpec,
@@ -192,7 +193,7 @@ def _move_into_place(made: Path, output: Path, manifest: Manifest, in_place: boo
 
 def _own_files(output: Path) -> set[Path]:
     """Returns what engines that are there consist of, as far as it is certain that a build wrote it."""
-    graphs = {Path(f"{name}.onnx") for name in (*GRAPHS, *STUDENT_GRAPHS)}
+    graphs = {Path(f"{name}.onnx") for name in (*GRAPHS, CACHE_GRAPH, *STUDENT_GRAPHS)}
     return {file for file in (*graphs, *weight_files(output)) if (output / file).is_file()}
 
 
@@ -209,7 +210,8 @@ def _export_graphs(
     for name, definition in definitions.items():
         announce(name)
         if name in STUDENT_GRAPHS:
-            models[name] = student_graph(models[name.removesuffix("_student")], adapter)
+            outputs = [spec.name for spec in definition.outputs]
+            models[name] = student_graph(models[name.removesuffix("_student")], adapter, outputs)
         else:
             models[name] = convert(definition)
             share_weights(models[name], index, definition.parts)

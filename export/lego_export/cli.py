@@ -253,13 +253,13 @@ def verify(
     from lego_core.images import read_image
 
     from lego_export.samples import synthetic_frame
-    from lego_export.verify import compared_samplers, verify_engines
+    from lego_export.verify import compared_samplings, verify_engines
 
     quieten()
     if json is not None:
         check_output(json)
     frames = [read_image(path) for path in frame] if frame else [synthetic_frame(seed) for seed in (11, 12)]
-    stages = [*manifest.graph_names, *compared_samplers(manifest)]
+    stages = [*manifest.graph_names, *compared_samplings(manifest)]
     with _progress() as progress:
         task = progress.add_task("reading the checkpoint", total=len(stages))
 
@@ -515,7 +515,7 @@ def _show(verification: Verification) -> None:
     for each in verification.frames:
         words = "equal" if each.description == each.reference else "differs"
         frames.add_row(
-            str(each.frame), each.sampler, str(each.steps), words, f"{each.psnr:.1f} dB",
+            str(each.frame), each.sampling, str(each.steps), words, f"{each.psnr:.1f} dB",
             "failed" if each.failures else "ok",
         )  # fmt: skip
     console.print(frames)

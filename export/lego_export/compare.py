@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,23 +108,18 @@ def compare_engines(
     announce("torch")
     modules = LegoCheckpoint.load(checkpoint, vllm_as_stored=True)
     pipeline = LegoPipeline(modules)
-    guidance = pipeline.config.guidance
+    guidance = replace(pipeline.config.guidance, steps=steps or pipeline.config.guidance.steps)
     words = []
     for frame, query in zip(frames, queries, strict=True):
         image = pipeline.embed(frame)
         # Every side reads the sentence: written word by word, it may have been made of other tokens.
         words.append(states_of(modules, image, query, describe(modules, image, query).text))
     options = [
-        SamplingOptions(
-            _SEED + index, steps or guidance.steps, guidance.text_scale, guidance.image_scale, guidance.sampler,
-            description=each.text,
-        )
-        for index, each in enumerate(words)
+        SamplingOptions(_SEED + index, description=each.text, **asdict(guidance)) for index, each in enumerate(words)
     ]  # fmt: skip
     reference = [
         pipeline.paint(
-            pipeline.encode_frames([frame]), pipeline.context([each]), [option.seed], steps=option.steps,
-            sampler=option.sampler,
+            pipeline.encode_frames([frame]), pipeline.context([each]), [option.seed], **asdict(guidance)
         )[0].numpy()
         for frame, each, option in zip(frames, words, options, strict=True)
     ]  # fmt: skip

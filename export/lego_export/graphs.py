@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from lego_core.manifest import TensorSpec
+from lego_core.manifest import CACHE_GRAPH, TensorSpec
 from lego_model.checkpoint import LegoCheckpoint
+from lego_model.feature_cache import deep_channels, evaluate_keeping, evaluate_reusing, shallow_attention
 from lego_model.student import STUDENT
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -142,14 +143,51 @@ class Unet(nn.Module):
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
-        # A copy with the same weights: the caller's own goes on taking a context.
-        self.unet = copy.deepcopy(unet, {id(each): each for each in (*unet.parameters(), *unet.buffers())})
-        for index, layer in enumerate(_cross_attention(self.unet)):
-            layer.set_processor(_GivenKeysValues(index))
+        self.unet = _given_keys_values(unet)
 
     def forward(self, sample: Tensor, timestep: Tensor, *keys_values: Tensor) -> Tensor:
         """(B, 8, r, r), (B,), as `KeysValues` gives them -> the raw prediction (B, 4, r, r)."""
         return self.unet(sample, timestep, keys_values).sample
+
+
+class KeepingUnet(nn.Module):
+    """One evaluation of the denoiser, with the deep features that `ShallowUnet` takes."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = _given_keys_values(unet)
+
+    def forward(self, sample: Tensor, timestep: Tensor, *keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Unet` -> the raw prediction (B, 4, r, r) and the deep features (B, D, r, r)."""
+        return evaluate_keeping(self.unet, sample, timestep, keys_values)
+
+
+class ShallowUnet(nn.Module):
+    """One evaluation of the denoiser without its deep layers.
+
+    Attributes:
+        layers: Which of the cross-attention layers are left, by their numbers in the whole.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = _given_keys_values(unet)
+        left = {id(layer) for layer in shallow_attention(self.unet)}
+        self.layers = [index for index, layer in enumerate(_cross_attention(self.unet)) if id(layer) in left]
+        for place, index in enumerate(self.layers):
+            _cross_attention(self.unet)[index].set_processor(_GivenKeysValues(place))
+
+    def forward(self, sample: Tensor, timestep: Tensor, deep_features: Tensor, *keys_values: Tensor) -> Tensor:
+        """(B, 8, r, r), (B,), (B, D, r, r), keys and values of `layers` -> the raw prediction (B, 4, r, r)."""
+        return evaluate_reusing(self.unet, sample, timestep, keys_values, deep_features)
+
+
+def _given_keys_values(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Returns a copy with the same weights that takes keys and values: the caller's own goes on taking a context."""
+    unet = copy.deepcopy(unet, {id(each): each for each in (*unet.parameters(), *unet.buffers())})
+    for index, layer in enumerate(_cross_attention(unet)):
+        layer.set_processor(_GivenKeysValues(index))
+    return unet
 
 
 class _GivenKeysValues:
@@ -254,6 +292,7 @@ def define_graphs(checkpoint: LegoCheckpoint) -> dict[str, GraphDefinition]:
             ("conditioner",),
         ),
         **denoiser_graphs(checkpoint.unet, side, 2 * text + image, ("unet",)),
+        **caching_graphs(checkpoint.unet, side, 2 * text + image, ("unet",)),
         "vae_decoder": GraphDefinition(
             VaeDecoder(checkpoint), (TensorSpec("latent", "float32", latent),), (pixels,), ("vae",)
         ),
@@ -288,6 +327,28 @@ def denoiser_graphs(
     return {
         f"keys_values{suffix}": GraphDefinition(KeysValues(unet), (context,), computed, parts),
         f"unet{suffix}": GraphDefinition(Unet(unet), (sample, timestep, *computed), (prediction,), parts),
+    }
+
+
+def caching_graphs(
+    unet: UNet2DConditionModel, side: int, length: int, parts: tuple[str, ...]
+) -> dict[str, GraphDefinition]:
+    """Returns the U-Net's graph with deep features to keep, in place of the plain one, and the graph that reuses them.
+
+    Args:
+        unet: As for `denoiser_graphs`, and so what follows.
+        side: See above.
+        length: See above.
+        parts: See above.
+    """
+    whole = denoiser_graphs(unet, side, length, parts)["unet"]
+    features = TensorSpec("deep_features", "float32", (BATCH, deep_channels(unet), side, side))
+    sample, timestep, *computed = whole.inputs
+    shallow = ShallowUnet(unet)
+    left = [spec for layer in shallow.layers for spec in computed[2 * layer : 2 * layer + 2]]
+    return {
+        "unet": GraphDefinition(KeepingUnet(unet), whole.inputs, (*whole.outputs, features), parts),
+        CACHE_GRAPH: GraphDefinition(shallow, (sample, timestep, features, *left), whole.outputs, parts),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
+from lego_core.manifest import CACHE_GRAPH
 from lego_core.noise import gaussian_noise
 from lego_core.prompts import build_prompt, encode_description
 from lego_model.checkpoint import LegoCheckpoint
@@ -88,6 +89,8 @@ class Samples:
                 return [{"context": self._contexts(batch)}]
             case "unet" | "unet_student":
                 return [self._unet_feeds(batch, graph.replace("unet", "keys_values"))]
+            case "unet_shallow":
+                return [self._shallow_feeds(batch)]
             case "vae_decoder":
                 return [{"latent": self._rows(self._latents, batch)}]
         raise AssertionError(f"no samples for graph {graph}")
@@ -196,6 +199,14 @@ class Samples:
             "timestep": timesteps.astype(np.float32),
             **{spec.name: tensor.numpy() for spec, tensor in zip(definition.outputs, computed, strict=True)},
         }
+
+    def _shallow_feeds(self, batch: int) -> Feeds:
+        """What the whole U-Net is fed, and the deep features that it gives."""
+        feeds, whole = self._unet_feeds(batch, "keys_values"), self._definitions["unet"]
+        with torch.inference_mode():
+            _, features = whole.module(*(torch.from_numpy(feeds[spec.name]) for spec in whole.inputs))
+        feeds["deep_features"] = features.numpy()
+        return {spec.name: feeds[spec.name] for spec in self._definitions[CACHE_GRAPH].inputs}
 
 
 def _pad_front(cache: NDArray[np.float32], length: int) -> NDArray[np.float32]:

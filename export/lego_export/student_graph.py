@@ -6,7 +6,7 @@ A runtime puts the sums together once, when it loads the graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,18 @@ def read_adapter(directory: Path) -> dict[str, Change]:
     return changes
 
 
-def student_graph(model: ir.Model, adapter: Mapping[str, Change]) -> ir.Model:
+def student_graph(model: ir.Model, adapter: Mapping[str, Change], outputs: Collection[str]) -> ir.Model:
     """Returns a graph of the U-Net's student.
 
     Args:
         model: The same graph of the U-Net, its weights shared (`share_weights`); not changed.
         adapter: From `read_adapter`.
+        outputs: Those of the U-Net's that the student has.
     """
     student = ir.from_proto(ir.to_proto(model))
+    for value in [each for each in student.graph.outputs if each.name not in outputs]:
+        student.graph.outputs.remove(value)
+        value.shape = value.type = None
     for name in list(student.graph.initializers):
         if name in adapter:
             _add(student.graph, name, adapter[name])

@@ -6,15 +6,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lego_core.config import LegoConfig, Sampler
+from lego_core.config import GuidanceDefaults, LegoConfig, Sampler
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels
-from lego_core.manifest import Manifest
+from lego_core.manifest import CACHE_GRAPH, Manifest
 from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.describe import Description, describe, states_of
 from lego_model.pipeline import LegoPipeline
@@ -35,6 +35,8 @@ from lego_export.samples import QUERIES, Samples
 BATCHES = (1, 3, 5)
 _PEAK = 2.0  # pixels lie in [-1, 1]
 _SEED = 7
+REUSING = "euler, features reused"
+_CACHE_INTERVAL = 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class FrameResult:
         least_psnr: What is asked of it.
         words_may_differ: The engines compute in less than float32, so now and then another token wins. The guidance
             frame is painted from the torch pipeline's description then.
+        cache_interval: Every how many steps the U-Net's deep layers were evaluated, on both sides.
     """
 
     frame: int
@@ -83,11 +86,17 @@ class FrameResult:
     psnr: float
     least_psnr: float
     words_may_differ: bool = False
+    cache_interval: int = 1
+
+    @property
+    def sampling(self) -> str:
+        """What painted, as `compared_samplings` names it."""
+        return self.sampler if self.cache_interval == 1 else REUSING
 
     @property
     def failures(self) -> list[str]:
         """What is wrong, if anything."""
-        place = f"frame {self.frame}, sampler {self.sampler}"
+        place = f"frame {self.frame}, sampler {self.sampling}"
         failures = []
         if self.description != self.reference and not self.words_may_differ:
             failures.append(f"{place}: the engines write {self.description!r}, torch writes {self.reference!r}")
@@ -131,6 +140,7 @@ class Verification:
             "end_to_end": [
                 {
                     "frame": each.frame, "query": each.query, "sampler": each.sampler, "steps": each.steps,
+                    "cache_interval": each.cache_interval,
                     "description": each.description, "descriptions_equal": each.description == each.reference,
                     "psnr_db": _json_number(round(each.psnr, 2)), "least_psnr_db": each.least_psnr,
                 }
@@ -166,7 +176,7 @@ def verify_engines(
         threads: Of onnxruntime; 0 lets it choose.
         device: What runs the server's engine that paints. Each graph by itself is compared on the GPU by
             onnxruntime if it is "cuda", and on the CPU otherwise.
-        announce: Called with the name of each graph and then of each sampler, before its turn.
+        announce: Called with the name of each graph and then of each of `compared_samplings`, before its turn.
 
     Raises:
         LegoError: A directory is not what it should be, or the engines come from another checkpoint.
@@ -202,17 +212,24 @@ def verify_engines(
             ]  # fmt: skip
         pipeline = LegoPipeline(modules)
         words = [_describe(pipeline, frame, QUERIES[i % len(QUERIES)]) for i, frame in enumerate(frames)]
-        for sampler in compared_samplers(manifest):
-            announce(sampler)
+        for name, sampling in compared_samplings(manifest).items():
+            announce(name)
             for index, frame in enumerate(frames):
-                results.append(_answer_both(pipeline, engine, frame, words[index], index, sampler, steps, manifest))
+                results.append(_answer_both(pipeline, engine, frame, words[index], index, sampling, steps, manifest))
     return Verification(manifest.model_version, manifest.precision, tuple(graphs), tuple(results))
 
 
-def compared_samplers(manifest: Manifest) -> list[Sampler]:
-    """Returns Euler, which adds no noise on the way, the model's own sampler, and its student where it has one."""
+def compared_samplings(manifest: Manifest) -> dict[str, GuidanceDefaults]:
+    """Returns what is compared, by name: Euler, which adds no noise on the way, the model's own sampler, its student.
+
+    The student only where there is one; and where the engines have the graph for it, Euler with features reused.
+    """
     student: list[Sampler] = [] if manifest.lego.student is None else ["distilled"]
-    return list(dict.fromkeys(["euler", manifest.lego.guidance.sampler, *student]))
+    samplers: list[Sampler] = ["euler", manifest.lego.guidance.sampler, *student]
+    samplings: dict[str, GuidanceDefaults] = {sampler: manifest.lego.defaults(sampler) for sampler in samplers}
+    if CACHE_GRAPH in manifest.graphs:
+        samplings[REUSING] = replace(samplings["euler"], cache_interval=_CACHE_INTERVAL)
+    return samplings
 
 
 def psnr(reference: np.ndarray, found: np.ndarray) -> float:
@@ -231,15 +248,13 @@ def _describe(pipeline: LegoPipeline, frame: Image.Image, query: str) -> Descrip
 
 
 def _answer_both(
-    pipeline: LegoPipeline, engine: Engine, frame: Image.Image, words: Description, index: int, sampler: Sampler,
-    steps: int | None, manifest: Manifest,
+    pipeline: LegoPipeline, engine: Engine, frame: Image.Image, words: Description, index: int,
+    sampling: GuidanceDefaults, steps: int | None, manifest: Manifest,
 ) -> FrameResult:  # fmt: skip
-    query, guidance = QUERIES[index % len(QUERIES)], pipeline.config.defaults(sampler)
-    if sampler == "distilled":
-        steps = None  # its own, whatever the others take
-    options = SamplingOptions(
-        _SEED + index, steps or guidance.steps, guidance.text_scale, guidance.image_scale, sampler
-    )  # fmt: skip
+    query = QUERIES[index % len(QUERIES)]
+    if steps and sampling.sampler != "distilled":  # which has its own, whatever the others take
+        sampling = replace(sampling, steps=steps)
+    options = SamplingOptions(_SEED + index, **asdict(sampling))
     read = words
     description, pixels = answer_with_engine(engine, frame, query, options)
     words_may_differ = any(each.compute != "fp32" for each in manifest.precisions.values())
@@ -248,11 +263,11 @@ def _answer_both(
         read = states_of(pipeline.checkpoint, pipeline.embed(frame), query, words.text)
         _, pixels = answer_with_engine(engine, frame, query, replace(options, description=words.text))
     reference = pipeline.paint(
-        pipeline.encode_frames([frame]), pipeline.context([read]), [options.seed], steps=options.steps, sampler=sampler
+        pipeline.encode_frames([frame]), pipeline.context([read]), [options.seed], **asdict(sampling)
     )
     return FrameResult(
-        index, query, sampler, options.steps, words.text, description, psnr(reference[0].numpy(), pixels),
-        manifest.least_psnr, words_may_differ,
+        index, query, sampling.sampler, sampling.steps, words.text, description, psnr(reference[0].numpy(), pixels),
+        manifest.least_psnr, words_may_differ, sampling.cache_interval,
     )  # fmt: skip
 
 

@@ -46,6 +46,13 @@ def paint(
     sampler: Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}.")] = None,
     text_scale: Annotated[float | None, typer.Option(help="Guidance scale of the text-side conditions.")] = None,
     image_scale: Annotated[float | None, typer.Option(help="Guidance scale of the input frame.")] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Guide only the steps between two fractions of them."),
+    ] = None,
+    cache_interval: Annotated[
+        int | None, typer.Option(help="Evaluate the U-Net's deep layers at every so many steps only.")
+    ] = None,
     description: Annotated[str | None, typer.Option(help="Paint from this sentence; default: the VLLM's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
@@ -59,6 +66,7 @@ def paint(
     frame = read_image(photo)
     options: dict[str, Any] = {
         "steps": steps, "sampler": sampler, "text_scale": text_scale, "image_scale": image_scale,
+        "guidance_interval": guidance_interval, "cache_interval": cache_interval,
     }  # fmt: skip
     _check_wishes(checkpoint, query, description, seed, fidelity, options)  # type: ignore[arg-type]
     check_output(out)

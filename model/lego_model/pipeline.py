@@ -9,18 +9,20 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import reduce
 from inspect import signature
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
-from lego_core.branches import branch_weights
-from lego_core.config import Fidelity, GuidanceDefaults, Sampler, whole_number_in_range
+from lego_core.branches import Evaluation, branch_weights, plan_evaluations
+from lego_core.config import Fidelity, Sampler, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.images import frame_to_pixels, frame_to_vision_pixels, guidance_frame
 from lego_core.noise import gaussian_noise
@@ -32,6 +34,7 @@ from torch.nn.utils import parametrize
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.conditioner import null_context, pad_text_states
 from lego_model.describe import Description, describe, embed_image, states_of
+from lego_model.feature_cache import evaluate_keeping, evaluate_reusing
 from lego_model.sampling import Denoiser, NoiseSource, SigmaSchedule, sample
 
 # From noisy latents of unit variance (B, 4, r, r) and their timestep to the network's answer.
@@ -87,6 +90,8 @@ class LegoPipeline:
         steps: int | None = None,
         text_scale: float | None = None,
         image_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        cache_interval: int | None = None,
         sampler: Sampler | None = None,
         scheduler: SchedulerMixin | None = None,
         fidelity: Fidelity = "default",
@@ -99,9 +104,12 @@ class LegoPipeline:
             query: What the wearer asks, such as "how do I open the drawer?".
             description: Paints from this sentence instead of the VLLM's own.
             seed: Of the noise; the server makes the same picture from it, up to rounding.
-            steps: Denoising steps; None takes the model's default, as for the three below.
+            steps: Denoising steps; None takes the model's default, as for the five below.
             text_scale: Guidance scale of the text-side conditions.
             image_scale: Guidance scale of the input frame.
+            guidance_interval: Where guidance is applied, as two fractions of the steps
+                (`lego_core.config.GuidanceDefaults`).
+            cache_interval: Every how many steps the U-Net's deep layers are evaluated; 1 at each.
             sampler: One of `lego_core.config.SAMPLERS`.
             scheduler: Samples with this diffusers scheduler instead, made `from_config` of the checkpoint's own, such
                 as `UniPCMultistepScheduler.from_config(pipe.checkpoint.scheduler.config)`. Noise that it adds between
@@ -115,7 +123,8 @@ class LegoPipeline:
             LegoError: The query names no action, the description is empty, or an option is out of range.
         """
         options = self.config.sampling(
-            fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
+            fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
+            guidance_interval=guidance_interval, cache_interval=cache_interval,
         )  # fmt: skip
         image = image.convert("RGB")
         words = self.describe(image, query, description, fidelity)
@@ -204,6 +213,8 @@ class LegoPipeline:
         steps: int | None = None,
         text_scale: float | None = None,
         image_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        cache_interval: int | None = None,
         sampler: Sampler | None = None,
         scheduler: SchedulerMixin | None = None,
         fidelity: Fidelity = "default",
@@ -215,9 +226,11 @@ class LegoPipeline:
             frame_latents: Of the input frames, (B, 4, r, r), not scaled.
             contexts: As `context` returns them.
             seeds: One per frame.
-            steps: As for `__call__`, and so the three below.
+            steps: As for `__call__`, and so the five below.
             text_scale: See above.
             image_scale: See above.
+            guidance_interval: See above.
+            cache_interval: See above.
             sampler: See above.
             scheduler: See above.
             fidelity: See above.
@@ -230,7 +243,8 @@ class LegoPipeline:
             LegoError: An option or a seed is out of range, or the batch sizes disagree.
         """
         options = self.config.sampling(
-            fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler
+            fidelity, steps=steps, text_scale=text_scale, image_scale=image_scale, sampler=sampler,
+            guidance_interval=guidance_interval, cache_interval=cache_interval,
         )  # fmt: skip
         batch, shape = len(seeds), tuple(frame_latents.shape[1:])
         if not len(frame_latents) == len(contexts) == batch:
@@ -238,10 +252,17 @@ class LegoPipeline:
                 f"{len(frame_latents)} frames, {len(contexts)} contexts and {batch} seeds: give one of each"
             )
         vae, done = self.checkpoint.vae, 0
+        if scheduler is not None:
+            scheduler.set_timesteps(options.steps, device=self.device)
         if options.sampler == "distilled":
             answer, sigmas = self._student_prediction(frame_latents, contexts), self._student_sigmas()
         else:
-            answer = self._guided_prediction(frame_latents, contexts, options, fidelity)
+            # A scheduler of higher order asks more than once a step.
+            times = options.steps if scheduler is None else len(scheduler.timesteps)
+            plan = plan_evaluations(
+                times, options.text_scale, options.image_scale, options.guidance_interval, options.cache_interval
+            )
+            answer = self._guided_prediction(frame_latents, contexts, plan, fidelity)
             sigmas = self.schedule.sigmas(options.steps)
 
         def predict(noisy: Tensor, timestep: float) -> Tensor:
@@ -261,7 +282,6 @@ class LegoPipeline:
             if scheduler is None:
                 latents = sample(options.sampler, self._denoiser(predict), sigmas, noise)
             else:
-                scheduler.set_timesteps(options.steps, device=self.device)
                 latents = noise(0) * scheduler.init_noise_sigma
                 # Without generators, a scheduler that adds noise would take it from torch's global state.
                 generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -288,25 +308,40 @@ class LegoPipeline:
             image_scale: Guidance scale of the input frame.
         """
         options = self.config.sampling(sampler="dpm_solver_pp", text_scale=text_scale, image_scale=image_scale)
-        return self._denoiser(self._guided_prediction(frame_latents, contexts, options, "default"))
+        always = repeat(Evaluation(branch_weights(options.text_scale, options.image_scale)))
+        return self._denoiser(self._guided_prediction(frame_latents, contexts, always, "default"))
 
     def _guided_prediction(
-        self, frame_latents: Tensor, contexts: Tensor, options: GuidanceDefaults, fidelity: Fidelity
+        self, frame_latents: Tensor, contexts: Tensor, plan: Iterable[Evaluation], fidelity: Fidelity
     ) -> Prediction:
-        """Asks every branch of dual guidance that counts in one call, and mixes the answers (lego-reference B)."""
+        """Asks the branches that count at a step in one call, and mixes the answers by guidance (lego-reference B)."""
         unet, batch = self.checkpoint.unet, len(contexts)
-        weights = branch_weights(options.text_scale, options.image_scale)
         with self.precision(fidelity):
             null = (self._empty_context() if fidelity == "original" else self.null).expand(batch, -1, -1)
-        context = torch.cat([contexts if branch == "conditional" else null for branch in weights])
         nothing = torch.zeros_like(frame_latents)
-        frames = torch.cat([nothing if branch == "null" else frame_latents for branch in weights])
+        planned = iter(plan)
+        features: Tensor | None = None
+
+        def ask(evaluation: Evaluation, sample: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+            nonlocal features
+            if evaluation.features == "reused":
+                assert features is not None
+                return evaluate_reusing(unet, sample, timesteps, context, features)
+            if evaluation.features == "kept":
+                prediction, features = evaluate_keeping(unet, sample, timesteps, context)
+                return prediction
+            return unet(sample, timesteps, context).sample
 
         def predict(noisy: Tensor, timestep: float) -> Tensor:
+            evaluation = next(planned)
+            weights = evaluation.weights
+            context = torch.cat([contexts if branch == "conditional" else null for branch in weights])
+            frames = torch.cat([nothing if branch == "null" else frame_latents for branch in weights])
             inputs = torch.cat([noisy.to(unet.dtype).repeat(len(weights), 1, 1, 1), frames], dim=1)
             timesteps = torch.full((len(inputs),), timestep, device=self.device)
-            answers = unet(inputs, timesteps, context).sample.to(noisy.dtype).chunk(len(weights))
-            return sum(weight * answer for weight, answer in zip(weights.values(), answers, strict=True))
+            answers = ask(evaluation, inputs, timesteps, context).to(noisy.dtype).chunk(len(weights))
+            weighted = (weight * answer for weight, answer in zip(weights.values(), answers, strict=True))
+            return reduce(torch.add, weighted)
 
         return predict
 

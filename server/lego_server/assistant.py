@@ -13,19 +13,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lego_core.branches import STUDENT_BRANCH, branch_weights
+from lego_core.branches import STUDENT_BRANCH, Evaluation, plan_evaluations
 from lego_core.images import encode_jpeg, guidance_frame
 from lego_core.manifest import Manifest
 from lego_core.noise import gaussian_noise
 
-from lego_server.engines.base import Array, Condition, DecoderStep, FrameFeatures
+from lego_server.engines.base import Array, Condition, DecoderStep, DeepFeatures, FrameFeatures
 from lego_server.frames import Described, PreparedFrame
 from lego_server.options import SamplingOptions
 from lego_server.sampling.guidance import denoised, guide, input_scale
 from lego_server.sampling.samplers import start_sampling
 from lego_server.sampling.schedule import SigmaSchedule
 from lego_server.texts import PromptTokens, Texts, next_piece
-from lego_server.work import BuildCondition, DecodeLatent, Denoise, EncodeFrame, Extend, Prefill, Work
+from lego_server.work import (
+    BuildCondition,
+    DecodeLatent,
+    Denoise,
+    DenoiseKeeping,
+    DenoiseReusing,
+    EncodeFrame,
+    Extend,
+    Prefill,
+    Work,
+)
 
 PREVIEW_JPEG_QUALITY = 70
 
@@ -205,10 +215,13 @@ class Assistant:
         side = self._manifest.lego.resolution // spec.factor
         if options.sampler == "distilled":
             assert self._manifest.lego.student is not None
-            weights = STUDENT_BRANCH
+            plan = [Evaluation(STUDENT_BRANCH)] * options.steps
             sigmas = self._schedule.sigmas_at(self._manifest.lego.student.timesteps)
         else:
-            weights = branch_weights(options.text_scale, options.image_scale)
+            plan = plan_evaluations(
+                options.steps, options.text_scale, options.image_scale, options.guidance_interval,
+                options.cache_interval,
+            )  # fmt: skip
             sigmas = self._schedule.sigmas(options.steps)
         sampling = start_sampling(
             options.sampler,
@@ -216,10 +229,20 @@ class Assistant:
             lambda step: gaussian_noise(options.seed, step, (spec.channels, side, side)),
         )
         latent, sigma = next(sampling)
-        for step in range(1, options.steps + 1):
-            timestep = self._schedule.timestep(sigma)
-            scaled = latent * np.float32(input_scale(sigma))
-            predictions: Array = yield Denoise(scaled, timestep, condition, tuple(weights))
+        features: DeepFeatures | None = None
+        for step, evaluation in enumerate(plan, start=1):
+            weights = evaluation.weights
+            asked = latent * np.float32(input_scale(sigma)), self._schedule.timestep(sigma), condition, tuple(weights)
+            predictions: Array
+            if evaluation.features == "reused":
+                assert features is not None
+                predictions = yield DenoiseReusing(*asked, features)
+            else:
+                features = None  # freed before the evaluation that needs the memory
+                if evaluation.features == "kept":
+                    predictions, features = yield DenoiseKeeping(*asked)
+                else:
+                    predictions = yield Denoise(*asked)
             clean = denoised(latent, sigma, guide(predictions, weights), self._manifest.schedule.prediction_type)
             preview = b""
             if options.preview_every and step % options.preview_every == 0 and step < options.steps:

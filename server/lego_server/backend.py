@@ -258,7 +258,9 @@ async def warm_up(backend: Backend[Any]) -> None:
     began = time.perf_counter()
     picture = io.BytesIO()
     Image.new("RGB", (320, 240), (128, 128, 128)).save(picture, "JPEG")
-    query = backend.check_query("how do I open the drawer?", OptionWishes(seed=0, steps=1))
+    query = backend.check_query(
+        "how do I open the drawer?", OptionWishes(seed=0, steps=1, guidance_interval=(0.0, 1.0))
+    )
     frame = await backend.prepare_frame(picture.getvalue())
     try:
         await backend.answer(replace(query, deadline=math.inf), frame)

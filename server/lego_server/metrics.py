@@ -57,6 +57,7 @@ class Metrics:
         self._unet_rows = histogram(
             "lego_unet_call_rows", "Rows of a U-Net call: queries times guidance branches.", buckets=_ROWS
         )
+        self._features = gauge("lego_kept_features", "Queries whose U-Net features are held for steps to come.")
         self._stuck = gauge("lego_engine_stuck", "1 while an engine call is over its deadline.")
         self._replicas = gauge("lego_replicas", "Replicas that run, where they have the engines.", "model")
         self._retries = counter("lego_query_retries_total", "Queries given to another replica, as theirs was lost.")
@@ -134,7 +135,7 @@ class Metrics:
             seconds: How long it took.
         """
         self._calls.labels(call).observe(seconds)
-        if call == "denoise":
+        if call.startswith("denoise"):
             self._unet_rows.observe(rows)
             self._steps.inc(queries)
 
@@ -149,6 +150,14 @@ class Metrics:
     def transcribed(self, seconds: float) -> None:
         """A transcript was there so long after it was asked for."""
         self._transcriptions.observe(seconds)
+
+    def features_kept(self) -> None:
+        """A query's deep features are held."""
+        self._features.inc()
+
+    def features_freed(self) -> None:
+        """They are no more."""
+        self._features.dec()
 
     def first_token(self, seconds: float) -> None:
         """The first words of a description were sent so long after the query came."""

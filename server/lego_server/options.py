@@ -7,10 +7,23 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from lego_core.config import FIDELITIES, PRESETS, SAMPLERS, Fidelity, GuidanceDefaults, LegoConfig, Preset, Sampler
+from lego_core.config import (
+    FIDELITIES,
+    MAX_CACHE_INTERVAL,
+    PRESETS,
+    SAMPLERS,
+    Fidelity,
+    GuidanceDefaults,
+    LegoConfig,
+    Preset,
+    Sampler,
+    check_guidance_interval,
+    guided_steps,
+    whole_number_in_range,
+)
 from lego_core.errors import LegoError
 from lego_core.images import JPEG_QUALITY
-from lego_core.manifest import Manifest
+from lego_core.manifest import CACHE_GRAPH, Manifest
 
 from lego_server.failures import Reason, RequestError
 
@@ -32,6 +45,8 @@ class OptionWishes:
     fidelity: str = "default"
     preview: str | None = None
     preset: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    cache_interval: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,8 @@ class SamplingOptions:
         jpeg_quality: Of the guidance frame, 1 to 100.
         fidelity: "original" for the original code's post-processing; its sampling defaults are in the values above.
         preview: "fast" for the latent's colours by a linear map, "full" for the decoded picture.
+        guidance_interval: Where guidance is applied, as `lego_core.config.GuidanceDefaults` has it.
+        cache_interval: Every how many steps the U-Net's deep layers are evaluated.
     """
 
     seed: int
@@ -61,6 +78,8 @@ class SamplingOptions:
     jpeg_quality: int = JPEG_QUALITY["default"]
     fidelity: Fidelity = "default"
     preview: Preview = "full"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    cache_interval: int = 1
 
 
 def resolve_options(
@@ -103,11 +122,18 @@ def resolve_options(
         if not low <= value <= high:  # also refuses NaN
             told = f"{value:g}" if isinstance(value, float) else value  # a float32 has digits nobody typed
             raise RequestError(Reason.INVALID, f"options.{name} is {told}; it must lie between {low} and {high}")
-    if defaults.sampler == "distilled":
-        try:
-            defaults.check_equal(GuidanceDefaults("distilled", steps, text_scale, image_scale))
-        except LegoError as error:
-            raise RequestError(Reason.INVALID, f"options.{error}") from error
+    guidance_interval = defaults.guidance_interval if wishes.guidance_interval is None else wishes.guidance_interval
+    cache_interval = defaults.cache_interval if wishes.cache_interval is None else wishes.cache_interval
+    try:
+        check_guidance_interval("guidance_interval", guidance_interval)
+        guided_steps(steps, guidance_interval)
+        check_cache_interval(cache_interval, manifest)
+        if defaults.sampler == "distilled":
+            defaults.check_equal(
+                GuidanceDefaults("distilled", steps, text_scale, image_scale, guidance_interval, cache_interval)
+            )
+    except LegoError as error:
+        raise RequestError(Reason.INVALID, f"options.{error}") from error
     # As in a query: without its brackets, a text cannot pass for a special token of the model's.
     description = None if wishes.description is None else " ".join(re.sub("[<>]", " ", wishes.description).split())
     if description is not None and not 1 <= len(description) <= max_description_characters:
@@ -120,8 +146,22 @@ def resolve_options(
     seed = secrets.randbits(32) if wishes.seed is None else wishes.seed
     return SamplingOptions(
         seed, steps, text_scale, image_scale, defaults.sampler, preview_every, description, jpeg_quality, fidelity,
-        _preview(wishes.preview, manifest),
+        _preview(wishes.preview, manifest), guidance_interval, cache_interval,
     )  # fmt: skip
+
+
+def check_cache_interval(cache_interval: int, manifest: Manifest) -> None:
+    """Checks how often the deep layers are to be evaluated.
+
+    Raises:
+        LegoError: Out of range, or more than 1 and the engines lack the graph for it.
+    """
+    whole_number_in_range("cache_interval", cache_interval, 1, MAX_CACHE_INTERVAL)
+    if cache_interval > 1 and CACHE_GRAPH not in manifest.graphs:
+        raise LegoError(
+            f"cache_interval is {cache_interval}, and this model's engines have no graph {CACHE_GRAPH}: rebuild them "
+            "with lego-export build, or leave it unset"
+        )
 
 
 def _defaults(lego: LegoConfig, wishes: OptionWishes, fidelity: Fidelity) -> GuidanceDefaults:

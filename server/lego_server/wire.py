@@ -67,7 +67,8 @@ def server_info_to_proto(guide: Backend[Any], models: Models, max_image_pixels: 
 def _options_to_proto(sampling: GuidanceDefaults, **others: Any) -> pb.GuidanceOptions:
     return pb.GuidanceOptions(
         steps=sampling.steps, text_scale=sampling.text_scale, image_scale=sampling.image_scale,
-        sampler=_sampler_enum(sampling.sampler), **others,
+        sampler=_sampler_enum(sampling.sampler), guidance_interval=_interval(sampling.guidance_interval),
+        cache_interval=sampling.cache_interval, **others,
     )  # fmt: skip
 
 
@@ -109,6 +110,8 @@ def result_to_proto(answer: Answer, query_id: int = 0, frame_id: int = 0) -> pb.
         image_scale=options.image_scale,
         sampler=_sampler_enum(options.sampler),
         fidelity=pb.FIDELITY_ORIGINAL if options.fidelity == "original" else pb.FIDELITY_UNSPECIFIED,
+        guidance_interval=_interval(options.guidance_interval),
+        cache_interval=options.cache_interval,
         model_version=answer.model_version,
         timings=pb.Timings(
             queue_ms=1000 * timings.queue,
@@ -145,7 +148,18 @@ def wishes_from_proto(options: pb.GuidanceOptions) -> OptionWishes:
         fidelity=_fidelity_name(options.fidelity),
         preview=_preview_name(options.preview),
         preset=_preset_name(options.preset),
+        guidance_interval=_fractions(options.guidance_interval) if options.HasField("guidance_interval") else None,
+        cache_interval=get("cache_interval"),
     )
+
+
+def _interval(fractions: tuple[float, float]) -> pb.GuidanceInterval:
+    return pb.GuidanceInterval(low=fractions[0], high=fractions[1])
+
+
+def _fractions(interval: pb.GuidanceInterval) -> tuple[float, float]:
+    """Returns the fractions that were meant: 0.35 as a float32 would lie on the other side of a step's middle."""
+    return round(interval.low, 6), round(interval.high, 6)
 
 
 def _sampler_name(value: int) -> str | None:

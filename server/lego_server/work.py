@@ -10,7 +10,7 @@ import numpy as np
 from lego_core.branches import Branch
 from numpy.typing import NDArray
 
-from lego_server.engines.base import Array, Condition, DecoderCache, Engine, FrameFeatures
+from lego_server.engines.base import Array, Condition, DecoderCache, DeepFeatures, Engine, FrameFeatures
 from lego_server.texts import PromptTokens
 
 
@@ -58,6 +58,18 @@ class Denoise:
 
 
 @dataclass(frozen=True)
+class DenoiseKeeping(Denoise):
+    """Gives the predictions, and the `DeepFeatures` for steps that follow."""
+
+
+@dataclass(frozen=True)
+class DenoiseReusing(Denoise):
+    """Gives the predictions of an evaluation without the deep layers."""
+
+    features: DeepFeatures
+
+
+@dataclass(frozen=True)
 class DecodeLatent:
     """Gives the (3, R, R) pixels of a latent."""
 
@@ -73,7 +85,7 @@ def batch_key(work: Work) -> tuple[type, Hashable] | None:
         case Extend():
             return Extend, len(work.token_ids)
         case Denoise():
-            return Denoise, work.branches
+            return type(work), work.branches  # a call runs one graph
         case EncodeFrame() | DecodeLatent():
             return type(work), None
         case Prefill() | BuildCondition():
@@ -93,7 +105,12 @@ def run(engine: Engine, batch: Sequence[Work]) -> list[Any]:
         case BuildCondition(frame, clip_ids, text_states):
             return [engine.condition(frame, clip_ids, text_states)]
         case Denoise(branches=branches):
-            latents, timesteps = [w.latent for w in items], [w.timestep for w in items]
-            return list(engine.denoise(latents, timesteps, [w.condition for w in items], branches))
+            rows = [w.latent for w in items], [w.timestep for w in items], [w.condition for w in items]
+            match batch[0]:
+                case DenoiseKeeping():
+                    return list(engine.denoise_keeping(*rows, branches))
+                case DenoiseReusing():
+                    return list(engine.denoise_reusing(*rows, branches, [w.features for w in items]))
+            return list(engine.denoise(*rows, branches))
         case DecodeLatent():
             return list(engine.decode_latents([w.latent for w in items]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from lego_client.cli import run
+from lego_client.protocol import options_from_proto
 from lego_proto.v1 import guidance_pb2 as pb
 from PIL import Image
 
@@ -70,6 +71,24 @@ async def test_asking_shows_the_description_and_writes_the_answer(
     names = {"guidance.jpg", "frame.jpg", "side_by_side.png", "record.json"}
     assert {path.name for path in out.iterdir()} == names | previews
     assert json.loads((out / "record.json").read_text())["sampling"]["seed"] == 5
+
+
+async def test_cheaper_steps_are_asked_for_and_what_an_older_server_did_is_told(
+    server: ScriptedServer, picture: Path, tmp_path: Path
+) -> None:
+    finished = await lego_client(
+        "ask", "--server", server.target, "--source", picture, "--out", tmp_path / "out", "--guidance-interval", 0.35,
+        0.8, "--cache-interval", 3, QUERY,
+    )  # fmt: skip
+    assert finished.code == 0, finished.stderr
+    query = server.script.queries[-1]
+    assert query.options.guidance_interval == pb.GuidanceInterval(low=0.35, high=0.8)
+    assert query.options.cache_interval == 3
+    assert options_from_proto(query.options).guidance_interval == (0.35, 0.8)
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert (record["asked_options"]["guidance_interval"], record["asked_options"]["cache_interval"]) == ([0.35, 0.8], 3)
+    # The scripted server knows neither, as one of before.
+    assert (record["sampling"]["guidance_interval"], record["sampling"]["cache_interval"]) == ([0.0, 1.0], 1)
 
 
 async def test_asking_again_keeps_the_earlier_answer(server: ScriptedServer, picture: Path, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_the_record_says_how_the_answer_came_about(tmp_path: Path, answer: Answe
     assert (record["query_id"], record["frame_id"]) == (3, 7)
     assert record["frame"] == {"width": 320, "height": 180, "bytes": len(answer.frame.encoded.jpeg)}
     assert record["sampling"] == {
-        "seed": 11, "steps": 8, "text_scale": 7.5, "image_scale": 1.5, "sampler": "euler", "fidelity": "original"
+        "seed": 11, "steps": 8, "text_scale": 7.5, "image_scale": 1.5, "sampler": "euler", "fidelity": "original",
+        "guidance_interval": [0.0, 1.0], "cache_interval": 1,
     }  # fmt: skip
     assert record["asked_options"] == {"seed": 11}
     assert record["server"]["model_version"] == "scripted-1"

@@ -14,7 +14,7 @@ from lego_core.errors import LegoError
 def test_a_saved_config_comes_back_equal(tmp_path: Path) -> None:
     config = LegoConfig(
         name="lego-test", resolution=512, text_tokens=32, image_tokens=64, notice="Über-klein.",
-        guidance=GuidanceDefaults("dpm_solver_pp", 10, 1.5, 2.0),
+        guidance=GuidanceDefaults("dpm_solver_pp", 10, 1.5, 2.0, (0.1, 0.8), 3),
         vision=VisionInput(128, "squash", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4)),
         provenance={"stages": {"vae": {"samples": 3}}},
     )  # fmt: skip
@@ -56,6 +56,22 @@ def test_the_fidelity_original_has_the_original_codes_defaults() -> None:
         ({"guidance": {"steps": 0}}, "guidance.steps is 0; it must lie between 1 and 1000"),
         ({"guidance": {"text_scale": float("nan")}}, "guidance.text_scale is nan"),
         ({"guidance": {"image_scale": "strong"}}, "guidance.image_scale is 'strong'; it must be a number"),
+        (
+            {"guidance": {"guidance_interval": [0.2, 1.5]}},
+            "guidance.guidance_interval's end is 1.5; it must lie between",
+        ),
+        (
+            {"guidance": {"guidance_interval": [0.5, 0.5]}},
+            "guidance_interval is 0.5 to 0.5; its beginning must lie before",
+        ),
+        ({"guidance": {"guidance_interval": 0.5}}, "guidance_interval is 0.5; give two fractions of the steps"),
+        ({"guidance": {"guidance_interval": ["a", 1]}}, "guidance_interval's beginning is 'a'; it must be a number"),
+        (
+            {"guidance": {"guidance_interval": [0.96, 1], "steps": 10}},
+            "guidance_interval is 0.96 to 1, which holds the middle of none of the 10 steps: widen it",
+        ),
+        ({"guidance": {"cache_interval": 0}}, "guidance.cache_interval is 0; it must lie between 1 and 100"),
+        ({"guidance": {"cache_interval": 2.0}}, "guidance.cache_interval is 2.0; it must be a whole number"),
         ({"guidance": {"scale": 2}}, "unknown key guidance.scale"),
         ({"guidance": None}, "guidance is None; it must be a mapping"),
         ({"vision": {"fit": "stretch"}}, "vision.fit is 'stretch'"),

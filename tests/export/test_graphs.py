@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
-from lego_core.manifest import GRAPHS, STUDENT_GRAPHS, TensorSpec
-from lego_export.graphs import GraphDefinition
+from diffusers import UNet2DConditionModel
+from lego_core.manifest import CACHE_GRAPH, GRAPHS, STUDENT_GRAPHS, TensorSpec
+from lego_export.graphs import GraphDefinition, caching_graphs, denoiser_graphs
+from lego_export.onnx_graph import convert
 from lego_export.parity import check_graph, compare, open_session, run_module
 from lego_export.samples import Samples
 from lego_model.checkpoint import LegoCheckpoint
 from lego_model.describe import embed_image
 from lego_server.engines.interface import expected_interface
 
-ALL_GRAPHS = (*GRAPHS, *STUDENT_GRAPHS)
+ALL_GRAPHS = (*GRAPHS, CACHE_GRAPH, *STUDENT_GRAPHS)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
@@ -48,6 +52,41 @@ def test_graph_has_the_tensors_the_server_expects(built, graph: str) -> None:
     inputs, outputs = expected_interface(built.manifest)[graph]
     assert [spec.name for spec in built.manifest.graphs[graph].inputs] == list(inputs)
     assert [spec.name for spec in built.manifest.graphs[graph].outputs] == list(outputs)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_shallow_graph_of_a_network_with_attention_everywhere_gives_what_the_whole_gives(
+    tmp_path: Path, layers: int
+) -> None:
+    """As in Stable Diffusion: the shallow part reads keys and values too, those of its own layers."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=8, out_channels=4, block_out_channels=(16, 32), layers_per_block=layers,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
+    ).eval()  # fmt: skip
+    plain, cached = denoiser_graphs(unet, 8, 6, ("unet",)), caching_graphs(unet, 8, 6, ("unet",))
+    sessions = {}
+    for name, definition in (*plain.items(), *((f"cached {name}", each) for name, each in cached.items())):
+        torch.onnx.ONNXProgram(convert(definition), None).save(tmp_path / f"{name}.onnx")
+        sessions[name] = open_session(tmp_path / f"{name}.onnx", threads=1)
+    generator = np.random.default_rng(1)
+    context = generator.standard_normal((3, 6, 16), np.float32)
+    keys_values = dict(zip(
+        (spec.name for spec in plain["keys_values"].outputs), sessions["keys_values"].run(None, {"context": context}),
+        strict=True,
+    ))  # fmt: skip
+    noisy = {"sample": generator.standard_normal((3, 8, 8, 8), np.float32), "timestep": np.float32([900, 500, 3])}
+    expected = sessions["unet"].run(None, {**noisy, **keys_values})[0]
+    whole, features = sessions["cached unet"].run(None, {**noisy, **keys_values})
+    taken = [spec.name for spec in cached[CACHE_GRAPH].inputs[3:]]
+    again = sessions[f"cached {CACHE_GRAPH}"].run(
+        None, {**noisy, "deep_features": features, **{name: keys_values[name] for name in taken}}
+    )[0]  # fmt: skip
+
+    assert 0 < len(taken) < len(keys_values)
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    np.testing.assert_allclose(again, expected, atol=1e-5)
 
 
 def test_frame_encoder_gives_the_pipelines_image_embeddings(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,11 +22,12 @@ from lego_export.parity import Parity
 from lego_export.precision import typed
 from lego_export.samples import QUERIES, synthetic_frame
 from lego_export.verify import (
+    REUSING,
     FrameResult,
     GraphResult,
     Verification,
     answer_with_engine,
-    compared_samplers,
+    compared_samplings,
     psnr,
     verify_engines,
 )
@@ -48,7 +50,7 @@ def test_engines_describe_and_paint_what_torch_does(built) -> None:
     verification = verify_engines(built.engines, built.checkpoint, frames, batches=(1, 2), threads=1)
     assert verification.failures == []
     assert len(verification.graphs) == 2 * len(Manifest.load(built.engines).graph_names)
-    assert {result.sampler for result in verification.frames} >= {"euler", "distilled"}
+    assert {result.sampling for result in verification.frames} >= {"euler", "distilled", REUSING}
     for result in verification.frames:
         assert result.description == result.reference
         assert result.psnr > 60
@@ -173,8 +175,10 @@ def test_the_models_own_sampler_is_compared_beside_euler(built, own: Sampler) ->
     manifest: Manifest = replace(
         built.manifest, lego=replace(built.manifest.lego, guidance=GuidanceDefaults(sampler=own))
     )
-    assert compared_samplers(manifest) == ["euler", own, "distilled"]
-    assert compared_samplers(built.manifest) == ["euler", "distilled"]
+    assert list(compared_samplings(manifest)) == ["euler", own, "distilled", REUSING]
+    samplings = compared_samplings(built.manifest)
+    assert list(samplings) == ["euler", "distilled", REUSING]
+    assert {name: each.cache_interval for name, each in samplings.items()} == {"euler": 1, "distilled": 1, REUSING: 2}
 
 
 @pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
@@ -186,6 +190,25 @@ def test_every_sampler_paints_what_torch_paints_from_the_same_seed(built, module
         steps=4, text_scale=2.0, image_scale=1.5, sampler=sampler,
     )  # fmt: skip
     assert psnr(reference[0].numpy(), painted) > 60
+
+
+@pytest.mark.parametrize("cheaper", [{"cache_interval": 3}, {"guidance_interval": (0.3, 0.7), "cache_interval": 2}])
+@pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
+def test_steps_made_cheaper_paint_what_torch_paints_with_them(
+    built, modules, sampler: Sampler, cheaper: dict[str, Any]
+) -> None:
+    engine, pipeline, frame = load_engine(built.engines, threads=1), LegoPipeline(modules), synthetic_frame(1)
+    sampling = GuidanceDefaults(sampler, 7, 2.0, 1.5, **cheaper)
+    words = describe(modules, pipeline.embed(frame), QUERIES[0])
+
+    def paint(given: GuidanceDefaults) -> np.ndarray:
+        return pipeline.paint(pipeline.encode_frames([frame]), pipeline.context([words]), [5], **asdict(given))[
+            0
+        ].numpy()
+
+    _, painted = answer_with_engine(engine, frame, QUERIES[0], SamplingOptions(5, **asdict(sampling)))
+    assert psnr(paint(sampling), painted) > 60
+    assert psnr(paint(GuidanceDefaults(sampler, 7, 2.0, 1.5)), painted) < 60, "the options change the picture"
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])

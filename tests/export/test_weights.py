@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from lego_core.errors import LegoError
-from lego_core.manifest import GRAPHS, STUDENT_GRAPHS
+from lego_core.manifest import CACHE_GRAPH, GRAPHS, STUDENT_GRAPHS
 from lego_export.build import build_engines
 from lego_export.parity import open_session
 from lego_export.student_graph import read_adapter, student_graph
@@ -26,7 +26,7 @@ from lego_export.weights import (
 )
 from safetensors.numpy import load_file, save_file
 
-ALL_GRAPHS = (*GRAPHS, *STUDENT_GRAPHS)
+ALL_GRAPHS = (*GRAPHS, CACHE_GRAPH, *STUDENT_GRAPHS)
 
 
 def test_no_weight_of_any_size_stays_inside_a_graph(built) -> None:
@@ -176,7 +176,10 @@ def test_the_students_graphs_together_have_all_of_its_changes(built) -> None:
     for name in ("keys_values", "unet"):
         model = ir.load(built.engines / f"{name}.onnx")
         before = ir.to_proto(model).SerializeToString(deterministic=True)
-        found = set(student_graph(model, adapter).graph.initializers)
+        outputs = [value.name for value in model.graph.outputs if value.name != "deep_features"]
+        student = student_graph(model, adapter, outputs).graph
+        assert [value.name for value in student.outputs] == outputs
+        found = set(student.initializers)
         assert ir.to_proto(model).SerializeToString(deterministic=True) == before  # the U-Net's own is left as it was
         changed |= found
     factors = {reference_name(factor) for change in adapter.values() for factor in (change.down, change.up)}

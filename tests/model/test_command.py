@@ -82,6 +82,8 @@ def test_what_was_mistyped_is_told_in_one_line(
         (("open the drawer", "--steps", "0"), "steps is 0"),
         (("open the drawer", "--text-scale", "nan"), "text_scale is nan"),
         (("open the drawer", "--image-scale", "99"), "image_scale is 99"),
+        (("open the drawer", "--guidance-interval", "0.6", "0.2"), "guidance_interval is 0.6 to 0.2"),
+        (("open the drawer", "--cache-interval", "0"), "cache_interval is 0"),
         (("open the drawer", "--seed", "-1"), "seed is -1"),
         (("open the drawer", "--description", " "), "the description is empty"),
         (("open the drawer", "--out", "folder.png"), "folder.png is a folder"),

@@ -67,6 +67,43 @@ def test_guidance_scales_pull_the_picture(pipe: LegoPipeline, frames: list[Image
     assert difference(plain, pipe(frames[0], QUERY, text_scale=1.0, image_scale=5.0).image) > 0
 
 
+@pytest.mark.parametrize("sampler", GUIDED_SAMPLERS)
+def test_cheaper_steps_change_the_picture_and_their_widest_settings_do_not(
+    pipe: LegoPipeline, frames: list[Image.Image], sampler: Sampler
+) -> None:
+    options: dict[str, Any] = {"sampler": sampler, "steps": 6, "text_scale": 4.0, "image_scale": 1.5}
+    plain = pipe(frames[0], QUERY, **options).image
+
+    assert difference(plain, pipe(frames[0], QUERY, **options, guidance_interval=(0, 1), cache_interval=1).image) == 0
+    for cheaper in ({"guidance_interval": (0.3, 0.7)}, {"cache_interval": 3}):
+        painted = pipe(frames[0], QUERY, **options, **cheaper).image
+        assert difference(plain, painted) > 0
+        assert difference(painted, pipe(frames[0], QUERY, **options, **cheaper).image) == 0
+
+
+@torch.inference_mode()
+def test_outside_the_guidance_interval_and_between_evaluations_of_the_deep_layers_less_is_asked(
+    pipe: LegoPipeline, frames: list[Image.Image]
+) -> None:
+    rows: list[tuple[int, bool]] = []  # of each evaluation, and whether it had the deep layers
+    unet = pipe.checkpoint.unet
+    hooks = [
+        unet.conv_in.register_forward_hook(lambda _, inputs, __: rows.append((len(inputs[0]), False))),
+        unet.mid_block.register_forward_hook(lambda *_: rows.append((rows.pop()[0], True))),
+    ]
+    try:
+        words = describe(pipe.checkpoint, pipe.embed(frames[0]), QUERY)
+        pipe.paint(
+            pipe.encode_frames(frames[:1]), pipe.context([words]), [0], steps=6, text_scale=4.0, image_scale=1.5,
+            guidance_interval=(0.5, 1.0), cache_interval=2,
+        )  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    assert rows == [(1, True), (1, False), (1, True), (3, True), (3, False), (3, True)]
+
+
 @torch.inference_mode()
 def test_scales_of_one_leave_the_conditional_branch_alone(pipe: LegoPipeline, frames: list[Image.Image]) -> None:
     latents = pipe.encode_frames(frames[:1])
@@ -107,6 +144,9 @@ def test_progress_is_told_step_by_step(pipe: LegoPipeline, frames: list[Image.Im
         ({"steps": 2.5}, "steps is 2.5; it must be a whole number"),
         ({"text_scale": 0.5}, "text_scale is 0.5; it must lie between 1 and 30"),
         ({"image_scale": 11}, "image_scale is 11; it must lie between 1 and 10"),
+        ({"guidance_interval": (0.7, 0.2)}, "guidance_interval is 0.7 to 0.2; its beginning must lie before its end"),
+        ({"cache_interval": 101}, "cache_interval is 101; it must lie between 1 and 100"),
+        ({"steps": 2, "guidance_interval": (0.4, 0.6)}, "holds the middle of none of the 2 steps"),
         ({"sampler": "heun"}, "sampler is 'heun'; choose one of euler_ancestral, euler, dpm_solver_pp"),
         ({"seed": -1}, "seed is -1; it must lie between 0"),
         ({"description": "  "}, "the description is empty; leave it out"),

@@ -13,8 +13,8 @@ from typing import Any, cast
 import numpy as np
 from lego_core.branches import Branch
 from lego_core.config import GuidanceDefaults, LegoConfig, StudentConfig, VisionInput
-from lego_core.manifest import DecoderSpec, LatentSpec, Manifest, NoiseSchedule
-from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
+from lego_core.manifest import CACHE_GRAPH, DecoderSpec, GraphSpec, LatentSpec, Manifest, NoiseSchedule
+from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, DeepFeatures, FrameFeatures
 from lego_server.texts import PromptTokens, Texts
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -35,7 +35,8 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_manifest(steps: int = 4) -> Manifest:
+def make_manifest(steps: int = 4, caching: bool = False) -> Manifest:
+    graphs = {CACHE_GRAPH: GraphSpec("", "", (), ())} if caching else {}
     return Manifest(
         lego=LegoConfig(
             name="fake", resolution=RESOLUTION, text_tokens=TEXT_TOKENS, image_tokens=4, max_description_tokens=10,
@@ -46,7 +47,7 @@ def make_manifest(steps: int = 4) -> Manifest:
         decoder=DecoderSpec(1, 1, 8, HIDDEN, bos_token_id=1, eos_token_id=EOS),
         latent=LatentSpec(channels=4, factor=8, scaling_factor=0.2),
         context_width=HIDDEN, text_pad_token_id=EOS, text_bos_token_id=1, text_eos_token_id=EOS,
-        precision="fp32", opset=23, checkpoint_fingerprint="0123456789abcdef", graphs={}, files={},
+        precision="fp32", opset=23, checkpoint_fingerprint="0123456789abcdef", graphs=graphs, files={},
     )  # fmt: skip
 
 
@@ -70,9 +71,9 @@ class FakeEngine:
         broken_words: A prompt with one of these words makes `prefill` raise.
     """
 
-    def __init__(self, delay: float = 0.0, steps: int = 4) -> None:
+    def __init__(self, delay: float = 0.0, steps: int = 4, caching: bool = False) -> None:
         self.name = "fake-cpu"
-        self.manifest = make_manifest(steps)
+        self.manifest = make_manifest(steps, caching)
         self.texts = Texts(self.manifest, make_tokenizer(), make_tokenizer())
         self.delay = delay
         self.calls: Counter[str] = Counter()
@@ -140,6 +141,28 @@ class FakeEngine:
             }
             predictions.append(np.stack([rows[branch] for branch in branches]) * np.float32(1 - timestep / 2000))
         return predictions
+
+    def denoise_keeping(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...],
+    ) -> list[tuple[Array, DeepFeatures]]:  # fmt: skip
+        predictions = self.denoise(latents, timesteps, conditions, branches)
+        self._log("denoise_keeping", len(latents))
+        return [
+            (prediction, DeepFeatures(self._hold(deep=prediction - latent * np.float32(0.5))))
+            for prediction, latent in zip(predictions, latents, strict=True)
+        ]
+
+    def denoise_reusing(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...], features: Sequence[DeepFeatures],
+    ) -> list[Array]:  # fmt: skip
+        self._log("denoise_reusing", len(latents))
+        self.branches.append(branches)
+        assert self.gate.wait(30)
+        kept = [cast(_Handle, each).values["deep"] for each in features]
+        assert all(len(deep) == len(branches) for deep in kept)
+        return [deep + latent * np.float32(0.5) for latent, deep in zip(latents, kept, strict=True)]
 
     def decode_latents(self, latents: Sequence[Array]) -> list[Array]:
         self._log("decode_latents", len(latents))

@@ -50,6 +50,33 @@ async def assert_still_answers(client: GuideClient, query_id: int = 1000) -> Non
         (DRAWER, {"text_scale": 0.5}, "options.text_scale is 0.5; it must lie between 1 and 30"),
         (DRAWER, {"text_scale": float("nan")}, "options.text_scale is nan"),
         (DRAWER, {"image_scale": float("inf")}, "options.image_scale is inf; it must lie between 1 and 10"),
+        (
+            DRAWER,
+            {"guidance_interval": pb.GuidanceInterval(low=0.5, high=1.5)},
+            "options.guidance_interval's end is 1.5; it must lie between 0 and 1",
+        ),
+        (
+            DRAWER,
+            {"guidance_interval": pb.GuidanceInterval(low=float("nan"), high=1)},
+            "options.guidance_interval's beginning is nan",
+        ),
+        (
+            DRAWER,
+            {"guidance_interval": pb.GuidanceInterval(low=0.5)},
+            "options.guidance_interval is 0.5 to 0; its beginning must lie before its end",
+        ),
+        (
+            DRAWER,
+            {"guidance_interval": pb.GuidanceInterval(low=0.4, high=0.6)},
+            "options.guidance_interval is 0.4 to 0.6, which holds the middle of none of the 4 steps: widen it",
+        ),
+        (DRAWER, {"cache_interval": 0}, "options.cache_interval is 0; it must lie between 1 and 100"),
+        (DRAWER, {"cache_interval": 2}, "options.cache_interval is 2, and this model's engines have no graph"),
+        (
+            DRAWER,
+            {"sampler": pb.SAMPLER_DISTILLED, "guidance_interval": pb.GuidanceInterval(low=0.2, high=1)},
+            "options.guidance_interval is 0.2 to 1; this model's student was distilled for 0 to 1 alone",
+        ),
         (DRAWER, {"fidelity": 77}, "options.fidelity is 77; choose one of default, original"),
         (
             DRAWER,

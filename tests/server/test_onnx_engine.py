@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,9 +22,13 @@ from lego_server.engines import load_engine
 from lego_server.engines.base import Condition, DecoderCache, Engine, FrameFeatures
 from lego_server.engines.onnx_graph import OnnxGraph
 from lego_server.engines.openvino_graph import OpenVINOGraph
+from lego_server.failures import RequestError
+from lego_server.options import OptionWishes, resolve_options
 from lego_server.texts import PromptTokens, Texts
 
 pytest.importorskip("onnx")
+
+import onnx
 
 from tests.server.harness import picture, running
 from tests.server.tiny_engine import write_tiny_engine
@@ -112,6 +118,61 @@ def test_the_student_is_a_network_of_its_own_that_sees_text_and_image(engine: En
     assert not np.allclose(student, engine.denoise([latent], [500.0], [other], ("student",))[0], atol=1e-4)
     with pytest.raises(LegoError, match="the student stands alone"):
         engine.denoise([latent], [500.0], [condition], ("conditional", "student"))
+
+
+def test_the_shallow_part_with_an_evaluations_own_features_gives_its_predictions(
+    engine: Engine, frame: FrameFeatures
+) -> None:
+    condition = engine.condition(frame, engine.texts.clip_ids("left hand"), random(3, 16))
+    latent, later = random(4, 8, 8), random(4, 8, 8)
+    plain = engine.denoise([latent], [500.0], [condition], ALL_BRANCHES)[0]
+    whole, features = engine.denoise_keeping([latent], [500.0], [condition], ALL_BRANCHES)[0]
+    again, moved = (
+        engine.denoise_reusing([each], [500.0], [condition], ALL_BRANCHES, [features])[0] for each in (latent, later)
+    )
+
+    np.testing.assert_array_equal(whole, plain)
+    np.testing.assert_allclose(again, plain, atol=1e-6)
+    exact = engine.denoise([later], [500.0], [condition], ALL_BRANCHES)[0]
+    np.testing.assert_allclose(moved, exact, atol=1e-6)  # the tiny network's deep part does not see the noisy latent
+    with pytest.raises(LegoError, match="features are kept of the teacher only"):
+        engine.denoise_keeping([latent], [500.0], [condition], ("student",))
+
+
+def test_features_of_several_queries_are_kept_and_reused_as_of_each_alone(engine: Engine, frame: FrameFeatures) -> None:
+    conditions = [engine.condition(frame, engine.texts.clip_ids(text), random(3, 16)) for text in ("left", "right")]
+    latents, timesteps, branches = [random(4, 8, 8), random(4, 8, 8)], [999.0, 3.25], ("conditional", "null")
+    together = engine.denoise_keeping(latents, timesteps, conditions, branches)
+    kept = [features for _, features in together]
+    reused = engine.denoise_reusing(latents[::-1], timesteps, conditions[::-1], branches, kept[::-1])
+
+    for index in range(2):
+        query = [latents[index]], [timesteps[index]], [conditions[index]], branches
+        alone, features = engine.denoise_keeping(*query)[0]
+        np.testing.assert_allclose(together[index][0], alone, atol=1e-6)
+        turned = [latents[index]], [timesteps[1 - index]], [conditions[index]], branches
+        np.testing.assert_allclose(reused[1 - index], engine.denoise_reusing(*turned, [features])[0], atol=1e-6)
+
+
+def test_engines_of_before_the_cache_serve_without_it_and_say_how_to_get_it(directory: Path, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(directory, tmp_path / "older"))
+    unet = onnx.load(older / "unet.onnx")
+    del unet.graph.output[1]
+    onnx.save(unet, older / "unet.onnx")
+    (older / "unet_shallow.onnx").unlink()
+    manifest = json.loads((older / "manifest.json").read_text())
+    del manifest["graphs"]["unet_shallow"], manifest["graphs"]["unet"]["outputs"][1]
+    manifest["graphs"]["unet"]["sha256"] = hashlib.sha256((older / "unet.onnx").read_bytes()).hexdigest()
+    (older / "manifest.json").write_text(json.dumps(manifest))
+    engine = load_engine(older, "cpu", threads=1)
+
+    frame = engine.encode_frames([random(3, 64, 64)], [random(3, 32, 32)])[0]
+    query = [random(4, 8, 8)], [500.0], [engine.condition(frame, np.arange(12), random(3, 16))], ALL_BRANCHES
+    assert engine.denoise(*query)[0].shape == (3, 4, 8, 8)
+    with pytest.raises(LegoError, match="have no graph unet_shallow: rebuild them with lego-export build"):
+        engine.denoise_keeping(*query)
+    with pytest.raises(RequestError, match=r"options\.cache_interval is 2, and .* or leave it unset"):
+        resolve_options(OptionWishes(cache_interval=2), engine.manifest, 1000, 100)
 
 
 def test_requests_are_denoised_together_as_alone_each_at_its_timestep(engine: Engine, frame: FrameFeatures) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import onnx.parser
-from lego_core.manifest import GraphSpec, Manifest, TensorSpec
+from lego_core.manifest import CACHE_GRAPH, GraphSpec, Manifest, TensorSpec
 from lego_server.engines.interface import expected_interface
 
 from tests.server.fake_engine import HIDDEN, make_manifest, make_tokenizer
@@ -47,7 +47,13 @@ _BODIES = {
         a = Constant<value_ints=[1,2,3]>()  m4 = Unsqueeze(mean, a)  t4 = Unsqueeze(timestep, a)
         thousand = Constant<value_float=1000.0>()  s = Div(t4, thousand)
         parts = Constant<value_ints=[4,4]>()  axis1 = Constant<value_ints=[1]>()
-        noisy, image = Split<axis=1>(sample, parts)  mixed = Mul(image, m4)  sum = Add(noisy, mixed)
+        noisy, image = Split<axis=1>(sample, parts)  deep_features = Mul(image, m4)  sum = Add(noisy, deep_features)
+        sharp = Mul(sum, s)  prediction = Tanh(sharp)""",
+    "unet_shallow": """
+        a = Constant<value_ints=[1,2,3]>()  t4 = Unsqueeze(timestep, a)
+        thousand = Constant<value_float=1000.0>()  s = Div(t4, thousand)
+        parts = Constant<value_ints=[4,4]>()  axis1 = Constant<value_ints=[1]>()
+        noisy, image = Split<axis=1>(sample, parts)  sum = Add(noisy, deep_features)
         sharp = Mul(sum, s)  prediction = Tanh(sharp)""",
     "keys_values_student": """
         one = Constant<value_ints=[1]>()  key.0 = Unsqueeze(context, one)  cosines = Cos(context)
@@ -69,12 +75,13 @@ def write_tiny_engine(directory: Path) -> Manifest:
     """Writes graphs, tokenizers and manifest; returns the manifest."""
     directory.mkdir(parents=True, exist_ok=True)
     manifest = make_manifest(steps=3)
-    # What the interface cannot be worked out from: one cross-attention layer of one head.
+    # What the interface cannot be worked out from: one cross-attention layer of one head, four channels of features.
     length = 2 * manifest.lego.text_tokens + manifest.lego.image_tokens
     layer = tuple(TensorSpec(name, "float32", ("batch", 1, length, HIDDEN)) for name in ("key.0", "value.0"))
+    features = (TensorSpec("deep_features", "float32", ("batch", 4, 8, 8)),)
     manifest = replace(
         manifest, decoder=replace(manifest.decoder, head_dim=HIDDEN),
-        graphs={"keys_values": GraphSpec("", "", (), layer)},
+        graphs={"keys_values": GraphSpec("", "", (), layer), CACHE_GRAPH: GraphSpec("", "", features, ())},
     )  # fmt: skip
     interface = expected_interface(manifest)
     graphs = {}

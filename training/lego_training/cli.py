@@ -468,7 +468,7 @@ def evaluate_toy(
     ] = None,
 ) -> None:
     """Judge descriptions and pictures on unseen toy-kitchen scenes against the renderer's truth."""
-    from lego_core.branches import STUDENT_BRANCH, branch_weights
+    from lego_core.branches import STUDENT_BRANCH, plan_evaluations
     from lego_core.config import SAMPLERS, LegoConfig
     from lego_model.checkpoint import LegoCheckpoint, fingerprint
 
@@ -501,10 +501,12 @@ def evaluate_toy(
         else f"measured on the first {before.get('scenes')} scenes when the VLLM was tuned" if before
         else "not measured"
     )  # fmt: skip
-    distilled = guidance.sampler == "distilled"
-    branches = STUDENT_BRANCH if distilled else branch_weights(guidance.text_scale, guidance.image_scale)
     figures |= {"sampler": guidance.sampler, "steps": steps or guidance.steps}
-    figures["unet_evaluations_per_frame"] = len(branches) * figures["steps"]
+    if guidance.sampler == "distilled":
+        figures["unet_evaluations_per_frame"] = len(STUDENT_BRANCH) * figures["steps"]
+    else:
+        plan = plan_evaluations(figures["steps"], guidance.text_scale, guidance.image_scale, guidance.guidance_interval)
+        figures["unet_evaluations_per_frame"] = sum(len(each.weights) for each in plan)
     report.write(figures, json_file)
     journal.unlink(missing_ok=True)
     console = Console()

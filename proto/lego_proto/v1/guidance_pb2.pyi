@@ -136,7 +136,7 @@ class Query(_message.Message):
     def __init__(self, query_id: _Optional[int] = ..., text: _Optional[str] = ..., frame_id: _Optional[int] = ..., options: _Optional[_Union[GuidanceOptions, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GuidanceOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity", "preview", "preset")
+    __slots__ = ("seed", "steps", "text_scale", "image_scale", "sampler", "preview_every", "description", "jpeg_quality", "fidelity", "preview", "preset", "guidance_interval", "cache_interval")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,8 @@ class GuidanceOptions(_message.Message):
     FIDELITY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
     PRESET_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_scale: float
@@ -159,7 +161,17 @@ class GuidanceOptions(_message.Message):
     fidelity: Fidelity
     preview: Preview
     preset: Preset
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ..., preview: _Optional[_Union[Preview, str]] = ..., preset: _Optional[_Union[Preset, str]] = ...) -> None: ...
+    guidance_interval: GuidanceInterval
+    cache_interval: int
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., preview_every: _Optional[int] = ..., description: _Optional[str] = ..., jpeg_quality: _Optional[int] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ..., preview: _Optional[_Union[Preview, str]] = ..., preset: _Optional[_Union[Preset, str]] = ..., guidance_interval: _Optional[_Union[GuidanceInterval, _Mapping]] = ..., cache_interval: _Optional[int] = ...) -> None: ...
+
+class GuidanceInterval(_message.Message):
+    __slots__ = ("low", "high")
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    low: float
+    high: float
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("query_id",)
@@ -212,7 +224,7 @@ class Progress(_message.Message):
     def __init__(self, query_id: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., preview: _Optional[bytes] = ...) -> None: ...
 
 class GuidanceResult(_message.Message):
-    __slots__ = ("query_id", "frame_id", "description", "image", "width", "height", "seed", "steps", "text_scale", "image_scale", "sampler", "model_version", "timings", "fidelity")
+    __slots__ = ("query_id", "frame_id", "description", "image", "width", "height", "seed", "steps", "text_scale", "image_scale", "sampler", "model_version", "timings", "fidelity", "guidance_interval", "cache_interval")
     QUERY_ID_FIELD_NUMBER: _ClassVar[int]
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +239,8 @@ class GuidanceResult(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     FIDELITY_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     query_id: int
     frame_id: int
     description: str
@@ -241,7 +255,9 @@ class GuidanceResult(_message.Message):
     model_version: str
     timings: Timings
     fidelity: Fidelity
-    def __init__(self, query_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., description: _Optional[str] = ..., image: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., model_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ...) -> None: ...
+    guidance_interval: GuidanceInterval
+    cache_interval: int
+    def __init__(self, query_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., description: _Optional[str] = ..., image: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_scale: _Optional[float] = ..., image_scale: _Optional[float] = ..., sampler: _Optional[_Union[Sampler, str]] = ..., model_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., fidelity: _Optional[_Union[Fidelity, str]] = ..., guidance_interval: _Optional[_Union[GuidanceInterval, _Mapping]] = ..., cache_interval: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "describe_ms", "condition_ms", "denoise_ms", "decode_ms", "total_ms")

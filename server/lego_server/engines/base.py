@@ -1,7 +1,7 @@
 """What a server asks of a model: the `Engine` protocol.
 
 Small things (latents, predictions, one hidden state) cross it as NumPy arrays. Large things (frame features, decoder
-caches, contexts) stay with the engine, behind handles that only the engine that made them can read.
+caches, contexts, deep features) stay with the engine, behind handles that only the engine that made them can read.
 Engine calls block; they are made from one thread only.
 """
 
@@ -22,6 +22,7 @@ Array = NDArray[np.float32]
 FrameFeatures = NewType("FrameFeatures", object)
 DecoderCache = NewType("DecoderCache", object)
 Condition = NewType("Condition", object)
+DeepFeatures = NewType("DeepFeatures", object)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,26 @@ class Engine(Protocol):
 
         Returns:
             Per request (len(branches), 4, r, r) float32 raw predictions.
+        """
+
+    def denoise_keeping(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...],
+    ) -> list[tuple[Array, DeepFeatures]]:  # fmt: skip
+        """As `denoise`, and keeps what the U-Net's deep layers gave. Only where there is the graph `CACHE_GRAPH`."""
+
+    def denoise_reusing(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...], features: Sequence[DeepFeatures],
+    ) -> list[Array]:  # fmt: skip
+        """As `denoise`, without the deep layers: in their place stand features that were kept of the same branches.
+
+        Args:
+            latents: As for `denoise`, and so the three below.
+            timesteps: See above.
+            conditions: See above.
+            branches: See above.
+            features: One per latent; they can be used again.
         """
 
     def decode_latents(self, latents: Sequence[Array]) -> list[Array]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, cast
 
 import numpy as np
 from lego_core.branches import Branch
 from lego_core.errors import LegoError
-from lego_core.manifest import Manifest
+from lego_core.manifest import CACHE_GRAPH, Manifest
 from numpy.typing import NDArray
 
-from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, FrameFeatures
+from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, DeepFeatures, FrameFeatures
 from lego_server.engines.devices import CPU_DEVICES, open_graphs, require_device
 from lego_server.engines.graph import Graph, KeptTensor
 from lego_server.engines.interface import check_tensors, expected_interface
@@ -43,6 +44,11 @@ class _Condition:
     keys_values: dict[str, dict[str, Array]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class _Features:
+    rows: Array  # (branches, D, r, r)
+
+
 @dataclass(frozen=True)
 class _Rows:
     """The keys and values of one U-Net call's batch, put together; the next step's is mostly the same."""
@@ -50,7 +56,7 @@ class _Rows:
     network: str
     conditions: list[_Condition]
     branches: tuple[Branch, ...]
-    tensors: dict[str, KeptTensor]
+    tensors: dict[str, dict[str, KeptTensor]] = field(default_factory=dict)  # by graph: each has a memory of its own
 
     def are_of(self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]) -> bool:
         same = len(conditions) == len(self.conditions) and all(map(is_, conditions, self.conditions))
@@ -72,6 +78,7 @@ class GraphEngine:
             network: (graphs[f"keys_values{suffix}"], graphs[f"unet{suffix}"])
             for network, suffix in (("teacher", ""), ("student", "_student")) if f"unet{suffix}" in graphs
         }  # fmt: skip
+        self._shallow = graphs.get(CACHE_GRAPH)
         layers, kinds = range(manifest.decoder.layers), ("key", "value")
         self._cache_names = [f"{kind}.{layer}" for layer in layers for kind in kinds]
         self._null = _Condition(self._build_null_context(), np.zeros(0, np.float32))
@@ -150,38 +157,85 @@ class GraphEngine:
         network = "student" if branches == ("student",) else "teacher"
         if network not in self._denoisers or ("student" in branches) != (network == "student"):
             raise LegoError(f"branches are {branches}; the student stands alone, and only where the model has one")
+        unet = self._denoisers[network][1]
+        unread = [name for name in unet.outputs() if name != "prediction"]  # need not leave the device
+        return self._evaluate(unet, network, latents, timesteps, conditions, branches, keep=unread)["prediction"]
+
+    def denoise_keeping(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...],
+    ) -> list[tuple[Array, DeepFeatures]]:  # fmt: skip
+        """See `Engine.denoise_keeping`."""
+        self._require_shallow(branches)
+        unet = self._denoisers["teacher"][1]
+        out = self._evaluate(unet, "teacher", latents, timesteps, conditions, branches)
+        # Copied out of a batch: a part of it would keep the whole in memory.
+        kept = [each if len(latents) == 1 else each.copy() for each in out["deep_features"]]
+        return [
+            (prediction, DeepFeatures(_Features(rows)))
+            for prediction, rows in zip(out["prediction"], kept, strict=True)
+        ]
+
+    def denoise_reusing(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...], features: Sequence[DeepFeatures],
+    ) -> list[Array]:  # fmt: skip
+        """See `Engine.denoise_reusing`."""
+        shallow = self._require_shallow(branches)
+        kept = np.concatenate([cast(_Features, each).rows for each in features])
+        return self._evaluate(
+            shallow, "teacher", latents, timesteps, conditions, branches, {"deep_features": kept}
+        )["prediction"]  # fmt: skip
+
+    def _require_shallow(self, branches: tuple[Branch, ...]) -> Graph:
+        if self._shallow is None:
+            raise LegoError(f"these engines have no graph {CACHE_GRAPH}: rebuild them with lego-export build")
+        if "student" in branches:
+            raise LegoError(f"branches are {branches}; features are kept of the teacher only")
+        return self._shallow
+
+    def _evaluate(
+        self, graph: Graph, network: str, latents: Sequence[Array], timesteps: Sequence[float],
+        conditions: Sequence[Condition], branches: tuple[Branch, ...],
+        feeds: Mapping[str, Array] = MappingProxyType({}), keep: Collection[str] = (),
+    ) -> dict[str, list[Array]]:  # fmt: skip
+        """Runs a graph of a U-Net, one row for each query's every branch; returns each output, query by query."""
         asked = [cast(_Condition, condition) for condition in conditions]
         samples = [
             np.concatenate([latent, np.zeros_like(each.image_latent) if branch == "null" else each.image_latent])
             for latent, each in zip(latents, asked, strict=True)
             for branch in branches
         ]
-        arrays, _ = self._denoisers[network][1].run_keeping(
+        arrays, _ = graph.run_keeping(
             {
                 "sample": np.stack(samples),
                 "timestep": np.repeat(np.array(timesteps, np.float32), len(branches)),
+                **feeds,
             },
-            self._gather(network, asked, branches),
-            keep=(),
+            self._gather(graph, network, asked, branches),
+            keep,
         )
-        prediction = arrays["prediction"]
-        return list(prediction.reshape(len(latents), len(branches), *prediction.shape[1:]))
+        queries = len(latents), len(branches)
+        return {name: list(rows.reshape(*queries, *rows.shape[1:])) for name, rows in arrays.items()}
 
     def _gather(
-        self, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]
+        self, graph: Graph, network: str, conditions: list[_Condition], branches: tuple[Branch, ...]
     ) -> dict[str, KeptTensor]:
-        """Returns the keys and values of a batch, one row for each condition's every branch."""
+        """Returns the keys and values that a graph takes of a batch, one row for each condition's every branch."""
         kept: _Rows | None = getattr(self._kept, "rows", None)
         if kept is None or not kept.are_of(network, conditions, branches):
+            kept = self._kept.rows = _Rows(network, conditions, branches)
+        if graph.name not in kept.tensors:
             rows = [
                 self._keys_values(network, each if branch in ("conditional", "student") else self._null)
                 for each in conditions
                 for branch in branches
             ]
-            unet = self._denoisers[network][1]
-            tensors = {name: unet.place(name, np.concatenate([row[name] for row in rows])) for name in rows[0]}
-            kept = self._kept.rows = _Rows(network, conditions, branches, tensors)
-        return kept.tensors
+            taken = [name for name in rows[0] if name in graph.inputs()]
+            kept.tensors[graph.name] = {
+                name: graph.place(name, np.concatenate([row[name] for row in rows])) for name in taken
+            }
+        return kept.tensors[graph.name]
 
     def _keys_values(self, network: str, condition: _Condition) -> dict[str, Array]:
         if network not in condition.keys_values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lego_core.errors import LegoError
-from lego_core.manifest import Manifest
+from lego_core.manifest import CACHE_GRAPH, Manifest
 
 Shape = tuple[int | None, ...]
 Tensors = Mapping[str, Shape]
@@ -26,7 +26,8 @@ def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]
     embeddings: Shape = (None, image, hidden)
     full_context: Shape = (None, 2 * text + image, context)
     cache: Shape = (None, decoder.key_value_heads, None, decoder.head_dim)
-    keys_values = _keys_values(manifest)
+    keys_values, features = _keys_values(manifest), _deep_features(manifest, side)
+    noisy: Tensors = {"sample": (None, 2 * channels, side, side), "timestep": (None,)}
     past = {f"past_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
     present = {f"present_{kind}.{layer}": cache for layer in range(decoder.layers) for kind in ("key", "value")}
     interface: dict[str, tuple[Tensors, Tensors]] = {
@@ -48,13 +49,13 @@ def expected_interface(manifest: Manifest) -> dict[str, tuple[Tensors, Tensors]]
             {"context": full_context},
         ),
         "keys_values": ({"context": full_context}, keys_values),
-        "unet": (
-            {"sample": (None, 2 * channels, side, side), "timestep": (None,), **keys_values},
-            {"prediction": latent},
-        ),
+        "unet": ({**noisy, **keys_values}, {"prediction": latent, **features}),
+        "unet_student": ({**noisy, **keys_values}, {"prediction": latent}),
+        CACHE_GRAPH: ({**noisy, **features, **_shallow_keys_values(manifest, keys_values)}, {"prediction": latent}),
         "vae_decoder": ({"latent": latent}, {"pixels": pixels}),
     }  # fmt: skip
-    return {name: interface[name.removesuffix("_student")] for name in manifest.graph_names}
+    interface["keys_values_student"] = interface["keys_values"]
+    return {name: interface[name] for name in manifest.graph_names}
 
 
 def _keys_values(manifest: Manifest) -> Tensors:
@@ -67,6 +68,23 @@ def _keys_values(manifest: Manifest) -> Tensors:
         for name, (heads, width) in zip(names, sizes, strict=False)
         if isinstance(heads, int) and isinstance(width, int)
     }
+
+
+def _deep_features(manifest: Manifest, side: int) -> Tensors:
+    """What the U-Net gives to its shallow part, if it has one. How many channels there are, that graph alone says."""
+    graph = manifest.graphs.get(CACHE_GRAPH)
+    if graph is None:
+        return {}
+    shape = next((spec.shape for spec in graph.inputs if spec.name == "deep_features"), ())
+    channels = shape[1] if len(shape) == 4 and isinstance(shape[1], int) else None
+    return {"deep_features": (None, channels, side, side)}
+
+
+def _shallow_keys_values(manifest: Manifest, keys_values: Tensors) -> Tensors:
+    """Those of the U-Net's keys and values that its shallow part reads, as its graph says."""
+    graph = manifest.graphs.get(CACHE_GRAPH)
+    names = [] if graph is None else [spec.name for spec in graph.inputs]
+    return {name: keys_values[name] for name in names if name in keys_values}
 
 
 def check_tensors(graph: str, direction: str, found: Mapping[str, tuple[object, ...]], expected: Tensors) -> None:

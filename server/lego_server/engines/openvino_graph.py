@@ -17,7 +17,7 @@ from lego_server.engines.graph import refuse_if_out_of_memory
 FP32, BF16 = "openvino", "openvino-bf16"
 OPENVINO_DEVICES = (FP32, BF16)
 # What a picture is painted by. The VLLM stays in float32: a word chosen otherwise would be another description.
-_IN_BF16 = ("unet", "unet_student", "vae_decoder")
+_IN_BF16 = ("unet", "unet_shallow", "unet_student", "vae_decoder")
 
 
 def require_openvino(device: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lego_core.config import whole_number_in_range
-from lego_core.manifest import Manifest
+from lego_core.manifest import CACHE_GRAPH, Manifest
 from lego_core.plans import Profile, Range
 
 from lego_server.config import EngineSettings, Limits
@@ -57,7 +57,7 @@ def serving_profiles(graph: str, manifest: Manifest, sizes: Sizes) -> tuple[Prof
         )
     if graph == "token_embedding":
         return (Profile("tokens", {"batch": batch, "tokens": Range(1, 1, max(longest_prompt, description))}),)
-    if graph == "unet":
+    if graph in ("unet", CACHE_GRAPH):
         return (Profile("branches", {"batch": Range(1, _BRANCHES, _BRANCHES * sizes.batch)}),)
     return (Profile("queries", {"batch": batch}),)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 from lego_core.branches import Branch
 from numpy.typing import NDArray
 
-from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, Engine, FrameFeatures
+from lego_server.engines.base import Array, Condition, DecoderCache, DecoderStep, DeepFeatures, Engine, FrameFeatures
 from lego_server.metrics import Metrics
 from lego_server.texts import PromptTokens
 
@@ -92,6 +93,32 @@ class WatchedEngine:
         """See `Engine.denoise`."""
         return self._watch(
             "denoise", len(latents), lambda: self._engine.denoise(latents, timesteps, conditions, branches),
+            rows=len(latents) * len(branches),
+        )  # fmt: skip
+
+    def denoise_keeping(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...],
+    ) -> list[tuple[Array, DeepFeatures]]:  # fmt: skip
+        """See `Engine.denoise_keeping`; counted as long as they are held."""
+        kept = self._watch(
+            "denoise_keeping", len(latents),
+            lambda: self._engine.denoise_keeping(latents, timesteps, conditions, branches),
+            rows=len(latents) * len(branches),
+        )  # fmt: skip
+        for _, features in kept:
+            self._metrics.features_kept()
+            weakref.finalize(features, self._metrics.features_freed)
+        return kept
+
+    def denoise_reusing(
+        self, latents: Sequence[Array], timesteps: Sequence[float], conditions: Sequence[Condition],
+        branches: tuple[Branch, ...], features: Sequence[DeepFeatures],
+    ) -> list[Array]:  # fmt: skip
+        """See `Engine.denoise_reusing`."""
+        return self._watch(
+            "denoise_reusing", len(latents),
+            lambda: self._engine.denoise_reusing(latents, timesteps, conditions, branches, features),
             rows=len(latents) * len(branches),
         )  # fmt: skip
 

@@ -10,6 +10,8 @@ const schema = <const S extends Schema>(fields: S): S => fields;
 
 export const Frame = schema({ frameId: [1, "uint64"], image: [2, "bytes"] });
 
+export const GuidanceInterval = schema({ low: [1, "float"], high: [2, "float"] });
+
 export const GuidanceOptions = schema({
   seed: [1, "uint64", "optional"],
   steps: [2, "uint32", "optional"],
@@ -22,6 +24,8 @@ export const GuidanceOptions = schema({
   fidelity: [9, "enum"],
   preview: [10, "enum"],
   preset: [11, "enum"],
+  guidanceInterval: [12, GuidanceInterval],
+  cacheInterval: [13, "uint32", "optional"],
 });
 
 export const Query = schema({
@@ -101,6 +105,8 @@ export const GuidanceResult = schema({
   modelVersion: [12, "string"],
   timings: [13, Timings],
   fidelity: [14, "enum"],
+  guidanceInterval: [15, GuidanceInterval],
+  cacheInterval: [16, "uint32"],
 });
 
 export const QueryError = schema({
