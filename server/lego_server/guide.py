@@ -88,8 +88,10 @@ class Guide(Backend[PreparedFrame]):
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener, wearer: str = "") -> Cancellable:
         """Hands a query to the engine loop; see `Backend.submit`."""
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
-        watch = self.telemetry.watch(query.arrived, question.prepared, frame.arrived, query.options.steps)
-        steps = watch.steps(self._assistant.answer(question))
+        watch = self.telemetry.watch(
+            query.arrived, question.prepared, frame.arrived, query.options.steps, frame.decoding
+        )
+        steps = watch.steps(self._assistant.answer(question), lambda: self.engine.last_call)
         return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline, query.options.steps)
 
     def hand_back_waiting(self) -> None:
