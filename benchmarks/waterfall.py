@@ -50,11 +50,12 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 _CAMERA_FPS = 15.0
+_DISPLAY_FPS = 25.0
 _READING_SECONDS = 0.8  # between an answer and the next question: no frame of the one is among those of the other
 _LIMIT_SECONDS = 120.0
 ENGINE_CALLS = {
-    "encode_frames": "frame encoder", "prefill": "VLLM, prompt", "extend": "VLLM, a token",
-    "condition": "text encoder, conditioner", "denoise": "a denoising step", "decode_latents": "VAE decoder",
+    "engine.encode_frames": "frame encoder", "engine.prefill": "VLLM, prompt", "engine.extend": "VLLM, a token",
+    "engine.condition": "text encoder, conditioner", "engine.denoise": "a denoising step", "engine.decode_latents": "VAE decoder",
 }  # fmt: skip
 # What overhead goes into, in the order of a query's life.
 PARTS = (
@@ -192,8 +193,7 @@ async def _ask_all(
                 began = time.time_ns()
                 conversation.ask(given[number % len(given)][1])
                 async with asyncio.timeout(_LIMIT_SECONDS):
-                    exchange = await ended.get()
-                screen.draw()
+                    exchange = await _shown(screen, ended)
                 asked.append((began, time.time_ns()))
                 if exchange.failed:
                     raise LegoError(exchange.failed)
@@ -202,6 +202,15 @@ async def _ask_all(
             connection.cancel()
             with suppress(asyncio.CancelledError):
                 await connection
+
+
+async def _shown(screen: Screen, ended: asyncio.Queue[Exchange]) -> Exchange:
+    """Draws many times a second, as a window does, and at once when the answer is there; returns once it is drawn."""
+    answer = asyncio.create_task(ended.get())
+    while not answer.done():
+        await asyncio.wait((answer,), timeout=1 / _DISPLAY_FPS)
+        await asyncio.to_thread(screen.draw)
+    return answer.result()
 
 
 def _queries(asked: list[tuple[int, int]], ours: Sequence[Any], theirs: Sequence[Any]) -> list[Query]:

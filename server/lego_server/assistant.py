@@ -215,9 +215,9 @@ class Assistant:
             sigmas,
             lambda step: gaussian_noise(options.seed, step, (spec.channels, side, side)),
         )
+        timesteps = [self._schedule.timestep(float(sigma)) for sigma in sigmas[:-1]]
         latent, sigma = next(sampling)
-        for step in range(1, options.steps + 1):
-            timestep = self._schedule.timestep(sigma)
+        for step, timestep in enumerate(timesteps, 1):
             scaled = latent * np.float32(input_scale(sigma))
             predictions: Array = yield Denoise(scaled, timestep, condition, tuple(weights))
             clean = denoised(latent, sigma, guide(predictions, weights), self._manifest.schedule.prediction_type)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lego_core.config import LegoConfig
@@ -13,6 +15,8 @@ from lego_core.images import decode_image, frame_to_pixels, frame_to_vision_pixe
 from lego_server.config import Limits
 from lego_server.engines.base import Array, Condition, FrameFeatures
 from lego_server.failures import Reason, RequestError
+
+_second = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), thread_name_prefix="frames")
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def prepare_frame(data: bytes, limits: Limits, lego: LegoConfig, arrived: float 
         image = decode_image(data, limits.max_image_pixels)
     except LegoError as error:
         raise RequestError(Reason.INVALID, str(error)) from error
-    pixels, vision_pixels = frame_to_pixels(image, lego.resolution), frame_to_vision_pixels(image, lego.vision)
+    vision = _second.submit(frame_to_vision_pixels, image, lego.vision)  # both resize without Python's lock
+    pixels, vision_pixels = frame_to_pixels(image, lego.resolution), vision.result()
     decoding = began, time.perf_counter()
     return PreparedFrame(pixels, vision_pixels, image.width, image.height, arrived, decoding)

@@ -109,7 +109,7 @@ class QueryWatch:
     def called(self, call: EngineCall) -> None:
         """An engine call for the query came back; called on the engine thread."""
         if self._stages and call.ended is not None:
-            self._stages[-1].parts.append(Stage(call.name, call.began, call.ended))
+            self._stages[-1].parts.append(Stage(f"engine.{call.name}", call.began, call.ended))
 
     def ended(self, at: float) -> None:
         """The loop is done with the query; called on the engine thread, or wherever it is dropped."""
@@ -156,6 +156,11 @@ class QueryWatch:
                 outcome = "dropped"
                 self._telemetry.metrics.dropped()
                 log_event(_log, logging.INFO, "query_dropped", **self._fields, seconds=seconds)
+        if self._telemetry.traces is not None:
+            # Two turns of the event loop later: spans take a while to record, and the answer must be on its way by then.
+            self._event_loop.call_soon(self._event_loop.call_soon, self._record, at, outcome)
+
+    def _record(self, at: float, outcome: str) -> None:
         if self._telemetry.traces is not None:
             first = self._stages[0].begin if self._stages else at
             before = [

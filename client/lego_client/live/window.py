@@ -11,6 +11,7 @@ from lego_core.errors import LegoError
 from lego_client.live.controls import Controls
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.overlay.pixels import Picture
 
 _NAME = "LEGO-AR"
 _FRAMES_PER_SECOND = 25.0
@@ -44,8 +45,12 @@ class Window:
             while not self._state.leaving:
                 began = time.monotonic()
                 drawing = asyncio.create_task(asyncio.to_thread(self._screen.draw))
-                # Of keys pressed between two looks the window remembers the last only: look often.
-                while not drawing.done() or time.monotonic() - began < 1 / _FRAMES_PER_SECOND:
+                drawn = self._picture()
+                # Of keys pressed between two looks the window remembers the last only: look often. A new guidance
+                # frame is drawn at once.
+                while not drawing.done() or (
+                    time.monotonic() - began < 1 / _FRAMES_PER_SECOND and self._picture() is drawn
+                ):
                     self._take_keys()
                     await asyncio.sleep(_LOOK_SECONDS)
                 picture = drawing.result()
@@ -54,6 +59,11 @@ class Window:
                 cv2.imshow(_NAME, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         finally:
             cv2.destroyAllWindows()
+
+    def _picture(self) -> Picture | None:
+        """Returns the guidance frame, or the preview of it, that is to be shown."""
+        shown = self._state.shown
+        return None if shown is None else shown.picture
 
     def _take_keys(self) -> None:
         while (code := cv2.waitKeyEx(1)) != -1:
