@@ -22,7 +22,7 @@ Samples = dict[str, dict[int, list[float]]]
 
 
 def measure_calls(engine: Engine, lanes: int, batches: Sequence[int], seconds: float) -> dict[int, Samples]:
-    """Answers queries as lanes of the engine loop do, and times every call and the turn after it.
+    """Answers queries as lanes of the engine loop do, and times every call.
 
     Args:
         engine: Loaded for so many lanes.
@@ -131,7 +131,7 @@ def _answer_in_step(queries: list[_Query], engine: Engine) -> list[tuple[str, in
         if key is not None:
             batch = [query for query in ready if query.pending is not None and work.batch_key(query.pending) == key]
         results = work.run(engine, [query.pending for query in batch if query.pending is not None])
+        timed.append((type(first).__name__, len(batch), time.perf_counter() - began))
         for query, result in zip(batch, results, strict=True):
             query.advance(result)
-        timed.append((type(first).__name__, len(batch), time.perf_counter() - began))
     return timed

@@ -34,8 +34,8 @@ class Costs:
     """What a query costs.
 
     Attributes:
-        calls: Seconds of its engine calls, the turns before them included.
-        outside: Seconds from the wearer's question to the engine loop and from there back, with nobody else there.
+        calls: Seconds of its engine calls.
+        outside: Seconds of everything else between the wearer's question and the picture, with nobody else there.
         processor: Processor seconds of all that is no engine call.
     """
 
@@ -80,19 +80,19 @@ class Simulated:
     """What wearers saw.
 
     Attributes:
-        seconds: Simulated, without the warm-up.
+        seconds: Until the last answer, without the warm-up.
         latencies: Seconds of each answered query, from the wearer's question to the picture.
         first_words: The same, to the first words.
     """
 
-    seconds: float
+    seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     first_words: list[float] = field(default_factory=list)
 
     @property
     def throughput(self) -> float:
         """Answers a second."""
-        return len(self.latencies) / self.seconds
+        return len(self.latencies) / self.seconds if self.seconds > 0 else 0.0
 
     def latency(self, percent: float) -> float:
         """Returns a percentile of the latencies; infinite if nobody was answered."""
@@ -182,13 +182,13 @@ def simulate(
         sharing: How queries share the engine.
         plan: A query's engine calls in order, keys of `KINDS`.
         wearers: How many there are.
-        seconds: For how long they ask, after the warm-up.
+        seconds: For how long they ask, after the warm-up; who has asked by then is still answered.
         pause: Mean seconds between an answer and the next question, drawn at random (exponential); 0 for none at all.
         warm: Seconds before anything counts.
         seed: Of everything drawn.
     """
     chance = random.Random(seed)
-    result = Simulated(seconds)
+    result = Simulated()
     numbers = itertools.count()
     events: list[tuple[float, int, Callable[[float], None]]] = []
 
@@ -197,6 +197,8 @@ def simulate(
 
     def ask(wearer: int) -> Callable[[float], None]:
         def happens(now: float) -> None:
+            if now > warm + seconds:
+                return
             loop.owed += costs.processor
             loop.waiting.append(_Job(wearer, now, next(numbers), iter(plan)))
 
@@ -206,12 +208,13 @@ def simulate(
         if now >= warm:
             result.latencies.append(now - job.asked + costs.outside)
         wait = chance.expovariate(1 / pause) if pause else 0.0
+        result.seconds = now + costs.outside - warm
         later(now + costs.outside + wait, ask(job.number))
 
     loop = _Loop(costs, sharing, answered, result, warm, chance)
     for wearer in range(wearers):
         later(chance.uniform(0, pause or 0.01), ask(wearer))
-    while events and events[0][0] < warm + seconds:
+    while events:
         now, _, happens = heapq.heappop(events)
         # Before what happens, so that free cores have been at work on what is owed until now.
         loop.take_turns(now, later)
