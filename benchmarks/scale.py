@@ -61,8 +61,9 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="How long each number of wearers asks, each round.")] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of denoising steps, for one wearer.")] = "5,10,20,40",
-    pause: Annotated[float, typer.Option(min=1, help="Mean seconds between an answer and a wearer's next question.")]
-    = 60.0,
+    pause: Annotated[
+        float, typer.Option(min=1, help="Mean seconds between an answer and a wearer's next question.")
+    ] = 60.0,
     limit: Annotated[float, typer.Option(min=0, help="Seconds 95 of 100 may take; 0: 3 times a query alone.")] = 0.0,
     call_times: Annotated[Path | None, typer.Option(help="Call times of another machine, as JSON.")] = None,
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/scale.json"),
@@ -145,8 +146,7 @@ def _compare(costs: Costs, plan: list[str], server: _Server, numbers: list[int],
         measured[number].append(server.measure(number))
         print(f"round {turn + 1}, {number} wearers: {measured[number][-1]['throughput']:.2f} a second", flush=True)
     return [
-        {"wearers": number, **_beside(_predict(costs, server, plan, number), measured[number])}
-        for number in numbers
+        {"wearers": number, **_beside(_predict(costs, server, plan, number), measured[number])} for number in numbers
     ]
 
 
@@ -228,8 +228,8 @@ def _report(figures: dict[str, Any], path: Path, plot: Path) -> None:
         console.print(f"a U-Net call, by {what}: {row}")
     fleet = figures["fleet"]
     console.print(
-        f"one engine serves {fleet['wearers_per_engine']} wearers who ask every {fleet['pause_seconds']:g} s, 95 of 100 "
-        f"within {fleet['limit_seconds']:.2f} s"
+        f"one engine serves {fleet['wearers_per_engine']} wearers who ask every {fleet['pause_seconds']:g} s, "
+        f"95 of 100 within {fleet['limit_seconds']:.2f} s"
     )
     table = Table("wearers", *(f"{number:,}" for number in fleet["engines"]))
     table.add_row("engines", *(str(count) for count in fleet["engines"].values()))

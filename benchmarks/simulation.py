@@ -1,4 +1,4 @@
-"""A server's engine loop in simulated time: the same policy (`lego_server.turns`), with measured call times for an engine.
+"""A server's engine loop in simulated time: its own policy (`lego_server.turns`), with measured times of calls.
 
 Nothing here runs a model or waits. A call takes a time drawn from those measured, of its kind, its batch and as many
 lanes busy; everything else about a query is two numbers, measured as well: what it takes outside the engine loop, and

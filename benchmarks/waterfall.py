@@ -2,9 +2,9 @@
 
     python -m benchmarks.waterfall --json docs/results/waterfall.json --plot docs/results/waterfall.png
 
-A real server in a process of its own, over real gRPC, and the live client's own code: a camera, `Conversation`, `Screen`.
-Both record OpenTelemetry spans; the server sends its own to a collector here. What is no engine call is overhead: it is
-told as a whole and by what it went into.
+A real server in a process of its own, over real gRPC, and the live client's own code: a camera, `Conversation`,
+`Screen`. Both record OpenTelemetry spans; the server sends its own to a collector here. What is no engine call is
+overhead: it is told as a whole and by what it went into.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ _READING_SECONDS = 0.8  # between an answer and the next question: no frame of t
 _LIMIT_SECONDS = 120.0
 ENGINE_CALLS = {
     "engine.encode_frames": "frame encoder", "engine.prefill": "VLLM, prompt", "engine.extend": "VLLM, a token",
-    "engine.condition": "text encoder, conditioner", "engine.denoise": "a denoising step", "engine.decode_latents": "VAE decoder",
+    "engine.condition": "text encoder, conditioner", "engine.denoise": "a denoising step",
+    "engine.decode_latents": "VAE decoder",
 }  # fmt: skip
 # What overhead goes into, in the order of a query's life.
 PARTS = (
@@ -186,7 +187,7 @@ async def _ask_all(
         screen = Screen(state, camera, ())
         connection = asyncio.create_task(conversation.connect())
         try:
-            while state.offline:
+            while state.offline:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             for number in track(range(queries), "queries"):
                 await asyncio.sleep(_READING_SECONDS)
@@ -264,7 +265,9 @@ def _report(queries: list[Query], path: Path, plot: Path) -> None:
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    table = Table("milliseconds", "least", "p50", "p95", title=f"{len(queries)} queries, one after another", title_justify="left")
+    table = Table(
+        "milliseconds", "least", "p50", "p95", title=f"{len(queries)} queries, one after another", title_justify="left"
+    )
     for name, values in figures["milliseconds"].items():  # type: ignore[attr-defined]
         table.add_row(name, *(f"{value:.2f}" for value in values.values()), end_section=name == PARTS[-1])
     Console().print(table, f"figures in {path}, plot in {plot}")
