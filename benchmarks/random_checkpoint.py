@@ -63,7 +63,7 @@ def _write(part: nn.Module, folder: Path, generator: torch.Generator) -> None:
         if sum(weight.nbytes for weight in shard.values()) > SHARD_BYTES:
             _write_shard(shard, folder, stem, number)
             shard, number = {}, number + 1
-        shard[name] = _random(name, outline, generator)
+        shard[name] = random_weight(name, outline, generator)
         places[name] = number
     _write_shard(shard, folder, stem, number)
     if number == 1:
@@ -73,14 +73,14 @@ def _write(part: nn.Module, folder: Path, generator: torch.Generator) -> None:
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _random(name: str, outline: Tensor, generator: torch.Generator) -> Tensor:
+def random_weight(name: str, outline: Tensor, generator: torch.Generator) -> Tensor:
     """Weights that keep activations near unit variance, as trained ones do."""
     if not outline.is_floating_point():
         return torch.arange(outline.numel()).reshape(outline.shape)  # position ids
     if outline.ndim < 2:
         return torch.full(outline.shape, float(name.endswith("weight")), dtype=torch.float16)  # norms and biases
     deviation = 0.02 if "embed" in name else 1 / math.sqrt(outline[0].numel())
-    return (torch.randn(outline.shape, generator=generator) * deviation).half()
+    return (torch.randn(outline.shape, generator=generator, device=generator.device) * deviation).half()
 
 
 def _write_shard(weights: Mapping[str, Tensor], folder: Path, stem: str, number: int) -> None:

@@ -19,6 +19,7 @@ from lego_client.observer import SessionObserver
 from lego_client.pace import Pace
 from lego_client.pending import SentFrame
 from lego_client.sending import LevelChooser, Sending
+from lego_client.tracing import SessionTraces
 
 
 class FrameSender:
@@ -29,13 +30,17 @@ class FrameSender:
         newest: The frame sent last; None before the first.
     """
 
-    def __init__(self, link: Link, observer: SessionObserver, sending: Sending | None = None) -> None:
+    def __init__(
+        self, link: Link, observer: SessionObserver, sending: Sending | None = None,
+        traces: SessionTraces | None = None,
+    ) -> None:  # fmt: skip
         self._sending = sending or Sending()
         self._levels = LevelChooser.of(self._sending)
         self.window = FrameWindow(self._levels.delivered)
         self.newest: SentFrame | None = None
         self._link = link
         self._observer = observer
+        self._traces = traces or SessionTraces()
         self._lock = asyncio.Lock()
         self._next_id = 1
         self._offered: tuple[NDArray[np.uint8], float] | None = None
@@ -85,9 +90,10 @@ class FrameSender:
     async def _encode(self, frame: NDArray[np.uint8] | EncodedFrame) -> EncodedFrame:
         info = self._link.info
         limits = info.max_image_bytes, info.max_image_pixels
-        if isinstance(frame, EncodedFrame):
-            return await asyncio.to_thread(within_limits, frame, *limits)
-        return await asyncio.to_thread(encode_frame, frame, *limits, self._levels.level, info.resolution)
+        with self._traces.stretch("encode frame"):
+            if isinstance(frame, EncodedFrame):
+                return await asyncio.to_thread(within_limits, frame, *limits)
+            return await asyncio.to_thread(encode_frame, frame, *limits, self._levels.level, info.resolution)
 
     async def _send(self, encoded: EncodedFrame, captured: float) -> SentFrame:
         async with self._lock:
@@ -103,7 +109,8 @@ class FrameSender:
             self._observer.frame_sent(frame)
         if self._link.up:  # without a stream it keeps: whoever asks about it has it sent again
             self.window.sent(first_id or frame.frame_id, frame.frame_id, len(encoded.jpeg))
-            await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
+            with self._traces.stretch("send frame"):
+                await self._link.write(pb.GuideRequest(frame=pb.Frame(frame_id=frame.frame_id, image=encoded.jpeg)))
         return frame
 
     async def _send_offers(self) -> None:

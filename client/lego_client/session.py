@@ -95,7 +95,7 @@ class GuidanceClient:
         self._session_number = 0
         self._stream_number = 0
         self._next_query_id = 1
-        self._frames = FrameSender(self._link, self._observer, sending)
+        self._frames = FrameSender(self._link, self._observer, sending, self._traces)
         self._refused_frame = ""
         self._queries: dict[int, PendingQuery] = {}
         self._newest_query: PendingQuery | None = None

@@ -24,7 +24,8 @@ def sharpness(pixels: NDArray[np.uint8]) -> float:
     scale = min(1.0, _SCORED_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     grey = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+    return float(deviation[0, 0]) ** 2
 
 
 def sharpest(frames: Sequence[CapturedFrame]) -> CapturedFrame:

@@ -29,7 +29,7 @@ class QuerySpan:
         self._seen: set[str] = set()
 
     def note(self, event: Event) -> None:
-        """Marks the first words and the first preview, and how the query ended."""
+        """Marks the first words, the first preview and the guidance frame, and how the query ended."""
         if self._span is None:
             return
         match event:
@@ -38,6 +38,7 @@ class QuerySpan:
             case Progress(preview=preview) if preview:
                 self._mark("first_preview")
             case Guidance():
+                self._mark("picture")
                 self._span.set_attribute("lego.outcome", "answered")
             case QueryFailed(code=code):
                 self._span.set_attribute("lego.outcome", code)
@@ -71,6 +72,20 @@ class SessionTraces:
         carrier: dict[str, str] = {}
         TraceContextTextMapPropagator().inject(carrier, set_span_in_context(self._session))
         return tuple(carrier.items())
+
+    @contextmanager
+    def stretch(self, name: str) -> Iterator[None]:
+        """A stretch of the session beside its queries, such as a frame's encoding, for as long as the block lasts."""
+        if self._tracer is None or self._session is None:
+            yield
+            return
+        from opentelemetry.trace import set_span_in_context
+
+        span = self._tracer.start_span(name, set_span_in_context(self._session))
+        try:
+            yield
+        finally:
+            span.end()
 
     @contextmanager
     def query(self, query_id: int) -> Iterator[QuerySpan]:

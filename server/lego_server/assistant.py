@@ -228,11 +228,12 @@ class Assistant:
             sigmas,
             lambda step: gaussian_noise(options.seed, step, (spec.channels, side, side)),
         )
+        timesteps = [self._schedule.timestep(float(sigma)) for sigma in sigmas[:-1]]
         latent, sigma = next(sampling)
         features: DeepFeatures | None = None
-        for step, evaluation in enumerate(plan, start=1):
+        for step, (evaluation, timestep) in enumerate(zip(plan, timesteps, strict=True), start=1):
             weights = evaluation.weights
-            asked = latent * np.float32(input_scale(sigma)), self._schedule.timestep(sigma), condition, tuple(weights)
+            asked = latent * np.float32(input_scale(sigma)), timestep, condition, tuple(weights)
             predictions: Array
             if evaluation.features == "reused":
                 assert features is not None

@@ -89,10 +89,13 @@ class Guide(Backend[PreparedFrame]):
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener, wearer: str = "") -> Cancellable:
         """Hands a query to the engine loop; see `Backend.submit`."""
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
-        watch = self.telemetry.watch(query.arrived, question.prepared, frame.arrived, query.options.steps)
+        watch = self.telemetry.watch(
+            query.arrived, question.prepared, frame.arrived, query.options.steps, frame.decoding
+        )
         answer = Repeatable(lambda: self._assistant.answer(question))
+        steps = watch.steps(answer, lambda: self.engine.last_call)
         return self.engine_loop.submit(
-            watch.steps(answer), watch.listener(listener), wearer, query.deadline, query.options.steps, answer.restart
+            steps, watch.listener(listener), wearer, query.deadline, query.options.steps, answer.restart
         )
 
     def hand_back_waiting(self) -> None:

@@ -227,7 +227,9 @@ class Session:
 
     async def _prepare_ahead(self, guide: Backend[Any], frame: _StoredFrame) -> None:
         with contextlib.suppress(RequestError):  # damaged beyond its header: told to whoever asks about it
-            guide.encode_ahead(await frame.prepared(guide))
+            prepared = await frame.prepared(guide)
+            if self._current is None:  # else its query encodes it, and would wait while that is done twice
+                guide.encode_ahead(prepared)
 
     def _find_frame(self, frame_id: int | None) -> tuple[int, _StoredFrame]:
         if not self._frames:

@@ -10,12 +10,13 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
 
 from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, StepDone, Steps, Timings
+from lego_server.engines.watched import EngineCall
 from lego_server.failures import RequestError
 from lego_server.logs import bind, bound, log_event
 from lego_server.loop import Listener
@@ -48,7 +49,10 @@ class Telemetry:
         _carrier.set({key: value for key, value in metadata if isinstance(value, str)})
         bind(**fields)
 
-    def watch(self, arrived: float, prepared: float, frame_arrived: float, steps: int) -> QueryWatch:
+    def watch(
+        self, arrived: float, prepared: float, frame_arrived: float, steps: int,
+        decoding: tuple[float, float] | None = None,
+    ) -> QueryWatch:  # fmt: skip
         """Watches a query from now on; called on the event loop, in the task that asks.
 
         Args:
@@ -56,16 +60,20 @@ class Telemetry:
             prepared: The same when its frame was ready.
             frame_arrived: The same when its frame had come in.
             steps: Denoising steps asked for.
+            decoding: The same when the decoding of its frame began and ended, if that was done here.
         """
-        return QueryWatch(self, arrived, prepared, frame_arrived, steps)
+        frame = [] if decoding is None else [Stage("frame", *decoding)]
+        return QueryWatch(self, arrived, Stage("prepare", arrived, prepared, frame), frame_arrived, steps)
 
 
 class QueryWatch:
     """One query under watch. It concludes on the event loop, in the order in which things were told."""
 
-    def __init__(self, telemetry: Telemetry, arrived: float, prepared: float, frame_arrived: float, steps: int) -> None:
+    def __init__(
+        self, telemetry: Telemetry, arrived: float, preparing: Stage, frame_arrived: float, steps: int
+    ) -> None:  # fmt: skip
         self._telemetry = telemetry
-        self._arrived, self._prepared = arrived, prepared
+        self._arrived, self._preparing = arrived, preparing
         self._frame_arrived, self._steps = frame_arrived, steps
         self._fields = bound()
         self._carrier = _carrier.get({})
@@ -74,9 +82,14 @@ class QueryWatch:
         self._moments: dict[str, float] = {}
         self._last: Timings | Failed | None = None
 
-    def steps(self, steps: Steps) -> Steps:
-        """Returns the same generator under watch."""
-        return _WatchedSteps(steps, self)
+    def steps(self, steps: Steps, last_call: Callable[[], EngineCall | None]) -> Steps:
+        """Returns the same generator under watch.
+
+        Args:
+            steps: The query.
+            last_call: Says which engine call gave this thread the result that is sent to it now.
+        """
+        return _WatchedSteps(steps, self, last_call)
 
     def listener(self, listener: Listener) -> Listener:
         """Returns a listener that hears every event just before the session does."""
@@ -92,6 +105,11 @@ class QueryWatch:
         if self._stages:
             self._stages[-1].end = at
         self._stages.append(Stage(stage, at, at))
+
+    def called(self, call: EngineCall) -> None:
+        """An engine call for the query came back; called on the engine thread."""
+        if self._stages and call.ended is not None:
+            self._stages[-1].parts.append(Stage(f"engine.{call.name}", call.began, call.ended))
 
     def ended(self, at: float) -> None:
         """The loop is done with the query; called on the engine thread, or wherever it is dropped."""
@@ -112,6 +130,7 @@ class QueryWatch:
                 metrics.first_preview(since)
             case Answer(timings=timings):
                 self._last = timings
+                self._moments["answer"] = now
                 stages = asdict(timings)
                 stages.pop("total")
                 metrics.answered(since, now - self._frame_arrived, stages)
@@ -138,10 +157,15 @@ class QueryWatch:
                 self._telemetry.metrics.dropped()
                 log_event(_log, logging.INFO, "query_dropped", **self._fields, seconds=seconds)
         if self._telemetry.traces is not None:
+            # Two turns of the event loop later: spans take a while to record, and the answer must be on its way by then.
+            self._event_loop.call_soon(self._event_loop.call_soon, self._record, at, outcome)
+
+    def _record(self, at: float, outcome: str) -> None:
+        if self._telemetry.traces is not None:
             first = self._stages[0].begin if self._stages else at
             before = [
-                Stage("prepare", self._arrived, self._prepared),
-                Stage("queue", self._prepared, first),
+                self._preparing,
+                Stage("queue", self._preparing.end, first),
             ]
             attributes = {f"lego.{name}": value for name, value in self._fields.items()}
             attributes |= {"lego.steps": self._steps, "lego.outcome": outcome}
@@ -150,19 +174,24 @@ class QueryWatch:
 
 
 class _WatchedSteps(Generator[Work | Event, Any, None]):
-    def __init__(self, steps: Steps, watch: QueryWatch) -> None:
+    def __init__(self, steps: Steps, watch: QueryWatch, last_call: Callable[[], EngineCall | None]) -> None:
         self._steps = steps
         self._watch = watch
+        self._last_call = last_call
+        self._calling = False
         self._stage = ""
         self._painted = False
         self._over = False
 
     def send(self, value: Any) -> Work | Event:
+        if self._calling and (call := self._last_call()) is not None:
+            self._watch.called(call)
         try:
             item = self._steps.send(value)
         except BaseException:
             self._end()
             raise
+        self._calling = not isinstance(item, Event)
         if isinstance(item, StepDone):
             self._painted = item.step == item.steps
         stage = _STAGES.get(type(item), self._stage)

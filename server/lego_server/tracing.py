@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class Stage:
     name: str
     begin: float
     end: float
+    parts: list[Stage] = field(default_factory=list)
 
 
 class QueryTraces:
@@ -39,11 +40,11 @@ class QueryTraces:
         Args:
             carrier: The call's metadata, perhaps with W3C `traceparent` and `tracestate`.
             query: The whole of it.
-            stages: Its parts.
+            stages: Its parts, which may have parts of their own.
             moments: What happened at one moment, by name, in seconds of `time.perf_counter()`.
             attributes: Of the query's span.
         """
-        from opentelemetry.trace import set_span_in_context
+        from opentelemetry.trace import Span, set_span_in_context
 
         offset = time.time_ns() - time.perf_counter_ns()
 
@@ -51,14 +52,18 @@ class QueryTraces:
             return int(seconds * 1e9) + offset
 
         parent = self._propagator.extract(carrier)
+
+        def record_below(span: Span, stages: Iterable[Stage]) -> None:
+            context = set_span_in_context(span, parent)
+            for stage in stages:
+                child = self._tracer.start_span(stage.name, context, start_time=nanoseconds(stage.begin))
+                record_below(child, stage.parts)
+                child.end(nanoseconds(stage.end))
+
         span = self._tracer.start_span(
             query.name, parent, start_time=nanoseconds(query.begin), attributes=dict(attributes)
         )
-        for stage in stages:
-            child = self._tracer.start_span(
-                stage.name, set_span_in_context(span, parent), start_time=nanoseconds(stage.begin)
-            )
-            child.end(nanoseconds(stage.end))
+        record_below(span, stages)
         for name, at in moments.items():
             span.add_event(name, timestamp=nanoseconds(at))
         span.end(nanoseconds(query.end))

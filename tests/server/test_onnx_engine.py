@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import shutil
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -19,9 +21,11 @@ from lego_core.branches import Branch
 from lego_core.errors import LegoError
 from lego_core.manifest import Manifest
 from lego_server.engines import load_engine
-from lego_server.engines.base import Condition, DecoderCache, Engine, FrameFeatures
+from lego_server.engines.base import Condition, DecoderCache, DecoderStep, Engine, FrameFeatures
+from lego_server.engines.graph_engine import GraphEngine
 from lego_server.engines.onnx_graph import OnnxGraph
 from lego_server.engines.openvino_graph import OpenVINOGraph
+from lego_server.engines.prefixes import Prefixes
 from lego_server.failures import RequestError
 from lego_server.options import OptionWishes, resolve_options
 from lego_server.texts import PromptTokens, Texts
@@ -79,6 +83,53 @@ def test_a_prompt_and_a_longer_prompt_agree_on_what_they_share(engine: Engine, f
 
     np.testing.assert_allclose(longer.hidden_states, extended.hidden_states, atol=1e-5)
     assert longer.hidden_states.shape == (1, 16)
+
+
+def test_a_further_question_about_a_frame_is_answered_as_if_it_were_the_first(engine: Engine) -> None:
+    pixels, vision = random(3, 64, 64), random(3, 32, 32)
+    other = PromptTokens(PROMPT.before, (8, 3))
+    asked, fresh = (engine.encode_frames([pixels], [vision])[0] for _ in range(2))
+    first = engine.prefill(asked, PROMPT)
+    written = engine.extend([first.cache], [[5]])[0]
+    further, alone = engine.prefill(asked, other), engine.prefill(fresh, other)
+
+    np.testing.assert_array_equal(further.hidden_states, alone.hidden_states)
+    assert further.token_id == alone.token_id
+    # What is kept of the frame was not changed by what was written after it.
+    np.testing.assert_array_equal(engine.prefill(asked, PROMPT).hidden_states, first.hidden_states)
+    again = engine.extend([engine.prefill(asked, PROMPT).cache], [[5]])[0]
+    np.testing.assert_array_equal(again.hidden_states, written.hidden_states)
+
+
+class _CountingEngine(GraphEngine):
+    """Notes how many tokens each call of its decoder reads."""
+
+    tokens: ClassVar[list[int]] = []
+
+    def _decode(self, embeds: Any, cache: Any) -> DecoderStep:
+        self.tokens.append(len(embeds))
+        return super()._decode(embeds, cache)
+
+
+def test_a_frame_is_read_once_for_all_questions_with_the_same_words_before_it(directory: Path) -> None:
+    engine = _CountingEngine.load(directory, "cpu", threads=1)
+    [frame] = engine.encode_frames([random(3, 64, 64)], [random(3, 32, 32)])
+    for prompt in (PROMPT, PromptTokens(PROMPT.before, (8, 3)), PromptTokens((1,), (8, 3)), PromptTokens((1,), ())):
+        engine.prefill(frame, prompt)
+    image = engine.manifest.lego.image_tokens
+    assert engine.tokens == [2 + image, 3, 2, 1 + image, 2]
+
+
+def test_no_more_frames_are_kept_as_read_than_are_asked_about_lately_and_still_there() -> None:
+    kept: Prefixes[str] = Prefixes(2)
+    frames = [Condition(type("Frame", (), {})()) for _ in range(3)]
+    for number, frame in enumerate(frames):
+        kept.keep(frame, (1,), str(number))
+        assert kept.find(frames[0], (1,)) == "0"  # asked about again and again
+    assert (kept.find(frames[1], (1,)), kept.find(frames[2], (1,)), kept.find(frames[2], (2,))) == (None, "2", None)
+    del frame, frames
+    gc.collect()
+    assert len(kept) == 0
 
 
 def test_caches_of_unlike_lengths_are_extended_together_as_alone(engine: Engine, frame: FrameFeatures) -> None:

@@ -31,6 +31,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 FRAME = np.full((90, 160, 3), 120, np.uint8)
+CALLS = ["encode_frames", "prefill", "extend", "condition", "denoise", "decode_latents"]
 STAGES = ["prepare", "queue", "encode", "describe", "condition", "denoise", "decode"]
 
 
@@ -61,8 +62,9 @@ async def test_one_query_is_one_trace_from_the_client_through_every_stage_of_the
     ours = {span.name: span for span in client_spans.get_finished_spans()}
     theirs = server_spans.get_finished_spans()
     by_name = {span.name: span for span in theirs}
-    assert set(ours) == {"session", "ask"}
-    assert [span.name for span in sorted(theirs, key=_begin)] == ["query", *STAGES]
+    assert set(ours) == {"session", "encode frame", "send frame", "ask"}
+    parts = [span.name for span in theirs if _parent(span) != by_name["query"].context.span_id and span.name != "query"]
+    assert sorted(span.name for span in theirs) == sorted(["query", *STAGES, *parts])
     assert {span.context.trace_id for span in (*ours.values(), *theirs)} == {ours["session"].context.trace_id}
     assert _parent(ours["ask"]) == _parent(by_name["query"]) == ours["session"].context.span_id
     assert {_parent(by_name[stage]) for stage in STAGES} == {by_name["query"].context.span_id}
@@ -70,8 +72,18 @@ async def test_one_query_is_one_trace_from_the_client_through_every_stage_of_the
     assert query.attributes is not None and ours["ask"].attributes is not None
     assert query.attributes["lego.query"] == ours["ask"].attributes["lego.query"] == 1
     assert query.attributes["lego.outcome"] == ours["ask"].attributes["lego.outcome"] == "answered"
-    assert [event.name for event in query.events] == ["first_token", "first_preview"]
-    assert [event.name for event in ours["ask"].events] == ["first_token", "first_preview"]
+    assert [event.name for event in query.events] == ["first_token", "first_preview", "answer"]
+    assert [event.name for event in ours["ask"].events] == ["first_token", "first_preview", "picture"]
+    # Below its stage is every engine call, and below the preparation the decoding of the frame.
+    assert parts.count("engine.denoise") == 4
+    assert parts.count("engine.decode_latents") == 2  # a preview's, and the guidance frame's
+    assert set(parts) == {"frame", *(f"engine.{call}" for call in CALLS)}
+    stages = {by_name[stage].context.span_id: by_name[stage] for stage in STAGES}
+    for span in theirs:
+        if span.name in parts:
+            assert span.start_time is not None and span.end_time is not None
+            stage = stages[_parent(span)]
+            assert span.name == "frame" or _begin(stage) <= _begin(span) <= span.end_time * 2 <= _end(stage)
     # Stages follow one another without gaps, and lie within the client's wait.
     for before, after in pairwise(STAGES):
         assert by_name[before].end_time == by_name[after].start_time
@@ -178,6 +190,11 @@ def _begin(span: ReadableSpan) -> int:
     assert span.start_time is not None
     # A stage may begin with its query.
     return span.start_time * 2 + (span.name != "query")
+
+
+def _end(span: ReadableSpan) -> int:
+    assert span.end_time is not None
+    return span.end_time * 2
 
 
 def _parent(span: ReadableSpan) -> int | None:

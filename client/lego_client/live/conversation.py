@@ -155,11 +155,15 @@ class Conversation:
             client = self._client
             assert client is not None
             exchange.options = self._options(client)
-            exchange.about(await client.send_frame(view.pixels, view.captured))
+            exchange.frame = await client.send_frame(view.pixels, view.captured)
             asking = client.ask(exchange.query, exchange.frame, exchange.options, retries=self._retries)
-            async with aclosing(asking) as events:
-                async for event in events:
-                    exchange.take(event)
+            decoding = asyncio.create_task(asyncio.to_thread(exchange.decode_asked))  # while the server is at work
+            try:
+                async with aclosing(asking) as events:
+                    async for event in events:
+                        exchange.take(event)
+            finally:
+                await decoding
         except (LegoError, ServerError) as error:
             exchange.fail(error)
             self._state.tell(exchange.failed)
@@ -174,5 +178,4 @@ class Conversation:
         Raises:
             LegoError: The camera shows nothing.
         """
-        frames = await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS, self._state.tell)
-        return await asyncio.to_thread(sharpest, frames)
+        return await asyncio.to_thread(lambda: sharpest(self._source.view(0, _FRAME_SECONDS, self._state.tell)))

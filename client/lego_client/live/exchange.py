@@ -70,9 +70,10 @@ class Exchange:
         """Seconds from the question to the last thing that came of it."""
         return self._moments[-1].seconds if self._moments else 0.0
 
-    def about(self, frame: SentFrame) -> None:
-        """Sets the frame asked about."""
-        self.frame, self.asked_picture = frame, pixels_of(frame.encoded.jpeg)
+    def decode_asked(self) -> None:
+        """Makes the picture of the frame asked about; takes milliseconds, and may run in any thread."""
+        if self.frame is not None:
+            self.asked_picture = pixels_of(self.frame.encoded.jpeg)
 
     def take(self, event: Event) -> None:
         """Takes the next event in.
@@ -119,4 +120,4 @@ def pixels_of(jpeg: bytes) -> Picture:
     Raises:
         ServerError: It is none.
     """
-    return np.asarray(open_jpeg(jpeg).convert("RGB"))
+    return np.asarray(open_jpeg(jpeg))

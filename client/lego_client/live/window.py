@@ -8,6 +8,7 @@ import time
 from lego_client.live.controls import Controls
 from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.overlay.pixels import Picture
 from lego_client.window import PictureWindow
 
 _FRAMES_PER_SECOND = 25.0
@@ -28,9 +29,18 @@ class Window:
             while not self._state.leaving:
                 began = time.monotonic()
                 drawing = asyncio.create_task(asyncio.to_thread(self._screen.draw))
-                while not drawing.done() or time.monotonic() - began < 1 / _FRAMES_PER_SECOND:
+                drawn = self._picture()
+                # A new guidance frame is drawn at once.
+                while not drawing.done() or (
+                    time.monotonic() - began < 1 / _FRAMES_PER_SECOND and self._picture() is drawn
+                ):
                     for key in window.take_keys():
                         self._controls.press(key)
                     self._state.leaving |= window.closed
                     await asyncio.sleep(_LOOK_SECONDS)
                 window.show(drawing.result())
+
+    def _picture(self) -> Picture | None:
+        """Returns the guidance frame, or the preview of it, that is to be shown."""
+        shown = self._state.shown
+        return None if shown is None else shown.picture

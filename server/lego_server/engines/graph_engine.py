@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import is_
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,10 @@ from lego_server.engines.devices import CPU_DEVICES, open_graphs, require_device
 from lego_server.engines.graph import Graph, KeptTensor
 from lego_server.engines.interface import check_tensors, expected_interface
 from lego_server.engines.onnx_graph import PROVIDERS
+from lego_server.engines.prefixes import Prefixes
 from lego_server.texts import PromptTokens, Texts
+
+_PREFIXES = 4  # frames of which the VLLM's keys and values are kept; as many as queries share the engine by default
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class GraphEngine:
         layers, kinds = range(manifest.decoder.layers), ("key", "value")
         self._cache_names = [f"{kind}.{layer}" for layer in layers for kind in kinds]
         self._null = _Condition(self._build_null_context(), np.zeros(0, np.float32))
+        self._prefixes: Prefixes[DecoderStep] = Prefixes(_PREFIXES)
         self._kept = threading.local()  # the rows of each thread's last U-Net call
 
     @classmethod
@@ -121,14 +125,18 @@ class GraphEngine:
         return [FrameFeatures(_Frame(latent, embeddings)) for latent, embeddings in pairs]
 
     def prefill(self, frame: FrameFeatures, prompt: PromptTokens) -> DecoderStep:
-        """See `Engine.prefill`."""
-        image = cast(_Frame, frame).embeddings
-        embeds = np.concatenate([self._embed(prompt.before), image, self._embed(prompt.after)])
-        spec = self.manifest.decoder
-        empty = np.zeros((1, spec.key_value_heads, 0, spec.head_dim), np.float32)
-        nothing = {name: self._decoder.place(f"past_{name}", empty) for name in self._cache_names}
-        step = self._decode(embeds, _Cache(nothing, 0))
-        return DecoderStep(step.token_id, step.hidden_states[-1:], step.cache)
+        """See `Engine.prefill`.
+
+        The image comes before the question, so what is read up to its last token depends on the frame alone. It is read
+        in a call of its own, whether that is still known or not, so that no answer depends on what was asked before.
+        """
+        known = cast(_Frame, frame)
+        read = self._prefixes.find(known, prompt.before)
+        if read is None:
+            embeds = np.concatenate([self._embed(prompt.before), known.embeddings])
+            read = _last(self._decode(embeds, self._nothing()))
+            self._prefixes.keep(known, prompt.before, read)
+        return _last(self._decode(self._embed(prompt.after), cast(_Cache, read.cache))) if prompt.after else read
 
     def extend(self, caches: Sequence[DecoderCache], token_ids: Sequence[Sequence[int]]) -> list[DecoderStep]:
         """See `Engine.extend`."""
@@ -247,6 +255,11 @@ class GraphEngine:
         scaled = np.stack(latents) / np.float32(self.manifest.latent.scaling_factor)
         return list(self._vae_decoder.run({"latent": scaled})["pixels"])
 
+    def _nothing(self) -> _Cache:
+        spec = self.manifest.decoder
+        empty = np.zeros((1, spec.key_value_heads, 0, spec.head_dim), np.float32)
+        return _Cache({name: self._decoder.place(f"past_{name}", empty) for name in self._cache_names}, 0)
+
     def _decode(self, embeds: Array, cache: _Cache) -> DecoderStep:
         """Runs the decoder on (T, D) embeddings of one request."""
         arrays, kept = self._decoder.run_keeping(
@@ -326,6 +339,11 @@ def check_precision(directory: Path, manifest: Manifest, device: str) -> None:
             f"{directory} computes in {manifest.precision_of(half).compute} ({half}), which is for GPUs: choose "
             "another --device, or build engines with --precision fp32 or int8"
         )
+
+
+def _last(step: DecoderStep) -> DecoderStep:
+    """Returns what was said after the last token only."""
+    return replace(step, hidden_states=step.hidden_states[-1:].copy())
 
 
 def _pad_front(cache: NDArray[Any], length: int) -> NDArray[Any]:

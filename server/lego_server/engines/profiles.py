@@ -41,19 +41,25 @@ class Sizes:
 def serving_profiles(graph: str, manifest: Manifest, sizes: Sizes) -> tuple[Profile, ...]:
     """Returns the optimisation profiles of a graph, over the dynamic dimensions that `lego-export build` names.
 
-    The decoder gets two: reading a prompt, many tokens after none, and writing, one token after many. Kernels that are
-    best for one are far from it for the other.
+    The decoder gets two: reading a frame, many tokens after none, and writing, one token after many. Kernels that are
+    best for one are far from it for the other. The question, some tokens after many, goes with the second.
     """
     lego = manifest.lego
     batch = Range(1, 1, sizes.batch)
     longest_prompt = lego.image_tokens + sizes.query_tokens + _TEMPLATE_TOKENS
     usual_prompt = min(lego.image_tokens + 32, longest_prompt)
     description = max(sizes.description_tokens, lego.max_description_tokens)
+    question = sizes.query_tokens + _TEMPLATE_TOKENS
     if graph == "decoder":
         usual_past = usual_prompt + lego.max_description_tokens // 2
         return (
             _decoding("prefill", Range(1, 1, 1), Range(1, usual_prompt, longest_prompt), Range(0, 0, 0)),
-            _decoding("step", batch, Range(1, 1, description), Range(1, usual_past, longest_prompt + description)),
+            _decoding(
+                "step",
+                batch,
+                Range(1, 1, max(description, question)),
+                Range(1, usual_past, longest_prompt + description),
+            ),
         )
     if graph == "token_embedding":
         return (Profile("tokens", {"batch": batch, "tokens": Range(1, 1, max(longest_prompt, description))}),)

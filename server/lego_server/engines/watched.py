@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,22 +22,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class EngineCall:
-    """An engine call under way.
+    """An engine call, under way or over.
 
     Attributes:
         name: The engine's method.
         rows: How many rows it has.
-        began: `time.monotonic()`.
+        began: `time.perf_counter()`.
+        ended: The same; None while it lasts.
     """
 
     name: str
     rows: int
     began: float
+    ended: float | None = None
 
     @property
     def seconds(self) -> float:
         """How long it has lasted."""
-        return time.monotonic() - self.began
+        return (time.perf_counter() if self.ended is None else self.ended) - self.began
 
 
 class WatchedEngine:
@@ -58,6 +60,12 @@ class WatchedEngine:
         self._lock = threading.Lock()
         self._calls: dict[int, EngineCall] = {}  # under way, by thread
         self._failed = False
+        self._last = threading.local()
+
+    @property
+    def last_call(self) -> EngineCall | None:
+        """The call of this thread that came back last."""
+        return getattr(self._last, "call", None)
 
     @property
     def hung(self) -> EngineCall | None:
@@ -127,7 +135,7 @@ class WatchedEngine:
         return self._watch("decode_latents", len(latents), lambda: self._engine.decode_latents(latents))
 
     def _watch(self, name: str, queries: int, call: Callable[[], _T], rows: int = 0) -> _T:
-        under_way = EngineCall(name, rows or queries, time.monotonic())
+        under_way = EngineCall(name, rows or queries, time.perf_counter())
         with self._lock:
             self._calls[threading.get_ident()] = under_way
         failed = True
@@ -135,11 +143,12 @@ class WatchedEngine:
             result = call()
             failed = False
         finally:
+            over = self._last.call = replace(under_way, ended=time.perf_counter())
             with self._lock:
                 del self._calls[threading.get_ident()]
                 self._failed = failed
             if failed:
                 self._metrics.engine_call_failed(name)
             else:
-                self._metrics.engine_called(name, queries, under_way.rows, under_way.seconds)
+                self._metrics.engine_called(name, queries, over.rows, over.seconds)
         return result
