@@ -45,7 +45,7 @@ def test_a_good_place_is_all_well_and_answers_a_query(engines: Path) -> None:
     code, findings = doctor(str(engines), "--run", "--threads", "1")
     assert code == 0
     assert {each["status"] for each in findings.values()} == {"ok"}
-    assert "fake-0123456789ab: 12 files" in findings["engines"]["told"]
+    assert "fake-0123456789ab: 13 files" in findings["engines"]["told"]
     assert "answered in" in findings["run"]["told"]
 
 
