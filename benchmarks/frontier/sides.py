@@ -7,7 +7,6 @@ gives the sentence, the picture, and how long either took.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,6 +117,3 @@ class EngineSide:
 def clock(begin: float, described: float, end: float) -> dict[str, float]:
     """Returns the seconds of `STAGES`."""
     return dict(zip(STAGES, (described - begin, end - described, end - begin), strict=True))
-
-
-Open = Callable[[str], Side]
