@@ -24,11 +24,12 @@ from benchmarks.frontier.measure import Figures, run_rounds, run_scenes, setting
 from benchmarks.frontier.report import markdown, plot, summarise
 from benchmarks.frontier.samplings import default_samplings, parse_samplings
 from benchmarks.frontier.sides import SIDES, open_side
+from benchmarks.frontier.unet_step import ARCHITECTURE, STEP_SIDES, time_steps
 
 
 def main(
     model: Annotated[Path, typer.Option(help="Checkpoint with its engines built in place.")] = Path("models/lego-nano"),
-    sides: Annotated[str, typer.Option(help="With commas between them.")] = ",".join(SIDES),
+    sides: Annotated[str, typer.Option(help=f"Of {', '.join(SIDES)}, with commas between them.")] = "",
     samplings: Annotated[str, typer.Option(help="SAMPLER:STEPS,...; all are compared with the first.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Queries that are timed.")] = 5,
     scenes: Annotated[int, typer.Option(min=0, help="Unseen scenes whose pictures are judged.")] = 60,
@@ -36,6 +37,7 @@ def main(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/frontier.json"),
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Where the plot goes; beside the figures.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Only report what the JSON file holds.")] = False,
+    full_size: Annotated[bool, typer.Option("--full-size", help="Time a U-Net step of the released size.")] = False,
 ) -> None:
     """Measure, judge, and write figures, plot and table."""
     threads = threads or len(os.sched_getaffinity(0))
@@ -43,7 +45,10 @@ def main(
         if table:
             report(Figures.read(json_file), plot_file)
             return
-        lego, names = LegoConfig.load(model), sides.split(",")
+        if full_size:
+            typer.echo(time_steps(ARCHITECTURE, sides.split(",") if sides else STEP_SIDES, rounds, threads, json_file))
+            return
+        lego, names = LegoConfig.load(model), sides.split(",") if sides else SIDES
         rows = parse_samplings(lego, samplings) if samplings else default_samplings(lego)
         figures = Figures.resume(json_file, settings_of(model, lego, names, rows, threads))
         opened = {name: open_side(name, model, threads) for name in track(names, "loading")}

@@ -34,7 +34,8 @@ class Figures:
     Attributes:
         settings: What was asked for; a run goes on only with the same.
         rounds: For each, the seed of its scene and `answers[side][sampling]`: seconds of the stages, `psnr_db` to the
-            picture of the first sampling by the first side (null where they are equal), and `same_words`.
+            picture of the first sampling by the first side (null where they are equal), `parity_db` to that of the same
+            sampling by the first side with the same code for it, and `same_words`.
         judges: Which sides' pictures are judged.
         scenes: For each, the seed and `judged[side][sampling]`: `success`, `slots`, `outside_psnr_db`.
     """
@@ -124,15 +125,20 @@ def run_rounds(
             pair = make_pair(FIRST_ROUND + len(figures.rounds), "val")
             answers: dict[str, dict[str, Any]] = {name: {} for name in sides}
             reference: Outcome | None = None
+            alike: dict[bool, dict[GuidanceDefaults, Outcome]] = {True: {}, False: {}}
             for sampling in samplings:
                 for name, side in sides.items():
                     if not side.answers(sampling):
                         continue
                     outcome = side.answer(*_query(pair), pair.seed, sampling)
                     reference = reference or outcome
+                    # diffusers has schedulers of its own: by the first sampling alone all sides paint the same.
+                    kind = name in TORCH_SIDES or sampling == samplings[0]
+                    twin = alike[kind].setdefault(sampling, outcome)
                     answers[name][name_of(sampling, lego)] = {
                         **{stage: round(seconds, 5) for stage, seconds in outcome.seconds.items()},
                         "psnr_db": psnr(reference.picture, outcome.picture),
+                        "parity_db": psnr(twin.picture, outcome.picture),
                         "same_words": outcome.description == reference.description,
                     }
             figures.rounds.append({"seed": pair.seed, "answers": answers})

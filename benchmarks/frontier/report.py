@@ -14,6 +14,10 @@ from benchmarks.frontier.sides import STAGES, TITLES, TORCH_SIDES
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+_COLUMNS = (
+    "side", "sampling", "description", "guidance frame", "whole query", "times as fast", "PSNR to the first row",
+    "PSNR to other sides", "same words", "action success (95 %)", "description slots",
+)  # fmt: skip
 _Z = 1.959964  # of a 95 % interval
 
 
@@ -21,8 +25,8 @@ def summarise(figures: Figures) -> list[dict[str, Any]]:
     """Returns a row for each side and sampling.
 
     Of the stages and of `times_as_fast` (the first side's first sampling over this, query by query) there are median
-    and quartiles; `psnr_db` is the least, null if all pictures are equal to the first's; `success` comes with its 95 %
-    interval, `slots` and `judged_on`, where scenes were judged.
+    and quartiles. `psnr_db` and `parity_db` are the least of the rounds, null if all pictures are equal. `success`
+    comes with its 95 % interval, `slots` and `judged_on`, where scenes were judged.
     """
     settings, rows = figures.settings, []
     first = [next(iter(settings["sides"])), next(iter(settings["samplings"]))]
@@ -33,12 +37,11 @@ def summarise(figures: Figures) -> list[dict[str, Any]]:
                 continue
             base = [each["answers"][first[0]][first[1]]["whole"] for each in figures.rounds]
             seconds = {stage: [each[stage] for each in answers] for stage in STAGES}
-            apart = [each["psnr_db"] for each in answers if each["psnr_db"] is not None]
             rows.append({
                 "side": side, "sampling": sampling,
                 **{stage: _quartiles(values) for stage, values in seconds.items()},
                 "times_as_fast": _quartiles(np.divide(base, seconds["whole"])),
-                "psnr_db": min(apart, default=None),
+                **{key: _least([each[key] for each in answers]) for key in ("psnr_db", "parity_db")},
                 "same_words": float(np.mean([each["same_words"] for each in answers])),
                 **_quality(figures, side, sampling),
             })  # fmt: skip
@@ -66,28 +69,27 @@ def markdown(figures: Figures, rows: list[dict[str, Any]]) -> str:
     """Returns the table."""
     frontier = pareto(rows)
     lines = [
-        "| side | sampling | description | guidance frame | whole query | times as fast | PSNR, least | same words | "
-        "action success (95 %) | description slots |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| {' | '.join(_COLUMNS)} |",
+        "| --- " * len(_COLUMNS) + "|",
     ]
     for row in rows:
         stages = [f"{row[stage][1]:.3f} s" for stage in STAGES[:2]]
         whole, fast = (f"{row[key][1]:{form}} ({row[key][0]:{form}} to {row[key][2]:{form}})" for key, form in _SPREAD)
-        near = "equal" if row["psnr_db"] is None else f"{row['psnr_db']:.1f} dB"
+        near = ["equal" if row[key] is None else f"{row[key]:.1f} dB" for key in ("psnr_db", "parity_db")]
         quality = ["", ""]
         if "success" in row:
             low, high = row["success_interval"]
             quality = [f"{row['success']:.1%} ({low:.1%} to {high:.1%})", f"{row['slots']:.1%}"]
         name = f"**{row['sampling']}**" if row in frontier else row["sampling"]
-        cells = [TITLES[row["side"]], name, *stages, whole, fast, near, f"{row['same_words']:.0%}", *quality]
+        cells = [TITLES[row["side"]], name, *stages, whole, fast, *near, f"{row['same_words']:.0%}", *quality]
         lines.append(f"| {' | '.join(cells)} |")
     settings = figures.settings
     judges = " and ".join(TITLES[each] for each in figures.judges) or "nothing yet"
     lines += [
         "",
-        f"{Path(settings['model']).name}, {settings['threads']} threads; medians and quartiles of {len(figures.rounds)} "
-        f"queries, in seconds; {len(figures.scenes)} scenes judged, on {judges}. In bold: no other row is both faster "
-        "and better.",
+        f"{Path(settings['model']).name}, {settings['threads']} threads; medians and quartiles of "
+        f"{len(figures.rounds)} queries, in seconds; {len(figures.scenes)} scenes judged, on {judges}. In bold: no "
+        "other row is both faster and better.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -102,7 +104,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.errorbar(
             [each[1] for each in seconds], success,
             xerr=np.transpose([(each[1] - each[0], each[2] - each[1]) for each in seconds]),
-            fmt="s" if side in TORCH_SIDES else "o", color=f"C{number}", label=TITLES[side], elinewidth=0.8, markersize=5,
+            fmt="s" if side in TORCH_SIDES else "o", markersize=5, elinewidth=0.8, color=f"C{number}",
+            label=TITLES[side],
         )  # fmt: skip
     frontier = pareto(rows)
     axis.plot([row["whole"][1] for row in frontier], [row["success"] for row in frontier], color="grey", zorder=0)
@@ -144,3 +147,7 @@ def _quality(figures: Figures, side: str, sampling: str) -> dict[str, Any]:
 
 def _quartiles(values: Any) -> list[float]:
     return [round(float(each), 4) for each in np.percentile(values, (25, 50, 75))]
+
+
+def _least(decibels: list[float | None]) -> float | None:
+    return min((each for each in decibels if each is not None), default=None)
