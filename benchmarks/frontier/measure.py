@@ -14,6 +14,7 @@ import numpy as np
 from lego_core.config import GuidanceDefaults, LegoConfig
 from lego_core.errors import LegoError
 from lego_core.files import read_json
+from lego_core.manifest import Manifest
 from lego_training.evaluation.toy import FIRST_SEED, judge
 from lego_training.toy_kitchen.language import question
 from lego_training.toy_kitchen.pair import KitchenPair, make_pair
@@ -93,9 +94,14 @@ class Figures:
 def settings_of(
     model: Path, lego: LegoConfig, sides: Sequence[str], samplings: Sequence[GuidanceDefaults], threads: int
 ) -> dict[str, Any]:
-    """Returns what figures depend on, as JSON has it."""
+    """Returns what figures depend on, as JSON has it.
+
+    Raises:
+        LegoError: The model has no engines.
+    """
     settings = {
-        "model": str(model), "threads": threads, "machine": platform.processor() or platform.machine(),
+        "model": str(model), "model_version": Manifest.load(model).model_version,
+        "threads": threads, "machine": platform.processor() or platform.machine(),
         "sides": list(sides), "samplings": {name_of(each, lego): asdict(each) for each in samplings},
     }  # fmt: skip
     as_json: dict[str, Any] = json.loads(json.dumps(settings))

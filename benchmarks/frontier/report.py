@@ -117,10 +117,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     if judged:
         low = min(row["success_interval"][0] for row in judged)
         axis.set(xscale="log", ylim=(max(0.0, low - 0.05), 1.02))
+        axis.legend(fontsize=7, loc="lower right")
     axis.set(xlabel="seconds from frame and question to guidance frame, median and quartiles", ylabel="action success")
     axis.margins(x=0.15)
     axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
