@@ -53,8 +53,9 @@ class DiffusersSide:
             self._pipeline.vae.decode = torch.compile(checkpoint.vae.decode)
 
     def answers(self, sampling: GuidanceDefaults) -> bool:
-        """See `Side`; diffusers has no student, and would have to be given ours."""
-        return sampling.sampler in ("euler_ancestral", "dpm_solver_pp")
+        """See `Side`; diffusers would have to be given our student, and whatever else is not InstructPix2Pix."""
+        plain = GuidanceDefaults(sampling.sampler, sampling.steps, sampling.text_scale, sampling.image_scale)
+        return sampling == plain and sampling.sampler in ("euler_ancestral", "dpm_solver_pp")
 
     @torch.no_grad()
     def answer(self, frame: bytes, query: str, seed: int, sampling: GuidanceDefaults) -> Outcome:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any, get_args
 
-from lego_core.config import PRESETS, SAMPLERS, GuidanceDefaults, LegoConfig
+from lego_core.config import SAMPLERS, GuidanceDefaults, LegoConfig, Preset
 from lego_core.errors import LegoError
 
-# (sampler, steps); what the model's presets are comes beside.
-ROWS = (("dpm_solver_pp", 50), ("dpm_solver_pp", 25), ("dpm_solver_pp", 12), ("distilled", 2), ("distilled", 1))
+# Beside the model's presets; what a row does not say is the model's own.
+ROWS: tuple[dict[str, Any], ...] = (
+    {"sampler": "dpm_solver_pp", "steps": 50},
+    {"sampler": "dpm_solver_pp", "steps": 25},
+    {"sampler": "dpm_solver_pp", "steps": 12},
+    {"sampler": "distilled", "steps": 2},
+    {"sampler": "distilled", "steps": 1},
+)
+_TITLES = {"distilled": "student", "dpm_solver_pp": "DPM-Solver++", "euler_ancestral": "Euler ancestral"}
 
 
 def default_samplings(lego: LegoConfig) -> list[GuidanceDefaults]:
     """Returns the paper's sampling (100 ancestral steps with dual guidance), then from many evaluations to few."""
-    rows = {lego.preset(name) for name in PRESETS}
-    rows |= {_row(lego, *each) for each in ROWS if each[0] != "distilled" or lego.student is not None}
+    rows = {lego.preset(name) for name in get_args(Preset)}
+    rows |= {_row(lego, **each) for each in ROWS if each["sampler"] != "distilled" or lego.student is not None}
     paper = lego.preset("faithful")
     return [paper, *sorted(rows - {paper}, key=lambda row: (row.sampler == "distilled", -row.steps))]
 
@@ -32,7 +40,7 @@ def parse_samplings(lego: LegoConfig, text: str) -> list[GuidanceDefaults]:
             raise LegoError(
                 f"--samplings has {each!r}; write SAMPLER:STEPS, with one of {', '.join(SAMPLERS)} for the sampler"
             )
-        rows.append(_row(lego, sampler, int(steps)))
+        rows.append(_row(lego, sampler=sampler, steps=int(steps)))
     return rows
 
 
@@ -51,14 +59,16 @@ def with_student_steps(lego: LegoConfig, steps: int) -> LegoConfig:
 
 
 def name_of(row: GuidanceDefaults, lego: LegoConfig) -> str:
-    """Returns what a row is called: sampler, steps, and the preset if it is one."""
-    presets = [name for name in PRESETS if lego.preset(name) == row]
-    sampler = {"distilled": "student", "dpm_solver_pp": "DPM-Solver++", "euler_ancestral": "Euler ancestral"}
-    told = f"{sampler.get(row.sampler, row.sampler)}, {row.steps} step{'s' * (row.steps > 1)}"
-    return f"{told} ({', '.join(presets)})" if presets else told
+    """Returns what a row is called: sampler, steps, what else is not the model's own, and the preset if it is one."""
+    own = replace(lego.defaults(row.sampler), sampler=row.sampler, steps=row.steps)
+    others = ((each.name, getattr(row, each.name)) for each in fields(row))
+    told = [f"{name} {value}" for name, value in others if value != getattr(own, name)]
+    presets = [name for name in get_args(Preset) if lego.preset(name) == row]
+    words = [_TITLES.get(row.sampler, row.sampler), f"{row.steps} step{'s' * (row.steps > 1)}", *told]
+    return ", ".join(words) + (f" ({', '.join(presets)})" if presets else "")
 
 
-def _row(lego: LegoConfig, sampler: str, steps: int) -> GuidanceDefaults:
-    if sampler == "distilled":
-        return with_student_steps(lego, steps).defaults("distilled")
-    return replace(lego.guidance, sampler=sampler, steps=steps)  # type: ignore[arg-type]  # checked
+def _row(lego: LegoConfig, **row: Any) -> GuidanceDefaults:
+    if row["sampler"] == "distilled":
+        return with_student_steps(lego, row["steps"]).defaults("distilled")
+    return replace(lego.guidance, **row)

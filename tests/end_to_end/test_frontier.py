@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def test_the_table_has_the_papers_sampling_first_and_every_preset() -> None:
     for preset in ("faithful", "balanced", "fast"):
         assert sum(f"({preset})" in name for name in names) == 1
     assert "student, 1 step" in names
+    assert name_of(replace(rows[0], text_scale=1.5), LEGO) == "Euler ancestral, 100 steps, text_scale 1.5"
 
 
 def test_a_student_takes_fewer_of_its_steps() -> None:
