@@ -82,10 +82,11 @@ class DiffusersSide:
             input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, do_sample=False,
             max_new_tokens=lego.max_description_tokens, return_dict_in_generate=True, output_hidden_states=True,
         )  # fmt: skip
+        # The embedding layer's output for the prompt holds the image's embeddings; the last layer's, for each token,
+        # what it was written from.
+        embeddings = written.hidden_states[0][0][0, len(before) : len(before) + lego.image_tokens]
         states = torch.cat([layers[-1][0, -1:] for layers in written.hidden_states])
         words = checkpoint.vllm_tokenizer.decode(written.sequences[0, ids.shape[1] :].tolist()).strip()
-        # What `generate` embedded is not among what it returns.
-        embeddings = vllm.model.get_image_features(pixel_values=pixels).pooler_output[0]
         return words, embeddings, states
 
     def _contexts(self, words: str, image_embeddings: Tensor, text_states: Tensor) -> tuple[Tensor, Tensor]:
