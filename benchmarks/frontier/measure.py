@@ -38,7 +38,8 @@ class Figures:
             picture of the first sampling by the first side (null where they are equal), `parity_db` to that of the same
             sampling by the first side with the same code for it, and `same_words`.
         judges: Which sides' pictures are judged.
-        scenes: For each, the seed and `judged[side][sampling]`: `success`, `slots`, `outside_psnr_db`.
+        scenes: For each, the seed and `judged[side][sampling]`: `success`, `slots`, `inside_psnr_db` (to the target,
+            where it differs from the frame) and `outside_psnr_db` (to the frame, elsewhere).
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -195,8 +196,10 @@ def _judge(pair: KitchenPair, outcome: Outcome) -> dict[str, Any]:
     size = pair.input_frame.shape[1::-1]
     picture = np.asarray(Image.fromarray(outcome.picture).resize(size, Image.Resampling.BICUBIC))
     result = judge(pair, picture, outcome.description)
+    inside = -10 * float(np.log10(max(result.inside_target_mse, 1e-10)))
     return {
-        "success": result.success, "slots": result.slots, "outside_psnr_db": round(result.outside_psnr_db, 2),
+        "success": result.success, "slots": result.slots,
+        "inside_psnr_db": round(inside, 2), "outside_psnr_db": round(result.outside_psnr_db, 2),
     }  # fmt: skip
 
 

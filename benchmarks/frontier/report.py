@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 
 _COLUMNS = (
     "side", "sampling", "description", "guidance frame", "whole query", "times as fast", "PSNR to the first row",
-    "PSNR to other sides", "same words", "action success (95 %)", "description slots",
+    "PSNR to other sides", "same words", "action success (95 %)", "description slots", "PSNR inside", "PSNR outside",
 )  # fmt: skip
+_MEANS = {"slots": ".1%", "inside_psnr_db": ".1f", "outside_psnr_db": ".1f"}
 _Z = 1.959964  # of a 95 % interval
 
 
@@ -26,7 +27,7 @@ def summarise(figures: Figures) -> list[dict[str, Any]]:
 
     Of the stages and of `times_as_fast` (the first side's first sampling over this, query by query) there are median
     and quartiles. `psnr_db` and `parity_db` are the least of the rounds, null if all pictures are equal. `success`
-    comes with its 95 % interval, `slots` and `judged_on`, where scenes were judged.
+    comes with its 95 % interval, the means of `_MEANS` and `judged_on`, where scenes were judged.
     """
     settings, rows = figures.settings, []
     first = [next(iter(settings["sides"])), next(iter(settings["samplings"]))]
@@ -76,10 +77,13 @@ def markdown(figures: Figures, rows: list[dict[str, Any]]) -> str:
         stages = [f"{row[stage][1]:.3f} s" for stage in STAGES[:2]]
         whole, fast = (f"{row[key][1]:{form}} ({row[key][0]:{form}} to {row[key][2]:{form}})" for key, form in _SPREAD)
         near = ["equal" if row[key] is None else f"{row[key]:.1f} dB" for key in ("psnr_db", "parity_db")]
-        quality = ["", ""]
+        quality = [""] * 4
         if "success" in row:
             low, high = row["success_interval"]
-            quality = [f"{row['success']:.1%} ({low:.1%} to {high:.1%})", f"{row['slots']:.1%}"]
+            quality = [
+                f"{row['success']:.1%} ({low:.1%} to {high:.1%})",
+                *(f"{row[key]:{form}}" for key, form in _MEANS.items()),
+            ]
         name = f"**{row['sampling']}**" if row in frontier else row["sampling"]
         cells = [TITLES[row["side"]], name, *stages, whole, fast, *near, f"{row['same_words']:.0%}", *quality]
         lines.append(f"| {' | '.join(cells)} |")
@@ -143,8 +147,7 @@ def _quality(figures: Figures, side: str, sampling: str) -> dict[str, Any]:
         right = sum(each["success"] for each in found)
         return {
             "success": right / len(found), "success_interval": wilson(right, len(found)),
-            "slots": float(np.mean([each["slots"] for each in found])),
-            "outside_psnr_db": float(np.mean([each["outside_psnr_db"] for each in found])), "judged_on": judge,
+            **{key: float(np.mean([each[key] for each in found])) for key in _MEANS}, "judged_on": judge,
         }  # fmt: skip
     return {}
 

@@ -69,7 +69,7 @@ def time_steps(architecture: str, sides: Sequence[str], rounds: int, threads: in
             other = step.open(name)
             wanted, given = first(), other()  # which also warms up
             seconds: dict[str, list[float]] = {"first": [], "seconds": []}
-            for _ in track(range(rounds), TITLES[name]):
+            for _ in track(range(rounds), _TITLES[name]):
                 for each, times in zip((first, other), seconds.values(), strict=True):
                     begin = time.perf_counter()
                     each()

@@ -52,6 +52,7 @@ def test_equal_noise_gives_equal_pictures_in_diffusers_and_onnxruntime(model: Pa
         (side, sampling) for side in ("torch", "cpu") for sampling in (paper, other)
     ]
     assert figures["rows"][0]["judged_on"] == "cpu" and figures["rows"][1]["judged_on"] == "torch"
+    assert len({line.count("|") for line in path.with_suffix(".md").read_text().split("\n\n")[0].splitlines()}) == 1
     assert path.with_suffix(".png").stat().st_size > 1000
 
 
