@@ -64,7 +64,7 @@ def main(
     """Measure both sides and write figures and plot."""
     try:
         skeleton = read_skeleton(model)
-        unet = _weights(Path(model), skeleton.parts.unet)
+        unet = unet_of(Path(model), skeleton.parts.unet)
     except LegoError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -84,7 +84,8 @@ def main(
     _report(rows, model, threads, json_file)
 
 
-def _weights(model: Path, outline: UNet2DConditionModel) -> UNet2DConditionModel:
+def unet_of(model: Path, outline: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Returns the U-Net of a checkpoint, or of an architecture with random weights."""
     if model.is_dir():
         return load_part(UNet2DConditionModel, model / "unet", torch.float32)
     torch.manual_seed(0)
