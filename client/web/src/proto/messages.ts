@@ -43,6 +43,8 @@ export const Resume = schema({ token: [1, "string"], received: [2, "uint64"] });
 
 export const GuideRequest = schema({ frame: [1, Frame], query: [2, Query], cancel: [3, Cancel], resume: [4, Resume] });
 
+export const Speech = schema({ recogniser: [1, "string"], maxUtteranceMs: [2, "uint32"] });
+
 export const ServerInfo = schema({
   modelName: [1, "string"],
   modelVersion: [2, "string"],
@@ -58,6 +60,7 @@ export const ServerInfo = schema({
   maxDeadlineMs: [12, "uint32"],
   fastPreviews: [13, "bool"],
   presets: [14, GuidanceOptions, "repeated"],
+  speech: [15, Speech],
 });
 
 export const SessionStarted = schema({
