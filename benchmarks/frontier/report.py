@@ -130,7 +130,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axis.margins(x=0.15)
     axis.grid(alpha=0.3, which="both")
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
