@@ -87,13 +87,13 @@ def markdown(figures: Figures, rows: list[dict[str, Any]]) -> str:
         name = f"**{row['sampling']}**" if row in frontier else row["sampling"]
         cells = [TITLES[row["side"]], name, *stages, whole, fast, *near, f"{row['same_words']:.0%}", *quality]
         lines.append(f"| {' | '.join(cells)} |")
-    settings = figures.settings
+    settings, others = figures.settings, max((each["others"] for each in figures.rounds), default=0)
     judges = " and ".join(TITLES[each] for each in figures.judges) or "nothing yet"
     lines += [
         "",
         f"{Path(settings['model']).name}, {settings['threads']} threads; medians and quartiles of "
         f"{len(figures.rounds)} queries, in seconds; {len(figures.scenes)} scenes judged, on {judges}. In bold: no "
-        "other row is both faster and better.",
+        f"other row is both faster and better. Other processes took {others:.0%} of the processor at the most.",
     ]
     return "\n".join(lines) + "\n"
 
