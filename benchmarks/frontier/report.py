@@ -125,12 +125,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set(xscale="log", ylim=(max(0.0, low - 0.25), 1.02))
         for each in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
             each(lambda seconds, _: f"{seconds:g}" if f"{seconds:g}".strip("0.")[:1] in ("1", "2", "5") else "")
-        axis.legend(fontsize=7, loc="lower right")
+        axis.legend(fontsize=7, loc="lower left")
     axis.set(xlabel="seconds from frame and question to guidance frame, median and quartiles", ylabel="action success")
     axis.margins(x=0.15)
     axis.grid(alpha=0.3, which="both")
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
