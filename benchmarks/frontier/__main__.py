@@ -2,9 +2,10 @@
 
     python -m benchmarks.frontier --json docs/results/frontier.json
 
-In every round each side answers the same query by each sampling, in turns and in one process, so that whatever else the
-machine does falls on all. Then pictures of unseen scenes are judged. An interrupted run goes on where it stopped; JSON,
-plot and Markdown table are written whenever it ends. `--full-size` times a U-Net step of the released size instead.
+In every round each side answers the same query by each sampling, in turns in one process. The machine must be quiet:
+on a busy one torch's threads wait for each other many times as long. The table says how busy others kept it. Then
+pictures of unseen scenes are judged. An interrupted run goes on where it stopped; JSON, plot and Markdown table are
+written whenever it ends. `--full-size` times a U-Net step of the released size instead.
 """
 
 from __future__ import annotations

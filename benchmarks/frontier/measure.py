@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,7 +36,8 @@ class Figures:
 
     Attributes:
         settings: What was asked for; a run goes on only with the same.
-        rounds: For each, the seed of its scene and `answers[side][sampling]`: seconds of the stages, `psnr_db` to the
+        rounds: For each, the seed of its scene, `others`, the share of the processor that other processes took, and
+            `answers[side][sampling]`: seconds of the stages, `psnr_db` to the
             picture of the first sampling by the first side (null where they are equal), `parity_db` to that of the same
             sampling by the first side with the same code for it, and `same_words`.
         judges: Which sides' pictures are judged.
@@ -130,6 +133,7 @@ def run_rounds(
         task = progress.add_task("rounds", total=rounds, completed=min(len(figures.rounds), rounds))
         while len(figures.rounds) < rounds:
             pair = make_pair(FIRST_ROUND + len(figures.rounds), "val")
+            before = _processor_seconds()
             answers: dict[str, dict[str, Any]] = {name: {} for name in sides}
             reference: Outcome | None = None
             alike: dict[bool, dict[GuidanceDefaults, Outcome]] = {True: {}, False: {}}
@@ -148,7 +152,9 @@ def run_rounds(
                         "parity_db": psnr(twin.picture, outcome.picture),
                         "same_words": outcome.description == reference.description,
                     }
-            figures.rounds.append({"seed": pair.seed, "answers": answers})
+            elapsed, busy, own = np.subtract(_processor_seconds(), before).tolist()
+            others = max(0.0, busy - own) / (elapsed * (os.cpu_count() or 1))
+            figures.rounds.append({"seed": pair.seed, "others": round(others, 3), "answers": answers})
             figures.save()
             progress.advance(task)
 
@@ -190,6 +196,14 @@ def _query(pair: KitchenPair) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     Image.fromarray(pair.input_frame).save(buffer, "PNG")
     return buffer.getvalue(), question(pair.action)
+
+
+def _processor_seconds() -> tuple[float, float, float]:
+    """Seconds on the clock, those in which processors were busy, and this process' and its children's of them."""
+    with open("/proc/stat") as file:
+        user, nice, system, _, _, *others = map(int, file.readline().split()[1:9])  # idle and iowait are not busy
+    busy = (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), busy, sum(os.times()[:4])
 
 
 def _judge(pair: KitchenPair, outcome: Outcome) -> dict[str, Any]:
