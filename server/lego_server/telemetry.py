@@ -157,7 +157,7 @@ class QueryWatch:
                 self._telemetry.metrics.dropped()
                 log_event(_log, logging.INFO, "query_dropped", **self._fields, seconds=seconds)
         if self._telemetry.traces is not None:
-            # Two turns of the event loop later: spans take a while to record, and the answer must be on its way by then.
+            # Two turns of the event loop later, when the answer is on its way: spans take a while to record.
             self._event_loop.call_soon(self._event_loop.call_soon, self._record, at, outcome)
 
     def _record(self, at: float, outcome: str) -> None:
