@@ -75,7 +75,7 @@ class SessionTraces:
 
     @contextmanager
     def stretch(self, name: str) -> Iterator[None]:
-        """A stretch of the session beside its queries, such as the encoding of a frame, for as long as the block lasts."""
+        """A stretch of the session beside its queries, such as a frame's encoding, for as long as the block lasts."""
         if self._tracer is None or self._session is None:
             yield
             return
