@@ -12,6 +12,7 @@ from lego_server.engines.base import Engine
 from lego_server.engines.watched import EngineCall, WatchedEngine
 from lego_server.frames import PreparedFrame, prepare_frame
 from lego_server.loop import EngineLoop, Listener
+from lego_server.repeatable import Repeatable
 from lego_server.telemetry import Telemetry
 
 
@@ -91,8 +92,11 @@ class Guide(Backend[PreparedFrame]):
         watch = self.telemetry.watch(
             query.arrived, question.prepared, frame.arrived, query.options.steps, frame.decoding
         )
-        steps = watch.steps(self._assistant.answer(question), lambda: self.engine.last_call)
-        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline, query.options.steps)
+        answer = Repeatable(lambda: self._assistant.answer(question))
+        steps = watch.steps(answer, lambda: self.engine.last_call)
+        return self.engine_loop.submit(
+            steps, watch.listener(listener), wearer, query.deadline, query.options.steps, answer.restart
+        )
 
     def hand_back_waiting(self) -> None:
         """See `Backend.hand_back_waiting`."""
