@@ -58,7 +58,7 @@ def quantise(
     matrices, weights = _weights(graph, {"MatMul"}, rank=2), _weights(graph, PRODUCTS)
     if not matrices or _size(matrices) < SHARE * _size(weights):
         return model, GraphPrecision()
-    quantised = ir.from_proto(_multiply_in_int8(_with_numbers(model, matrices, directory)))
+    quantised = ir.from_proto(with_integer_weights(model, directory))
     file = Path(QUANTISED) / f"{name}.safetensors"
     _store(quantised, directory, file)
     session = open_session(ir.to_proto(quantised).SerializeToString(), threads=1, weights=directory)
@@ -74,6 +74,18 @@ def quantise(
     return model, replace(
         found, compute="fp32", tolerance=GraphPrecision.tolerance, island_nodes=len(graph), error=None
     )
+
+
+def with_integer_weights(model: ir.Model, directory: Path, bits: int = 8) -> onnx.ModelProto:
+    """Returns a graph whose matrix products have weights of so many bits, 4 or 8, within the graph itself.
+
+    Args:
+        model: The float32 graph; not changed.
+        directory: The engine directory, to whose weights it refers.
+        bits: Of a weight.
+    """
+    matrices = _weights(typed(model).graph, {"MatMul"}, rank=2)
+    return _multiply_in_integers(_with_numbers(model, matrices, directory), bits)
 
 
 def keep_used_weights(directory: Path, graphs: Iterable[str]) -> None:
@@ -157,14 +169,14 @@ def _evaluate(model: ir.Model, names: Sequence[str], directory: Path) -> list[ND
     return results
 
 
-def _multiply_in_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _multiply_in_integers(proto: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     root.handlers, root.level = handlers, level  # the import turns on every library's messages
     config = DefaultWeightOnlyQuantConfig(
-        block_size=BLOCK, is_symmetric=True, accuracy_level=_INT8_PRODUCTS, bits=8
+        block_size=BLOCK, is_symmetric=True, accuracy_level=_INT8_PRODUCTS, bits=bits
     )  # fmt: skip
     quantiser = MatMulNBitsQuantizer(proto, algo_config=config)
     quantiser.process()

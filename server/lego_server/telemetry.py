@@ -157,7 +157,7 @@ class QueryWatch:
                 self._telemetry.metrics.dropped()
                 log_event(_log, logging.INFO, "query_dropped", **self._fields, seconds=seconds)
         if self._telemetry.traces is not None:
-            # Two turns of the event loop later: spans take a while to record, and the answer must be on its way.
+            # Two turns of the event loop later, when the answer is on its way: spans take a while to record.
             self._event_loop.call_soon(self._event_loop.call_soon, self._record, at, outcome)
 
     def _record(self, at: float, outcome: str) -> None:
@@ -184,7 +184,8 @@ class _WatchedSteps(Generator[Work | Event, Any, None]):
         self._over = False
 
     def send(self, value: Any) -> Work | Event:
-        if self._calling and (call := self._last_call()) is not None:
+        # One that was begun anew is sent nothing, whatever it waited for before.
+        if self._calling and value is not None and (call := self._last_call()) is not None:
             self._watch.called(call)
         try:
             item = self._steps.send(value)

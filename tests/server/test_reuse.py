@@ -82,6 +82,20 @@ async def test_the_newest_frame_is_encoded_before_a_query_asks() -> None:
         assert engine.calls["encode_frames"] == before + 1, "and not once more for the query"
 
 
+async def test_a_frame_that_is_asked_about_at_once_is_encoded_once() -> None:
+    engine = FakeEngine()
+    async with running(engine, encode_ahead_seconds=1e-6) as server:
+        client = await server.open_session()
+        before = engine.calls["encode_frames"]
+        for number in range(1, 21):
+            await client.frame(number, picture((number, 2, 3), (640, 480)))
+            await client.query(number)
+            await client.result()
+        await asyncio.sleep(0.05)  # what was left for an idle engine would be done by now
+
+    assert engine.calls["encode_frames"] - before == 20
+
+
 async def test_encoding_ahead_keeps_to_its_pace_and_out_of_the_way() -> None:
     engine = FakeEngine(delay=0.005)
     async with running(engine, encode_ahead_seconds=3600.0) as server:

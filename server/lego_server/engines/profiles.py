@@ -49,17 +49,12 @@ def serving_profiles(graph: str, manifest: Manifest, sizes: Sizes) -> tuple[Prof
     longest_prompt = lego.image_tokens + sizes.query_tokens + _TEMPLATE_TOKENS
     usual_prompt = min(lego.image_tokens + 32, longest_prompt)
     description = max(sizes.description_tokens, lego.max_description_tokens)
-    question = sizes.query_tokens + _TEMPLATE_TOKENS
+    most_after = max(description, sizes.query_tokens + _TEMPLATE_TOKENS)
     if graph == "decoder":
         usual_past = usual_prompt + lego.max_description_tokens // 2
         return (
             _decoding("prefill", Range(1, 1, 1), Range(1, usual_prompt, longest_prompt), Range(0, 0, 0)),
-            _decoding(
-                "step",
-                batch,
-                Range(1, 1, max(description, question)),
-                Range(1, usual_past, longest_prompt + description),
-            ),
+            _decoding("step", batch, Range(1, 1, most_after), Range(1, usual_past, longest_prompt + description)),
         )
     if graph == "token_embedding":
         return (Profile("tokens", {"batch": batch, "tokens": Range(1, 1, max(longest_prompt, description))}),)
