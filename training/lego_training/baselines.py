@@ -1,7 +1,7 @@
 """Trains what LEGO is compared with, all on the same pairs (paper, tables 1 to 4).
 
 InstructPix2Pix and the other rows of table 3 are LEGO's own network with other conditions. SDEdit and ProxEdit edit
-with a text-to-image model of the target frames.
+with a text-to-image model of the target frames. LEGO itself can be trained beside them, on the same budget.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ from lego_training.stages.embed import Embeddings, embed
 from lego_training.stages.text_to_image import tune_text_to_image
 from lego_training.text_to_image import CONFIG, from_checkpoint
 
-Start = Literal["new", "checkpoint"]
+# What networks begin with: random weights, those of a checkpoint, or those of a checkpoint that has forgotten to read:
+# what it paints it still knows, and all that reads words and embeddings is new.
+Start = Literal["new", "checkpoint", "unread"]
 _NEW = ("unet", "conditioner", "text_encoder")
+_READS = ".attn2."  # the U-Net's cross-attention, as diffusers names it
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ BASELINES = {
     "description_image": Baseline("description_image"),
     "description_text": Baseline("description_text"),
     "lego_untuned": Baseline("joint", tuned=False),
+    "lego": Baseline("joint"),
 }
 
 
@@ -112,12 +116,11 @@ def _train(
 ) -> None:  # fmt: skip
     """Trains one baseline; `embedded` keeps the pairs of the tuned and of the untuned VLLM between calls."""
     folder, baseline, process = output / name, BASELINES[name], this_process()
-    architecture = run_config.architecture if run_config.baselines == "new" else None
     mark = CONFIG if baseline.conditioning is None else "lego.json"
     with process.main_process_first():
         if not (folder / "checkpoint" / mark).is_file():
             begin = begin_text_to_image if baseline.conditioning is None else begin_checkpoint
-            begin(base, folder / "checkpoint", architecture, run_config.seed)
+            begin(base, folder / "checkpoint", run_config.baselines, run_config.architecture, run_config.seed)
         if baseline.tuned not in embedded:
             place = output / f"embeddings-{'tuned' if baseline.tuned else 'untuned'}"
             embedded[baseline.tuned] = embed(base, records, place, features, run_config.diffusion.flip)
@@ -151,35 +154,53 @@ def _new_parts(base: LegoCheckpoint, architecture: str, seed: int) -> Parts:
     return build_parts(shape, base.tokenizer.get_vocab_size())
 
 
-def begin_checkpoint(base: Path, directory: Path, architecture: str | None, seed: int) -> None:
+def begin_checkpoint(base: Path, directory: Path, start: Start, architecture: str, seed: int) -> None:
     """Makes the checkpoint that a baseline is trained in; what is not trained is shared with `base` by hard links.
 
     Args:
         base: A checkpoint.
         directory: Where it goes.
-        architecture: Of new networks; None begins with those of `base`.
-        seed: Of new networks.
+        start: What its networks begin with, a `Start`.
+        architecture: Of new networks.
+        seed: Of new weights.
+
+    Raises:
+        LegoError: The U-Net of `base` is of another architecture, and was to be kept.
     """
     config = LegoConfig.load(base)
-    shared = [part for part in (*PARTS, "tokenizer", "scheduler") if architecture is None or part not in _NEW]
+    shared = [part for part in (*PARTS, "tokenizer", "scheduler") if start == "checkpoint" or part not in _NEW]
     for part in shared:
         shutil.copytree(base / part, directory / part, copy_function=_link, dirs_exist_ok=True)
-    if architecture is not None:
-        new = _new_parts(LegoCheckpoint.load(base, without=("vllm", "student")), architecture, seed)
+    if start != "checkpoint":
+        new = _begin(LegoCheckpoint.load(base, without=("vllm", "student")), start, architecture, seed)
         for part in _NEW:
             save_part(getattr(new, part), directory / part, torch.float16)
-    provenance = {"base": config.name, "seed": seed}
+    provenance = {"base": config.name, "start": start, "seed": seed}
     replace(config, student=None, provenance=provenance).save(directory)  # last: it makes the checkpoint whole
     LegoCheckpoint.load(directory, without=("vllm",))
 
 
-def begin_text_to_image(base: Path, directory: Path, architecture: str | None, seed: int) -> None:
+def begin_text_to_image(base: Path, directory: Path, start: Start, architecture: str, seed: int) -> None:
     """Makes the text-to-image model that is trained; see `begin_checkpoint`."""
     checkpoint = LegoCheckpoint.load(base, without=("vllm", "student"))
-    new = None if architecture is None else _new_parts(checkpoint, architecture, seed)
-    if new is not None:
+    if start == "checkpoint":
+        model = from_checkpoint(checkpoint)
+    else:
+        new = _begin(checkpoint, start, architecture, seed)
         checkpoint.text_encoder = new.text_encoder
-    from_checkpoint(checkpoint, None if new is None else new.unet).save(directory)
+        model = from_checkpoint(checkpoint, new.unet)
+    model.save(directory)
+
+
+def _begin(base: LegoCheckpoint, start: Start, architecture: str, seed: int) -> Parts:
+    """Returns new networks; of an "unread" start the U-Net's weights are the base's, but for its cross-attention."""
+    new = _new_parts(base, architecture, seed)
+    if start == "unread":
+        weights, old = new.unet.state_dict(), base.unet.state_dict()
+        if {name: each.shape for name, each in weights.items()} != {name: each.shape for name, each in old.items()}:
+            raise LegoError(f"{base.config.name} is not of the architecture {architecture}; name its own")
+        new.unet.load_state_dict({name: weights[name] if _READS in name else old[name] for name in old})
+    return new
 
 
 def _link(source: str, target: str) -> None:
