@@ -139,7 +139,7 @@ def test_an_unread_start_keeps_what_it_paints_and_forgets_what_it_reads(checkpoi
     # The text-to-image model begins with the same weights, but for the channels of the input frame.
     assert all(torch.equal(narrow[name], after[name]) for name in after if name != "conv_in.weight")
     assert fingerprint(tmp_path / "labels", ("text_encoder",)) == fingerprint(tmp_path / "lego", ("text_encoder",))
-    with pytest.raises(LegoError, match="is not of the architecture nano.yaml; name its own"):
+    with pytest.raises(LegoError, match=r"is not of the architecture nano\.yaml; name its own"):
         begin_checkpoint(checkpoint, tmp_path / "other", "unread", "nano.yaml", seed=1)
 
 

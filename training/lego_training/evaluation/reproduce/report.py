@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lego_training.evaluation.reproduce.grids import grid, save_grid
 from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods
 from lego_training.evaluation.reproduce.run import MethodFigures, Reproduction
 from lego_training.files import write_json, write_whole
+from lego_training.study.report import Rate
 
 _STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 1400px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -33,6 +35,7 @@ _TRUTH = {
     "wrong_hand_rate": "wrong hand", "wrong_object_rate": "wrong object", "description_slots": "description slots",
     "inside_target_psnr_db": "PSNR inside the change, dB", "outside_psnr_db": "PSNR outside it, dB",
 }  # fmt: skip
+_PEOPLE = "chosen by people, %"
 _MODE_TITLES: dict[Mode, str] = {"published": "as published", "corrected": "corrected"}
 _NAMED_FAULTS = 50
 
@@ -102,6 +105,9 @@ def to_json(found: Reproduction) -> dict[str, Any]:
     return {
         "table": found.table, "dataset": found.dataset, "split": found.split, "records": len(found.records),
         "settings": dict(found.settings), "without_time": list(found.untimed),
+        "people": None if found.people is None else {
+            "raters": found.people.raters, "votes": found.people.votes, "agreement": found.people.agreement,
+        },
         "methods": {
             each.name: {
                 "absent": each.absent, "unpainted": [str(fault) for fault in each.unpainted],
@@ -112,7 +118,11 @@ def to_json(found: Reproduction) -> dict[str, Any]:
                      "metrics": [result.to_dict() for result in results]}
                     for span, results in each.bins
                 ],
-                "truth": None if each.truth is None else dict(each.truth.figures),
+                "truth": None if each.truth is None else {
+                    **each.truth.figures,
+                    "intervals": {name: list(ends) for name, ends in each.truth.intervals.items()},
+                },
+                "people": _plain_rate(_rate(found, each.name)),
             }
             for each in found.methods
         },
@@ -127,6 +137,24 @@ def to_csv(found: Reproduction) -> str:
         ["table", "dataset", "method", "bin", "metric", "mode", "value", "low", "high", "pictures", "paper", "absent"]
     )
     for method in found.methods:
+        rate = _rate(found, method.name)
+        if rate is not None:
+            ends = ("" if isnan(each) else f"{100 * each:.6g}" for each in (rate.share, rate.low, rate.high))
+            paper = _paper_people(found, method.name)
+            writer.writerow(
+                [
+                    found.table,
+                    found.dataset,
+                    method.name,
+                    "",
+                    "people",
+                    "",
+                    *ends,
+                    "",
+                    "" if paper is None else paper,
+                    "",
+                ]
+            )
         groups: list[tuple[str, Sequence[Result]]] = []
         if method.figures is not None:
             groups = [("", method.figures.results), *((span.title, results) for span, results in method.bins)]
@@ -145,21 +173,21 @@ def to_csv(found: Reproduction) -> str:
 Cell = tuple[float | None, Result | None, Result | None]
 
 
-def rows(found: Reproduction) -> Iterator[tuple[str, list[Cell]]]:
-    """Yields each row of the table: its title, and for each metric the paper's number and both modes' results."""
+def rows(found: Reproduction) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yields each row of the table: its method, its title, and each metric's paper's number and both modes' results."""
     for method in found.methods:
         cells = []
         for name in found.metrics:
             both = [None if method.figures is None else method.figures.find(name, mode) for mode in MODES]
             cells.append((paper_value(found.dataset, method.name, name), both[0], both[1]))
-        yield METHODS[method.name].title, cells
+        yield method.name, METHODS[method.name].title, cells
 
 
 def _difference(found: Reproduction) -> list[tuple[float | None, float | None, float | None]] | None:
     """The last method's lead over the first's, in each metric: the paper's, as published and corrected."""
     if not COMPARISONS[found.table].difference:
         return None
-    cells = [each for _, each in rows(found)]
+    cells = [each for _, _, each in rows(found)]
     differences = []
     for (paper, *first), (upper, *last) in zip(cells[0], cells[-1], strict=True):
         published, corrected = (_minus(_of(b), _of(a)) for a, b in zip(first, last, strict=True))
@@ -179,13 +207,16 @@ def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
     """Returns the report in Markdown."""
     lines = [f"# {COMPARISONS[found.table].title}", "", _introduction(found), ""]
     lines += ["Each cell: as published / corrected (paper).", ""]
-    lines.append(f"| method | {' | '.join(_heading(name) for name in found.metrics)} |")
-    lines.append(f"| --- |{' ---: |' * len(found.metrics)}")
-    for title, cells in rows(found):
+    headings = [*(_heading(name) for name in found.metrics), *([] if found.people is None else [_PEOPLE])]
+    lines.append(f"| method | {' | '.join(headings)} |")
+    lines.append(f"| --- |{' ---: |' * len(headings)}")
+    for method, title, cells in rows(found):
         shown = []
         for paper, published, corrected in cells:
             reported = "" if paper is None else f" ({paper:.2f})"
             shown.append(f"{_value(published)} / {_value(corrected)}{reported}")
+        if found.people is not None:
+            shown.append(_people(found, method))
         lines.append(f"| {title} | {' | '.join(shown)} |")
     difference = _difference(found)
     if difference is not None:
@@ -200,7 +231,7 @@ def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
         lines.append(f"| --- |{' ---: |' * len(_TRUTH)}")
         for each in truths:
             assert each.truth is not None
-            shown = [_share(each.truth.figures.get(key)) for key in _TRUTH]
+            shown = [_share(each.truth.figures.get(key), each.truth.intervals.get(key)) for key in _TRUTH]
             lines.append(f"| {METHODS[each.name].title} | {' | '.join(shown)} |")
     for title, file in pictures.items():
         lines += ["", f"## {title}", "", f"![{title}]({file})"]
@@ -215,14 +246,17 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>", f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(title)}</h1><p>{escape(_introduction(found))}</p>", "<table><tr><th rowspan=2>method",
-        *(f"<th colspan=3>{escape(_heading(name))}" for name in found.metrics), "<tr>",
+        *(f"<th colspan=3>{escape(_heading(name))}" for name in found.metrics),
+        "" if found.people is None else f"<th rowspan=2>{escape(_PEOPLE)}", "<tr>",
         *("<th>paper<th>as published<th>corrected" for _ in found.metrics),
     ]  # fmt: skip
-    for name, cells in rows(found):
+    for method, name, cells in rows(found):
         parts.append(f"<tr><td>{escape(name)}")
         for paper, published, corrected in cells:
             parts.append(f"<td>{'' if paper is None else f'{paper:.2f}'}")
             parts += [f"<td>{_html_value(each)}" for each in (published, corrected)]
+        if found.people is not None:
+            parts.append(f"<td>{escape(_people(found, method))}")
     difference = _difference(found)
     if difference is not None:
         parts.append("<tr><td>difference")
@@ -236,7 +270,7 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
         for each in truths:
             assert each.truth is not None
             parts.append(f"<tr><td>{escape(METHODS[each.name].title)}")
-            parts += [f"<td>{_share(each.truth.figures.get(key))}" for key in _TRUTH]
+            parts += [f"<td>{_share(each.truth.figures.get(key), each.truth.intervals.get(key))}" for key in _TRUTH]
             page = os.path.relpath(each.truth.failures / "index.html", output)
             parts.append(f"<td><a href='{escape(page)}'>pictures</a>")
         parts.append("</table>")
@@ -251,6 +285,8 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
 def _introduction(found: Reproduction) -> str:
     told = f"{found.dataset}, split {found.split}, {len(found.records)} records. "
     told += "Intervals are 95 %, by bootstrap over pictures. "
+    if found.people is not None:
+        told += f"People: {found.people.raters} raters, {found.people.votes} votes. "
     if any(paper_value(found.dataset, each.name, name) for each in found.methods for name in found.metrics):
         return told + "The paper's numbers are of its whole test set."
     return told + "The paper has no numbers for this dataset."
@@ -316,8 +352,35 @@ def _html_value(result: Result | None) -> str:
     return f"{_value(result)}{interval}"
 
 
-def _share(value: Any) -> str:
-    return "" if value is None else f"{value:.1f}" if abs(value) > 1 else f"{value:.3f}"
+def _share(value: Any, interval: tuple[float, float] | None) -> str:
+    """A share in 0 to 1, or decibels, with its interval."""
+    if value is None:
+        return ""
+    places = 1 if abs(value) > 1 else 3
+    ends = "" if interval is None else f" [{interval[0]:.{places}f}, {interval[1]:.{places}f}]"
+    return f"{value:.{places}f}{ends}"
+
+
+def _rate(found: Reproduction, method: str) -> Rate | None:
+    return None if found.people is None else found.people.rates.get(method)
+
+
+def _plain_rate(rate: Rate | None) -> dict[str, Any] | None:
+    return None if rate is None else rate.to_dict()
+
+
+def _paper_people(found: Reproduction, method: str) -> float | None:
+    """The paper's win rate; it prints those of the study of table 3 only."""
+    return paper_value(found.dataset, method, "people") if found.table == "table3" else None
+
+
+def _people(found: Reproduction, method: str) -> str:
+    """How many chose a method's picture, in per cent of the votes, with the interval and the paper's number."""
+    rate, paper = _rate(found, method), _paper_people(found, method)
+    told = "" if rate is None else f"{100 * rate.share:.1f}"
+    if rate is not None and not isnan(rate.low):
+        told += f" [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+    return told + ("" if paper is None else f" ({paper:.2f})")
 
 
 def screen_table(found: Reproduction) -> Table:
@@ -326,12 +389,15 @@ def screen_table(found: Reproduction) -> Table:
     shown.add_column("method")
     for name in found.metrics:
         shown.add_column(_heading(name), justify="right")
-    for title, cells in rows(found):
+    if found.people is not None:
+        shown.add_column(_PEOPLE, justify="right")
+    for method, title, cells in rows(found):
         shown.add_row(
             title,
             *(
                 f"{_value(published)} / {_value(corrected)}{'' if paper is None else f' ({paper:.2f})'}"
                 for paper, published, corrected in cells
             ),
+            *([] if found.people is None else [_people(found, method)]),
         )
     return shown

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lego_core.errors import LegoError
 
 from lego_training.dataset import Record, read_metadata
@@ -20,6 +21,7 @@ from lego_training.evaluation.metrics.weights import Absent
 from lego_training.evaluation.reproduce.bins import Bin, divide
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS
 from lego_training.evaluation.reproduce.methods import Sources
+from lego_training.evaluation.reproduce.people import People
 from lego_training.evaluation.reproduce.truth import Truth, judge_pictures
 from lego_training.stages.features import Shard
 
@@ -60,6 +62,7 @@ class Reproduction:
         methods: Its rows.
         untimed: Records that are in no bin as their time is not known.
         settings: For the report.
+        people: What people chose, if a study was given.
     """
 
     table: str
@@ -70,6 +73,7 @@ class Reproduction:
     methods: Sequence[MethodFigures]
     untimed: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    people: People | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Job:
         metrics: Which; of the table's or others.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        people: What people chose, for the report.
     """
 
     table: str
@@ -97,6 +102,7 @@ class Job:
     metrics: Sequence[str]
     resamples: int = 1000
     seed: int = 0
+    people: People | None = None
 
 
 def paint(job: Job, sources: Sources, shard: Shard) -> tuple[dict[str, MethodFigures], int]:
@@ -117,11 +123,12 @@ def paint(job: Job, sources: Sources, shard: Shard) -> tuple[dict[str, MethodFig
             found[name] = MethodFigures(name, absent=str(reason))
             continue
         gallery = Gallery(job.output / name)
-        settings |= {"dataset": job.dataset, "split": job.split}
         painting = sources.settings
-        faults = generate(
-            load, job.records, gallery, settings, painting.seed, painting.batch_size, shard, METHODS[name].title
-        )
+        settings |= {"dataset": job.dataset, "split": job.split, "precision": painting.precision}
+        with torch.autocast(sources.device.type, torch.bfloat16, enabled=painting.precision == "bf16"):
+            faults = generate(
+                load, job.records, gallery, settings, painting.seed, painting.batch_size, shard, METHODS[name].title
+            )
         left += len(gallery.missing(job.records)) - len(faults)
         found[name] = MethodFigures(name, images=gallery.images, unpainted=tuple(faults))
     if all(each.absent for each in found.values()):
@@ -143,7 +150,9 @@ def judge(job: Job, painted: Mapping[str, MethodFigures], bench: Bench, settings
         rates = {clip: float(about["fps"]) for clip, about in metadata.items() if _is_rate(about.get("fps"))}
         bins, untimed = divide(job.records, rates)
     methods = [_judge_method(job, each, bench, bins) for each in painted.values()]
-    return Reproduction(job.table, job.dataset, job.split, job.records, job.metrics, methods, untimed, settings)
+    return Reproduction(
+        job.table, job.dataset, job.split, job.records, job.metrics, methods, untimed, settings, job.people
+    )  # fmt: skip
 
 
 def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[Bin]) -> MethodFigures:
@@ -160,7 +169,7 @@ def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[
     if job.dataset == "toykitchen":
         describes = METHODS[method.name].conditioning not in (None, "label")
         words = Gallery(method.images.parent).descriptions() if describes else {}
-        truth = judge_pictures(samples, job.records, words, job.output / method.name)
+        truth = judge_pictures(samples, job.records, words, job.output / method.name, job.resamples, job.seed)
     return MethodFigures(method.name, "", method.images, figures, method.unpainted, by_bin, truth)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lego_training.dataset import Record, read_frame
 from lego_training.evaluation.failures import FailureGallery
 from lego_training.evaluation.metrics.bench import progress
 from lego_training.evaluation.metrics.samples import Sample
-from lego_training.evaluation.report import summary
+from lego_training.evaluation.report import intervals, summary
 from lego_training.evaluation.toy import SceneResult, judge
 from lego_training.files import append_line, read_lines
 from lego_training.toy_kitchen.pair import make_pair
@@ -30,15 +30,18 @@ class Truth:
     Attributes:
         figures: As `lego-train evaluate toy` has them; those of descriptions are None for methods without any.
         failures: Folder of pictures of what went wrong.
+        intervals: 95 % intervals of the figures, by bootstrap over scenes; empty without resamples.
     """
 
     figures: Mapping[str, Any]
     failures: Path
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def judge_pictures(
-    samples: Sequence[Sample], records: Sequence[Record], descriptions: Mapping[str, str], folder: Path
-) -> Truth | None:
+    samples: Sequence[Sample], records: Sequence[Record], descriptions: Mapping[str, str], folder: Path, resamples: int,
+    seed: int,
+) -> Truth | None:  # fmt: skip
     """Judges pictures of toy-kitchen records; goes on where an interrupted call stopped.
 
     Args:
@@ -46,6 +49,8 @@ def judge_pictures(
         records: Their records, whose metadata has the scenes' seeds.
         descriptions: That pictures were painted from, by clip/action.
         folder: Of the method; gets a journal and failures/.
+        resamples: Of the bootstrap; 0 computes no intervals.
+        seed: Of the bootstrap.
 
     Returns:
         None if no record has a seed.
@@ -79,7 +84,10 @@ def judge_pictures(
     if not results:
         return None
     gallery.write_index()
-    figures = summary(results)
+    figures: dict[str, Any] = summary(results)
+    spans = intervals(results, resamples, seed) if resamples else {}
     if not any(result.description for result in results):
-        figures |= dict.fromkeys(("description_slots", "hand", "verb", "object", "side"))
-    return Truth(figures, gallery.folder)
+        for slot in ("description_slots", "hand", "verb", "object", "side"):
+            figures[slot] = None
+            spans.pop(slot, None)
+    return Truth(figures, gallery.folder, spans)
