@@ -65,13 +65,13 @@ def judge_pictures(
     results = []
     with progress("asking the renderer", len(samples)) as advance:
         for sample in samples:
-            seed, said = seeds.get(sample.name), descriptions.get(sample.name, "")
-            if isinstance(seed, int):
+            scene, said = seeds.get(sample.name), descriptions.get(sample.name, "")
+            if isinstance(scene, int):
                 key = f"{sample.name} {file_sha256(sample.generated)} {said}"
                 if key in known:
                     results.append(SceneResult(**known[key]))
                 else:
-                    pair = make_pair(seed, "val" if splits[sample.name] == "val" else "train")
+                    pair = make_pair(scene, "val" if splits[sample.name] == "val" else "train")
                     size = pair.input_frame.shape[1::-1]
                     picture = read_frame(sample.generated)
                     if picture.size != size:
