@@ -193,6 +193,26 @@ def test_the_toy_kitchen_is_judged_by_its_renderer_too(
     assert "The paper has no numbers for this dataset" in page
 
 
+def test_damaged_pictures_are_named_and_the_rest_is_judged_and_shown(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records = workshop.records[:3]
+    for record in records:
+        place = tmp_path / "made" / Path(*record.target_path.parts[-3:])
+        place.parent.mkdir(parents=True)
+        place.write_bytes(record.target_path.read_bytes() if record is not records[0] else b"")
+    places = ("--data", workshop.data, "--dataset", "toykitchen", "--split", "train", "--out", tmp_path / "out")
+    common = ("--pictures", f"lego={tmp_path / 'made'}", "--metrics", "psnr", "--frames", "0")
+
+    assert run(monkeypatch, "table1", *places, *common) == 0
+
+    lego = json.loads((tmp_path / "out" / "table1" / "figures.json").read_text())["methods"]["lego"]
+    assert lego["pictures"] == lego["truth"]["scenes"] == 2 and lego["truth"]["action_success"] == 1
+    page = (tmp_path / "out" / "table1" / "report.html").read_text()
+    assert f"{records[0].action_id}/{records[0].target_path.name}: it cannot be read (the image is empty" in page
+    assert (tmp_path / "out" / "table1" / "grids" / "examples.jpg").is_file()
+
+
 def test_figure_10_divides_by_time(data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pictures = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
     places = ("--data", data, "--dataset", "ego4d", "--out", tmp_path, "--weights", weights, "--metrics", "psnr,fid")

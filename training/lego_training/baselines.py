@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -99,32 +100,37 @@ def train_baselines(
         "loop": asdict(run_config.tune_diffusion), "diffusion": asdict(run_config.diffusion),
     }  # fmt: skip
     check_settings(output / "settings.json", settings, "baselines")
-    embedded: dict[bool, Embeddings] = {}
+
+    @cache
+    def embedded(tuned: bool) -> Embeddings:
+        flip = run_config.diffusion.flip
+        if tuned:
+            return embed(base, records, output / "embeddings-tuned", features, flip)
+        assert untuned is not None
+        same = fingerprint(untuned, ("vae",)) == fingerprint(base, ("vae",))
+        return embed(untuned, records, output / "embeddings-untuned", None, flip, embedded(True) if same else None)
+
     for name in trained:
         if not (output / name / "done.json").is_file():
             source = base if BASELINES[name].tuned else untuned
             assert source is not None
-            _train(name, source, records, run_config, output, features if BASELINES[name].tuned else None, embedded)
+            _train(name, source, run_config, output, embedded)
             if this_process().is_main_process:
                 write_json(output / name / "done.json", {"base": str(source)})
     return trained
 
 
 def _train(
-    name: str, base: Path, records: list[Record], run_config: RunConfig, output: Path, features: FeatureStore | None,
-    embedded: dict[bool, Embeddings],
+    name: str, base: Path, run_config: RunConfig, output: Path, embedded: Callable[[bool], Embeddings]
 ) -> None:  # fmt: skip
-    """Trains one baseline; `embedded` keeps the pairs of the tuned and of the untuned VLLM between calls."""
+    """Trains one baseline; `embedded` gives the pairs of the tuned or of the untuned VLLM."""
     folder, baseline, process = output / name, BASELINES[name], this_process()
     mark = CONFIG if baseline.conditioning is None else "lego.json"
     with process.main_process_first():
         if not (folder / "checkpoint" / mark).is_file():
             begin = begin_text_to_image if baseline.conditioning is None else begin_checkpoint
             begin(base, folder / "checkpoint", run_config.baselines, run_config.architecture, run_config.seed)
-        if baseline.tuned not in embedded:
-            place = output / f"embeddings-{'tuned' if baseline.tuned else 'untuned'}"
-            embedded[baseline.tuned] = embed(base, records, place, features, run_config.diffusion.flip)
-    data = embedded[baseline.tuned]
+        data = embedded(baseline.tuned)
     if baseline.conditioning is None:
         assert run_config.tune_text_to_image is not None
         tune_text_to_image(

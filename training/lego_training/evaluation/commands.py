@@ -84,8 +84,10 @@ def evaluate_images(
         console.print(f"skipped: {fault}", highlight=False, markup=False)
     if len(figures.faults) > 10:
         console.print(f"and {len(figures.faults) - 10} more, all of them in {json_file}")
-    if figures.resized:
-        console.print(f"{figures.resized} pictures were resized to their target's size")
+    for fault in figures.resized[:10]:
+        console.print(f"resized and judged: {fault}", highlight=False, markup=False)
+    if len(figures.resized) > 10:
+        console.print(f"and {len(figures.resized) - 10} more, all of them in {json_file}")
     console.print(f"figures in {json_file}, single pictures in {json_file.with_suffix('.csv')}")
 
 

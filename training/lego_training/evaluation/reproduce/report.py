@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lego_training.dataset import Record
 from lego_training.evaluation.metrics.measure import METRICS, Result, per_picture_csv
 from lego_training.evaluation.metrics.metric import MODES, Mode
 from lego_training.evaluation.metrics.samples import find_picture
@@ -81,14 +82,22 @@ def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[Act
     if any(each.bins for each in found.methods):
         plot_bins(found, output / "plots" / "bins.png")
         yield "By the time from input to target frame", "plots/bins.png"
-    shown = [each for each in found.methods if each.images is not None and each.name not in ("no_edit", "target")]
-    records = found.records[:: max(1, len(found.records) // examples)][:examples] if examples else []
+    shown = [
+        each for each in found.methods
+        if each.images is not None and each.figures is not None and each.name not in ("no_edit", "target")
+    ]  # fmt: skip
+    # Of those whose frames can be read.
+    records = [each for each in found.records if any(_judged(method, each) for method in shown)]
+    records = records[:: max(1, len(records) // examples)][:examples] if examples else []
     if records and shown:
         rows, captions = [], []
         for record in records:
             place = Path(*record.target_path.parts[-3:])
-            painted = [find_picture(each.images / place) for each in shown if each.images is not None]
-            rows.append([record.input_path, *painted, record.target_path])
+            painted = [
+                find_picture(each.images / place) if each.images is not None and _judged(each, record) else None
+                for each in shown
+            ]
+            rows.append([record.input_path, *painted, record.target_path if record.target_path.is_file() else None])
             captions.append([record.action, *[""] * (len(painted) + 1)])
         titles = ["input frame", *(METHODS[each.name].title for each in shown), "target frame"]
         save_grid(output / "grids" / "examples.jpg", grid(rows, titles, captions))
@@ -98,6 +107,10 @@ def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[Act
         captions = [["input frame", *(label for label, _ in sheet.pictures)] for sheet in sheets]
         save_grid(output / "grids" / "actions.jpg", grid(rows, [], captions))
         yield "Several actions in one frame", "grids/actions.jpg"
+
+
+def _judged(method: MethodFigures, record: Record) -> bool:
+    return method.figures is not None and f"{record.clip_id}/{record.action_id}" in method.figures.names
 
 
 def to_json(found: Reproduction) -> dict[str, Any]:
@@ -324,8 +337,8 @@ def _faults(method: MethodFigures) -> Iterator[str]:
     for fault in method.unpainted:
         yield f"{title}: {fault}"
     if method.figures is not None:
-        if method.figures.resized:
-            yield f"{title}: {method.figures.resized} pictures were resized to their target's size"
+        for fault in method.figures.resized:
+            yield f"{title}, resized and judged: {fault}"
         for fault in method.figures.faults:
             yield f"{title}: {fault}"
         for result in method.figures.results:

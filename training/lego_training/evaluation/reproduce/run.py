@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lego_core.errors import LegoError
 
 from lego_training.dataset import Record, read_metadata
@@ -123,9 +122,9 @@ def paint(job: Job, sources: Sources, shard: Shard) -> tuple[dict[str, MethodFig
             found[name] = MethodFigures(name, absent=str(reason))
             continue
         gallery = Gallery(job.output / name)
+        settings |= {"dataset": job.dataset, "split": job.split}
         painting = sources.settings
-        settings |= {"dataset": job.dataset, "split": job.split, "precision": painting.precision}
-        with torch.autocast(sources.device.type, torch.bfloat16, enabled=painting.precision == "bf16"):
+        with sources.precision():
             faults = generate(
                 load, job.records, gallery, settings, painting.seed, painting.batch_size, shard, METHODS[name].title
             )
@@ -169,7 +168,8 @@ def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[
     if job.dataset == "toykitchen":
         describes = METHODS[method.name].conditioning not in (None, "label")
         words = Gallery(method.images.parent).descriptions() if describes else {}
-        truth = judge_pictures(samples, job.records, words, job.output / method.name, job.resamples, job.seed)
+        judged = [each for each in samples if each.name in figures.names]
+        truth = judge_pictures(judged, job.records, words, job.output / method.name, job.resamples, job.seed)
     return MethodFigures(method.name, "", method.images, figures, method.unpainted, by_bin, truth)
 
 
