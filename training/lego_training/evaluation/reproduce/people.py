@@ -38,7 +38,8 @@ def read_people(path: Path) -> People:
         LegoError: It is no such file, or of descriptions, or has a method that is none here.
     """
     known = {word.lower(): name for name, kind in METHODS.items() for word in (name, kind.title)}
-    values: dict[str, Any] = read_json(path)
+    cure = "give the report.json that lego-train study report writes"
+    values: dict[str, Any] = read_json(path, cure)
     try:
         if values["kind"] != "images":
             raise LegoError(f"{path} is of a study of {values['kind']}; a table takes one of images")
@@ -47,10 +48,7 @@ def read_people(path: Path) -> People:
             "raters": int(values["raters"]), "votes": int(values["votes"]), "agreement": values["krippendorff_alpha"],
         }  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise LegoError(
-            f"{path} is no report of a study ({type(error).__name__}: {error}); "
-            "give the report.json that lego-train study report writes"
-        ) from error
+        raise LegoError(f"{path} is no report of a study ({type(error).__name__}: {error}); {cure}") from error
     unknown = [each.method for each in found if each.method.lower() not in known]
     if unknown:
         raise LegoError(
