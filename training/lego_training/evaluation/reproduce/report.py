@@ -20,7 +20,7 @@ from lego_training.evaluation.metrics.metric import MODES, Mode
 from lego_training.evaluation.metrics.samples import find_picture
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS, paper_value
 from lego_training.evaluation.reproduce.grids import grid, save_grid
-from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods
+from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods, plot_truth
 from lego_training.evaluation.reproduce.run import MethodFigures, Reproduction
 from lego_training.files import write_json, write_whole
 from lego_training.study.report import Rate
@@ -76,9 +76,11 @@ def write_report(found: Reproduction, output: Path, examples: int, sheets: Seque
 
 def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[ActionSheet]) -> Iterator[tuple[str, str]]:
     """Draws plots and grids; yields a title and a file's name for each."""
-    if any(each.figures is not None and each.name != "target" for each in found.methods):
-        plot_methods(found, output / "plots" / "metrics.png")
+    if plot_methods(found, output / "plots" / "metrics.png"):
         yield "All metrics, with 95 % intervals", "plots/metrics.png"
+    if any(each.truth is not None for each in found.methods):
+        plot_truth(found, _TRUTH, output / "plots" / "truth.png")
+        yield "What the renderer says, with 95 % intervals", "plots/truth.png"
     if any(each.bins for each in found.methods):
         plot_bins(found, output / "plots" / "bins.png")
         yield "By the time from input to target frame", "plots/bins.png"
