@@ -22,6 +22,7 @@ from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS,
 from lego_training.evaluation.reproduce.grids import grid
 from lego_training.evaluation.reproduce.methods import Sources, parse_places
 from lego_training.evaluation.reproduce.people import read_people
+from lego_training.evaluation.reproduce.truth import Truth
 from lego_training.study.design import Study
 from lego_training.study.report import Findings, Rate, to_dict
 from PIL import Image
@@ -187,6 +188,12 @@ def test_the_toy_kitchen_is_judged_by_its_renderer_too(
     low, high = truth["no_edit"]["intervals"]["outside_psnr_db"]
     assert low <= truth["no_edit"]["outside_psnr_db"] <= high
     assert set(truth["target"]["intervals"]) & {"description_slots", "hand"} == set()
+    table = list(csv.DictReader((tmp_path / "table1" / "figures.csv").open()))
+    (row,) = [each for each in table if (each["method"], each["metric"]) == ("no_edit", "nothing_rate")]
+    assert (row["mode"], row["value"], row["pictures"]) == ("renderer", "1", "3")
+    lead = truth["lego"]["action_success"] - 1
+    assert methods["target"]["lego_lead"][0] == pytest.approx(lead) and methods["lego"]["lego_lead"] is None
+    assert f"{lead:+.3f} [" in (tmp_path / "table1" / "report.md").read_text()
     page = (tmp_path / "table1" / "report.html").read_text()
     assert "What the renderer says" in page and "'../no_edit/failures/index.html'" in page
     assert len(list((tmp_path / "no_edit" / "failures" / "nothing").glob("*.jpg"))) == 3
@@ -352,6 +359,17 @@ def test_what_cannot_be_is_one_sentence(
 
 
 # --- parts
+
+
+def test_a_lead_is_of_the_scenes_that_two_methods_share() -> None:
+    first = Truth({}, Path(), {scene: scene % 2 == 0 for scene in range(100)})
+    same = Truth({}, Path(), {scene: scene % 2 == 0 for scene in range(50, 150)})
+    worse = Truth({}, Path(), {scene: scene % 4 == 0 for scene in range(100)})
+
+    assert first.lead(same, 200, 0) == (0, 0, 0)  # however different the scenes are, the methods are not
+    value, low, high = first.lead(worse, 200, 0) or (0, 0, 0)
+    assert value == 0.25 and 0.1 < low < 0.25 < high < 0.4
+    assert first.lead(worse, 0, 0) is None and first.lead(Truth({}, Path(), {7: True}), 200, 0) is None
 
 
 def test_the_papers_numbers_are_of_known_methods_and_metrics() -> None:

@@ -36,6 +36,7 @@ _TRUTH = {
     "wrong_hand_rate": "wrong hand", "wrong_object_rate": "wrong object", "description_slots": "description slots",
     "inside_target_psnr_db": "PSNR inside the change, dB", "outside_psnr_db": "PSNR outside it, dB",
 }  # fmt: skip
+_LEAD = "LEGO's lead in success, by scene"
 _PEOPLE = "chosen by people, %"
 _MODE_TITLES: dict[Mode, str] = {"published": "as published", "corrected": "corrected"}
 _NAMED_FAULTS = 50
@@ -138,6 +139,7 @@ def to_json(found: Reproduction) -> dict[str, Any]:
                     "intervals": {name: list(ends) for name, ends in each.truth.intervals.items()},
                 },
                 "people": _plain_rate(_rate(found, each.name)),
+                "lego_lead": list(found.leads[each.name]) if each.name in found.leads else None,
             }
             for each in found.methods
         },
@@ -145,7 +147,7 @@ def to_json(found: Reproduction) -> dict[str, Any]:
 
 
 def to_csv(found: Reproduction) -> str:
-    """Returns all figures as CSV, a row for each method, metric, mode and bin."""
+    """Returns all figures as CSV, a row for each method, metric, mode and bin; the renderer's have the mode "renderer"."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -170,6 +172,14 @@ def to_csv(found: Reproduction) -> str:
                     "",
                 ]
             )
+        for name in _TRUTH if method.truth is not None else ():
+            assert method.truth is not None
+            value, ends = method.truth.figures.get(name), method.truth.intervals.get(name, (None, None))
+            numbers = ["" if each is None else f"{each:.6g}" for each in (value, *ends)]
+            writer.writerow(
+                [found.table, found.dataset, method.name, "", name, "renderer", *numbers,
+                 method.truth.figures["scenes"], "", ""]
+            )  # fmt: skip
         groups: list[tuple[str, Sequence[Result]]] = []
         if method.figures is not None:
             groups = [("", method.figures.results), *((span.title, results) for span, results in method.bins)]
@@ -242,11 +252,13 @@ def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
         lines.append(f"| difference | {' | '.join(shown)} |")
     truths = [each for each in found.methods if each.truth is not None]
     if truths:
-        lines += ["", "## What the renderer says", "", f"| method | {' | '.join(_TRUTH.values())} |"]
-        lines.append(f"| --- |{' ---: |' * len(_TRUTH)}")
+        headings = [*_TRUTH.values(), *([_LEAD] if found.leads else [])]
+        lines += ["", "## What the renderer says", "", f"| method | {' | '.join(headings)} |"]
+        lines.append(f"| --- |{' ---: |' * len(headings)}")
         for each in truths:
             assert each.truth is not None
             shown = [_share(each.truth.figures.get(key), each.truth.intervals.get(key)) for key in _TRUTH]
+            shown += [_lead(found, each.name)] if found.leads else []
             lines.append(f"| {METHODS[each.name].title} | {' | '.join(shown)} |")
     for title, file in pictures.items():
         lines += ["", f"## {title}", "", f"![{title}]({file})"]
@@ -280,12 +292,13 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
     truths = [each for each in found.methods if each.truth is not None]
     if truths:
         parts.append("<h2>What the renderer says</h2><table><tr><th>method")
-        parts += [f"<th>{escape(heading)}" for heading in _TRUTH.values()]
+        parts += [f"<th>{escape(heading)}" for heading in (*_TRUTH.values(), *([_LEAD] if found.leads else []))]
         parts.append("<th>what went wrong")
         for each in truths:
             assert each.truth is not None
             parts.append(f"<tr><td>{escape(METHODS[each.name].title)}")
             parts += [f"<td>{_share(each.truth.figures.get(key), each.truth.intervals.get(key))}" for key in _TRUTH]
+            parts += [f"<td>{_lead(found, each.name)}"] if found.leads else []
             page = os.path.relpath(each.truth.failures / "index.html", output)
             parts.append(f"<td><a href='{escape(page)}'>pictures</a>")
         parts.append("</table>")
@@ -374,6 +387,11 @@ def _share(value: Any, interval: tuple[float, float] | None) -> str:
     places = 1 if abs(value) > 1 else 3
     ends = "" if interval is None else f" [{interval[0]:.{places}f}, {interval[1]:.{places}f}]"
     return f"{value:.{places}f}{ends}"
+
+
+def _lead(found: Reproduction, method: str) -> str:
+    lead = found.leads.get(method)
+    return "" if lead is None else f"{lead[0]:+.3f} [{lead[1]:+.3f}, {lead[2]:+.3f}]"
 
 
 def _rate(found: Reproduction, method: str) -> Rate | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Reproduction:
         untimed: Records that are in no bin as their time is not known.
         settings: For the report.
         people: What people chose, if a study was given.
+        leads: On the toy kitchen, LEGO's lead over each other method, see `Truth.lead`.
     """
 
     table: str
@@ -73,6 +74,7 @@ class Reproduction:
     untimed: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     people: People | None = None
+    leads: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,19 @@ def judge(job: Job, painted: Mapping[str, MethodFigures], bench: Bench, settings
         rates = {clip: float(about["fps"]) for clip, about in metadata.items() if _is_rate(about.get("fps"))}
         bins, untimed = divide(job.records, rates)
     methods = [_judge_method(job, each, bench, bins) for each in painted.values()]
+    leads = dict(_leads(job, methods))
     return Reproduction(
-        job.table, job.dataset, job.split, job.records, job.metrics, methods, untimed, settings, job.people
+        job.table, job.dataset, job.split, job.records, job.metrics, methods, untimed, settings, job.people, leads
     )  # fmt: skip
+
+
+def _leads(job: Job, methods: Sequence[MethodFigures]) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    lego = next((each.truth for each in methods if each.name == "lego"), None)
+    for method in methods:
+        if lego is not None and method.truth is not None and method.name != "lego":
+            lead = lego.lead(method.truth, job.resamples, job.seed)
+            if lead is not None:
+                yield method.name, lead
 
 
 def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[Bin]) -> MethodFigures:

@@ -15,6 +15,7 @@ from lego_training.dataset import Record, read_frame
 from lego_training.evaluation.failures import FailureGallery
 from lego_training.evaluation.metrics.bench import progress
 from lego_training.evaluation.metrics.samples import Sample
+from lego_training.evaluation.metrics.scores import MeanScore
 from lego_training.evaluation.report import intervals, summary
 from lego_training.evaluation.toy import SceneResult, judge
 from lego_training.files import append_line, read_lines
@@ -30,12 +31,30 @@ class Truth:
     Attributes:
         figures: As `lego-train evaluate toy` has them; those of descriptions are None for methods without any.
         failures: Folder of pictures of what went wrong.
+        successes: Whether the action was done, by the scene's seed.
         intervals: 95 % intervals of the figures, by bootstrap over scenes; empty without resamples.
     """
 
     figures: Mapping[str, Any]
     failures: Path
+    successes: Mapping[int, bool]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def lead(self, other: Truth, resamples: int, seed: int) -> tuple[float, float, float] | None:
+        """Returns by how much more often the action was done than by another method in the same scenes.
+
+        Scenes differ more than methods do, so the interval is of the scenes' differences.
+
+        Returns:
+            The lead in action success and its 95 % interval; None if there are no two scenes in common, or no
+            resamples.
+        """
+        both = [scene for scene in self.successes if scene in other.successes]
+        if len(both) < 2 or not resamples:
+            return None
+        leads = np.array([float(self.successes[each]) - other.successes[each] for each in both])
+        score = MeanScore(("",) * len(both), leads)
+        return score.value(), *score.interval(resamples, seed)
 
 
 def judge_pictures(
@@ -90,4 +109,5 @@ def judge_pictures(
         for slot in ("description_slots", "hand", "verb", "object", "side"):
             figures[slot] = None
             spans.pop(slot, None)
-    return Truth(figures, gallery.folder, spans)
+    successes = {result.seed: result.success for result in results}
+    return Truth(figures, gallery.folder, successes, spans)
