@@ -147,7 +147,7 @@ def to_json(found: Reproduction) -> dict[str, Any]:
 
 
 def to_csv(found: Reproduction) -> str:
-    """Returns all figures as CSV, a row for each method, metric, mode and bin; the renderer's have the mode "renderer"."""
+    """Returns all figures as CSV, a row for each method, metric, mode (the "renderer" is one) and bin."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -174,10 +174,10 @@ def to_csv(found: Reproduction) -> str:
             )
         for name in _TRUTH if method.truth is not None else ():
             assert method.truth is not None
-            value, ends = method.truth.figures.get(name), method.truth.intervals.get(name, (None, None))
-            numbers = ["" if each is None else f"{each:.6g}" for each in (value, *ends)]
+            told = [method.truth.figures.get(name), *method.truth.intervals.get(name, ())]
+            cells = [*("" if each is None else f"{each:.6g}" for each in told), "", ""][:3]
             writer.writerow(
-                [found.table, found.dataset, method.name, "", name, "renderer", *numbers,
+                [found.table, found.dataset, method.name, "", name, "renderer", *cells,
                  method.truth.figures["scenes"], "", ""]
             )  # fmt: skip
         groups: list[tuple[str, Sequence[Result]]] = []
