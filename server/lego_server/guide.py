@@ -12,6 +12,7 @@ from lego_server.engines.base import Engine
 from lego_server.engines.watched import EngineCall, WatchedEngine
 from lego_server.frames import PreparedFrame, prepare_frame
 from lego_server.loop import EngineLoop, Listener
+from lego_server.repeatable import Repeatable
 from lego_server.telemetry import Telemetry
 
 
@@ -89,8 +90,10 @@ class Guide(Backend[PreparedFrame]):
         """Hands a query to the engine loop; see `Backend.submit`."""
         question = Question(frame, query.prompt, query.options, query.arrived, time.perf_counter())
         watch = self.telemetry.watch(query.arrived, question.prepared, frame.arrived, query.options.steps)
-        steps = watch.steps(self._assistant.answer(question))
-        return self.engine_loop.submit(steps, watch.listener(listener), wearer, query.deadline, query.options.steps)
+        answer = Repeatable(lambda: self._assistant.answer(question))
+        return self.engine_loop.submit(
+            watch.steps(answer), watch.listener(listener), wearer, query.deadline, query.options.steps, answer.restart
+        )
 
     def hand_back_waiting(self) -> None:
         """See `Backend.hand_back_waiting`."""

@@ -21,7 +21,6 @@ from lego_server.turns import next_admitted, next_batch, next_to_leave
 from lego_server.work import Denoise, Work
 
 _LEAST_RETRY = 0.5  # seconds; asking again sooner would only be another refusal
-_PLACE_RETRY = 1.0  # seconds; by then somebody may have been answered
 # A query is taken only if it would be in time although those ahead of it take so much longer than estimated: one given
 # up half way helps nobody, and has kept others waiting.
 _CAUTION = 1.15
@@ -38,6 +37,7 @@ class Job:
         deadline: `time.perf_counter()` at which the answer is worth nothing any more.
         order: Increases from job to job.
         denoising_steps: It has been asked for.
+        restart: Makes `steps` begin anew; None where they cannot.
         pending: The next engine call; None before the first.
         running: Whether a thread is at it.
         answered: Whether there is nothing left to do.
@@ -49,7 +49,7 @@ class Job:
 
     def __init__(
         self, steps: Steps, listener: Listener, event_loop: asyncio.AbstractEventLoop, wake: Callable[[], None],
-        wearer: str, deadline: float, order: int, denoising_steps: int,
+        wearer: str, deadline: float, order: int, denoising_steps: int, restart: Callable[[], None] | None,
     ) -> None:  # fmt: skip
         self._listener = listener
         self._event_loop = event_loop
@@ -59,6 +59,7 @@ class Job:
         self.deadline = deadline
         self.order = order
         self.denoising_steps = denoising_steps
+        self.restart = restart
         self.pending: Work | None = None
         self.running = False
         self.answered = False
@@ -96,7 +97,7 @@ class EngineLoop:
     A turn is one engine call (one decoder token, one denoising step), so queries join, leave and are cancelled between
     them. Calls of the same kind run as one batch of up to `max_batch`. `turns.py` says whose turn it is. Queries of
     those who are not there are served when nobody else is to be; one that has begun keeps its place, and what it holds
-    of the engine's memory, until somebody who is there waits for it.
+    of the engine's memory, until somebody who is there waits for it, and is begun anew when there is room again.
     """
 
     def __init__(self, engine: Engine, max_active: int, max_waiting: int, max_batch: int = 1, lanes: int = 1) -> None:
@@ -144,8 +145,9 @@ class EngineLoop:
             return len(self._waiting)
 
     def submit(
-        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, denoising_steps: int = 1
-    ) -> Job:
+        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, denoising_steps: int = 1,
+        restart: Callable[[], None] | None = None,
+    ) -> Job:  # fmt: skip
         """Takes in a query; called on an event loop, where `listener` will be called with its events.
 
         Args:
@@ -155,13 +157,14 @@ class EngineLoop:
             deadline: `time.perf_counter()` by which it must be answered. It is for the asker to cancel it then. A
                 query of the server's own has none, and says nothing of how long others take.
             denoising_steps: It asks for.
+            restart: Makes `steps` begin anew. A query that cannot keeps its place although its wearer is not there.
 
         Raises:
             RequestError: OVERLOADED: too many are waiting, or it would be too late; UNAVAILABLE: the loop is closed.
         """
         with self._changed:
             self._refuse_if_full(deadline, denoising_steps)
-            job = self._job(steps, listener, wearer, deadline, denoising_steps)
+            job = self._job(steps, listener, wearer, deadline, denoising_steps, restart)
             self._waiting.append(job)
             self._changed.notify()
             return job
@@ -205,9 +208,12 @@ class EngineLoop:
         for lane in self._lanes:
             lane.join(max(0.0, until - time.monotonic()))
 
-    def _job(self, steps: Steps, listener: Listener, wearer: str, deadline: float, denoising_steps: int) -> Job:
-        event_loop = asyncio.get_running_loop()
-        return Job(steps, listener, event_loop, self._notify, wearer, deadline, next(self._order), denoising_steps)
+    def _job(
+        self, steps: Steps, listener: Listener, wearer: str, deadline: float, denoising_steps: int,
+        restart: Callable[[], None] | None = None,
+    ) -> Job:  # fmt: skip
+        event_loop, order = asyncio.get_running_loop(), next(self._order)
+        return Job(steps, listener, event_loop, self._notify, wearer, deadline, order, denoising_steps, restart)
 
     def _refuse_if_full(self, deadline: float, denoising_steps: int) -> None:
         if self._closed:
@@ -280,17 +286,17 @@ class EngineLoop:
         leaving = next_to_leave(self._active)
         if leaving is None or all(job.absent for job in self._waiting):
             return False
-        leaving.tell(
-            Failed(
-                RequestError(
-                    Reason.UNAVAILABLE,
-                    "the query gave up its place to others while its client was away; ask again",
-                    retry_after=_PLACE_RETRY,
-                )
-            )
-        )
-        self._remove(leaving)
+        self._put_back(leaving)
         return True
+
+    def _put_back(self, job: Job) -> None:
+        """Has a query that had begun wait for its first turn."""
+        assert job.restart is not None
+        job.restart()
+        job.pending = None
+        job.denoising = job.rest = 0.0
+        self._active.remove(job)
+        self._waiting.append(job)
 
     def _give_back(self, batch: list[Job], seconds: float, denoising: bool) -> None:
         with self._changed:

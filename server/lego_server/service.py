@@ -74,6 +74,7 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
             guide = self._models.find(request.model)
             max_image_pixels = current_access().max_image_pixels(self._models.config.limits.max_image_pixels)
         except RequestError as error:
+            self._telemetry.metrics.rejected(error.reason)
             raise Refusal.of(error) from error
         return server_info_to_proto(guide, self._models, max_image_pixels)
 

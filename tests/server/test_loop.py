@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lego_server.assistant import Event, Failed, StepDone
 from lego_server.engines.base import Condition
 from lego_server.failures import Reason, RequestError
 from lego_server.loop import EngineLoop
+from lego_server.repeatable import Repeatable
 from lego_server.work import DecodeLatent, Denoise, EncodeFrame, Work
 
 from tests.server.fake_engine import FakeEngine, _Handle
@@ -232,32 +234,47 @@ async def test_a_full_or_closed_loop_takes_nothing_in() -> None:
 
 
 async def test_those_who_ask_and_leave_again_and_again_hold_no_more_than_there_are_places() -> None:
-    begun: set[int] = set()
+    begun: list[int] = []
+    held: set[int] = set()
     heard: list[list[Event]] = [[] for _ in range(12)]
 
     def hold(name: int) -> Generator[Work | Event, Any, None]:
-        begun.add(name)
+        begun.append(name)
+        held.add(name)
         try:
-            yield from count_to(name, 1000)
+            yield from count_to(name, 40)
         finally:
-            begun.discard(name)
+            held.discard(name)
 
     loop = EngineLoop(FakeEngine(delay=0.002), max_active=2, max_waiting=16)
-    jobs, most = [], 0
+    most = 0
     for name in range(12):
-        job = loop.submit(hold(name), heard[name].append)
-        jobs.append(job)
+        query = Repeatable(partial(hold, name))
+        job = loop.submit(query, heard[name].append, restart=query.restart)
         await eventually(lambda name=name: name in begun)  # type: ignore[misc]
-        most = max(most, len(begun))
+        most = max(most, len(held))
         job.defer(True)
-    await eventually(lambda: all(isinstance(events[-1], Failed) for events in heard[:10]))
+    await eventually(lambda: loop.live == 0)
+    await asyncio.sleep(0)
     loop.close()
 
     assert most <= 2
-    failed = heard[0][-1]
-    assert isinstance(failed, Failed) and isinstance(failed.error, RequestError)
-    assert failed.error.reason is Reason.UNAVAILABLE and failed.error.retry_after > 0
-    assert not any(isinstance(event, Failed) for event in (*heard[10], *heard[11])), "nobody waits for their places"
+    assert begun[:12] == list(range(12)) and len(begun) > 12, "those who gave up their places have begun anew"
+    for events in heard:
+        assert [event.step for event in events if isinstance(event, StepDone)] == list(range(1, 41)), "each told once"
+        assert len(events) == 40, "and nothing else"
+
+
+async def test_what_cannot_begin_anew_keeps_its_place() -> None:
+    heard: list[list[Event]] = [[], []]
+    loop = EngineLoop(FakeEngine(delay=0.002), max_active=1, max_waiting=1)
+    loop.submit(count_to(0, 30), heard[0].append).defer(True)
+    await eventually(lambda: loop.active == 1)
+    loop.submit(count_to(1, 1), heard[1].append)
+    await eventually(lambda: bool(heard[1]))
+    loop.close()
+
+    assert len(heard[0]) == 30
 
 
 async def test_how_long_queries_take_is_known_by_their_steps_and_from_queries_of_wearers_alone() -> None:

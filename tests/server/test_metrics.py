@@ -69,12 +69,15 @@ async def test_queue_and_rejects_are_told_while_they_last() -> None:
         client = await server.open_session()
         await client.query(1)
         await client.error()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await server.stub.GetServerInfo(pb.GetServerInfoRequest(model="attic"))
         engine.gate.set()
         await asyncio.gather(*tasks)
         await eventually(lambda: server.server.live_queries == 0)
         assert (value(server, "lego_active_queries"), value(server, "lego_queue_depth")) == (0, 0)
         assert value(server, "lego_rejects_total", reason="overloaded") == 1
         assert value(server, "lego_rejects_total", reason="no_frame") == 1
+        assert value(server, "lego_rejects_total", reason="invalid") == 1
 
 
 async def test_a_refusal_counts_once_however_often_it_is_sent() -> None:

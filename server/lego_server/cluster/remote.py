@@ -16,10 +16,10 @@ from ray.serve.handle import DeploymentResponseGenerator
 
 from lego_server.assistant import Answer, DescriptionPiece, Event, Failed, StepDone, Timings
 from lego_server.backend import Backend, Cancellable, CheckedQuery
-from lego_server.cluster.delivery import Delivery, Spoilt
 from lego_server.cluster.orders import Order, Reply, Taken
 from lego_server.cluster.running import forget, running_replicas
 from lego_server.config import ServerConfig
+from lego_server.delivery import Delivery, Spoilt
 from lego_server.engines.watched import EngineCall
 from lego_server.failures import Reason, RequestError, shutting_down
 from lego_server.logs import log_event

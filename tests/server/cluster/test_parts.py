@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from lego_core.errors import LegoError
 from lego_server.assistant import DescriptionPiece, Event, Failed, StepDone
-from lego_server.cluster.delivery import Delivery, Spoilt
 from lego_server.cluster.frame_store import FRAMES_KEPT, FrameStore
 from lego_server.cluster.replies import Replies
 from lego_server.config import ClusterSettings
+from lego_server.delivery import Delivery, Spoilt
 from lego_server.frames import PreparedFrame, prepare_frame
 
 from tests.server.fake_engine import make_manifest

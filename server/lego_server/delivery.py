@@ -1,4 +1,4 @@
-"""What a listener has been told of a query, so that another replica's telling goes on where the first one's ended."""
+"""What a listener has been told of a query, so that when it is answered anew the telling goes on where it ended."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from lego_server.assistant import Answer, DescriptionPiece, StepDone
 
 
 class Spoilt(Exception):
-    """Another replica tells a different story; what has been told cannot be taken back."""
+    """The second telling is a different story; what has been told cannot be taken back."""
 
 
 class Delivery:
-    """Passes on each thing once, whichever replica tells it."""
+    """Passes on each thing once, however often it is told."""
 
     def __init__(self) -> None:
         self._told = ""
@@ -24,7 +24,7 @@ class Delivery:
         return bool(self._told) or self._all_told or self._step > 0
 
     def restart(self) -> None:
-        """Another replica begins from the beginning."""
+        """The telling begins from the beginning."""
         self._heard = ""
 
     def fresh(self, event: DescriptionPiece | StepDone | Answer) -> DescriptionPiece | StepDone | Answer | None:
