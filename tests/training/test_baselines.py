@@ -208,6 +208,12 @@ def test_lego_can_be_trained_on_its_baselines_budget(trained: Path) -> None:
     assert lengths[0] == lengths[1] > 1
 
 
+def test_the_comparison_trains_every_method_alike() -> None:
+    config = load_config(CONFIGS / "comparison.yaml")
+
+    assert config.tune_text_to_image == config.tune_diffusion and config.baselines == "unread"
+
+
 @pytest.mark.parametrize("name", ["nano", "paper"])
 def test_the_recipes_say_how_baselines_are_trained(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.yaml")
