@@ -91,8 +91,8 @@ def test_frozen_parts_are_shared_and_the_base_stays_as_it_was(
 ) -> None:
     before = fingerprint(checkpoint)
 
-    begin_checkpoint(checkpoint, tmp_path / "new", str(TINY), seed=1)
-    begin_checkpoint(checkpoint, tmp_path / "same", None, seed=1)
+    begin_checkpoint(checkpoint, tmp_path / "new", "new", str(TINY), seed=1)
+    begin_checkpoint(checkpoint, tmp_path / "same", "checkpoint", str(TINY), seed=1)
 
     parts = ("vae", "vllm", "tokenizer", "scheduler")
     assert fingerprint(tmp_path / "new", parts) == fingerprint(checkpoint, parts)
@@ -119,8 +119,28 @@ def test_the_text_to_image_model_keeps_the_latents_channels_of_lego_s_own_start(
         expected = base.unet(torch.cat([latents, torch.randn(2, 4, 8, 8)], dim=1), times, context).sample
 
     torch.testing.assert_close(found, expected)
-    begin_text_to_image(checkpoint, tmp_path / "model", None, seed=0)
+    begin_text_to_image(checkpoint, tmp_path / "model", "checkpoint", str(TINY), seed=0)
     assert TextToImage.load(tmp_path / "model").config.resolution == 64
+
+
+def test_an_unread_start_keeps_what_it_paints_and_forgets_what_it_reads(checkpoint: Path, tmp_path: Path) -> None:
+    begin_checkpoint(checkpoint, tmp_path / "lego", "unread", str(TINY), seed=1)
+    begin_text_to_image(checkpoint, tmp_path / "labels", "unread", str(TINY), seed=1)
+
+    base, begun = LegoCheckpoint.load(checkpoint), LegoCheckpoint.load(tmp_path / "lego")
+    labels = TextToImage.load(tmp_path / "labels")
+    before, after, narrow = (each.unet.state_dict() for each in (base, begun, labels))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(".attn2." in name for name in changed)
+    assert all(name in changed for name in before if name.endswith("attn2.to_k.weight"))
+    assert fingerprint(tmp_path / "lego", ("vae", "vllm")) == fingerprint(checkpoint, ("vae", "vllm"))
+    for part in ("conditioner", "text_encoder"):
+        assert fingerprint(tmp_path / "lego", (part,)) != fingerprint(checkpoint, (part,))
+    # The text-to-image model begins with the same weights, but for the channels of the input frame.
+    assert all(torch.equal(narrow[name], after[name]) for name in after if name != "conv_in.weight")
+    assert fingerprint(tmp_path / "labels", ("text_encoder",)) == fingerprint(tmp_path / "lego", ("text_encoder",))
+    with pytest.raises(LegoError, match=r"is not of the architecture nano\.yaml; name its own"):
+        begin_checkpoint(checkpoint, tmp_path / "other", "unread", "nano.yaml", seed=1)
 
 
 def test_the_text_to_image_model_learns_and_a_stopped_run_goes_on(workshop: Workshop, tmp_path: Path) -> None:
@@ -173,10 +193,25 @@ def test_bad_wishes_are_named(workshop: Workshop, trained: Path, tmp_path: Path)
         train_baselines(base, None, records, run_config(tune_text_to_image=None), tmp_path, ["text_to_image"])
     with pytest.raises(LegoError, match="holds baselines with another seed; choose another folder"):
         train_baselines(base, None, records, run_config(seed=3), trained, ["text_to_image"])
-    with pytest.raises(LegoError, match="baselines is 'old'; choose new or checkpoint"):
+    with pytest.raises(LegoError, match="baselines is 'old'; choose new, checkpoint or unread"):
         run_config(baselines="old")
     with pytest.raises(LegoError, match=r"is no text-to-image model: it has no text_to_image\.json"):
         TextToImage.load(base)
+
+
+def test_lego_can_be_trained_on_its_baselines_budget(trained: Path) -> None:
+    lego, label = (LegoCheckpoint.load(trained / name / "checkpoint") for name in ("lego", "instruct_pix2pix"))
+
+    assert (lego.config.conditioning, label.config.conditioning) == ("joint", "label")
+    lengths = [len((trained / name / "run" / "tune_diffusion.csv").read_text().splitlines())
+               for name in ("lego", "instruct_pix2pix")]  # fmt: skip
+    assert lengths[0] == lengths[1] > 1
+
+
+def test_the_comparison_trains_every_method_alike() -> None:
+    config = load_config(CONFIGS / "comparison.yaml")
+
+    assert config.tune_text_to_image == config.tune_diffusion and config.baselines == "unread"
 
 
 @pytest.mark.parametrize("name", ["nano", "paper"])

@@ -21,6 +21,10 @@ from lego_training.evaluation.reproduce.bins import divide, seconds_apart
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS, paper_value
 from lego_training.evaluation.reproduce.grids import grid
 from lego_training.evaluation.reproduce.methods import Sources, parse_places
+from lego_training.evaluation.reproduce.people import read_people
+from lego_training.evaluation.reproduce.truth import Truth
+from lego_training.study.design import Study
+from lego_training.study.report import Findings, Rate, to_dict
 from PIL import Image
 
 from tests.training.conftest import Workshop
@@ -181,10 +185,39 @@ def test_the_toy_kitchen_is_judged_by_its_renderer_too(
     assert truth["target"]["action_success"] == 1 and truth["target"]["right_rate"] == 1
     assert truth["no_edit"]["nothing_rate"] == 1 and truth["no_edit"]["description_slots"] is None
     assert truth["lego"]["description_slots"] == 0
+    low, high = truth["no_edit"]["intervals"]["outside_psnr_db"]
+    assert low <= truth["no_edit"]["outside_psnr_db"] <= high
+    assert set(truth["target"]["intervals"]) & {"description_slots", "hand"} == set()
+    table = list(csv.DictReader((tmp_path / "table1" / "figures.csv").open()))
+    (row,) = [each for each in table if (each["method"], each["metric"]) == ("no_edit", "nothing_rate")]
+    assert (row["mode"], row["value"], row["pictures"]) == ("renderer", "1", "3")
+    lead = truth["lego"]["action_success"] - 1
+    assert methods["target"]["lego_lead"][0] == pytest.approx(lead) and methods["lego"]["lego_lead"] is None
+    assert f"{lead:+.3f} [" in (tmp_path / "table1" / "report.md").read_text()
     page = (tmp_path / "table1" / "report.html").read_text()
     assert "What the renderer says" in page and "'../no_edit/failures/index.html'" in page
     assert len(list((tmp_path / "no_edit" / "failures" / "nothing").glob("*.jpg"))) == 3
     assert "The paper has no numbers for this dataset" in page
+
+
+def test_damaged_pictures_are_named_and_the_rest_is_judged_and_shown(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records = workshop.records[:3]
+    for record in records:
+        place = tmp_path / "made" / Path(*record.target_path.parts[-3:])
+        place.parent.mkdir(parents=True)
+        place.write_bytes(record.target_path.read_bytes() if record is not records[0] else b"")
+    places = ("--data", workshop.data, "--dataset", "toykitchen", "--split", "train", "--out", tmp_path / "out")
+    common = ("--pictures", f"lego={tmp_path / 'made'}", "--metrics", "psnr", "--frames", "0")
+
+    assert run(monkeypatch, "table1", *places, *common) == 0
+
+    lego = json.loads((tmp_path / "out" / "table1" / "figures.json").read_text())["methods"]["lego"]
+    assert lego["pictures"] == lego["truth"]["scenes"] == 2 and lego["truth"]["action_success"] == 1
+    page = (tmp_path / "out" / "table1" / "report.html").read_text()
+    assert f"{records[0].action_id}/{records[0].target_path.name}: it cannot be read (the image is empty" in page
+    assert (tmp_path / "out" / "table1" / "grids" / "examples.jpg").is_file()
 
 
 def test_figure_10_divides_by_time(data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -201,6 +234,76 @@ def test_figure_10_divides_by_time(data: Path, weights: Path, monkeypatch: pytes
     assert values["fid", "published"]["absent"] == "FID needs 2 pictures at least; there are 1"
     assert (tmp_path / "figure10" / "plots" / "bins.png").is_file()
     assert "0.50 to 0.75 s" in (tmp_path / "figure10" / "figures.csv").read_text()
+
+
+def write_study(path: Path, methods: dict[str, float], **values: Any) -> Path:
+    """As lego-train study report writes it."""
+    study = Study("best", "images", "?", 5, ())
+    rates = tuple(Rate(name, share, share / 2, 1.0, 300) for name, share in methods.items())
+    found = Findings(rates, agreement=0.5, raters=60, votes=300, complete=1.0, hasty=())
+    path.write_text(json.dumps({**to_dict(study, found), "items": 60, **values}))
+    return path
+
+
+def test_what_people_chose_has_a_column(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pictures = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
+    study = write_study(tmp_path / "report.json", {"LEGO": 0.5, "instruct_pix2pix": 0.04})
+    given = [f"{name}={pictures}" for name in ("lego", "description")]
+    arguments = ("--data", data, "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table3", *arguments, "--pictures", given[0], "--pictures", given[1], "--study", study) == 0
+
+    lines = (tmp_path / "out" / "table3" / "report.md").read_text().splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines if line.startswith("|")}
+    assert cells["method"] == "chosen by people, %"
+    assert cells["LEGO"] == "50.0 [25.0, 100.0] (34.34)"
+    assert cells["InstructPix2Pix"] == "4.0 [2.0, 100.0] (5.33)" and cells["descriptions"] == "(13.00)"
+    page = (tmp_path / "out" / "table3" / "report.html").read_text()
+    assert "chosen by people, %" in page and "50.0 [25.0, 100.0] (34.34)" in page
+    assert "60 raters, 300 votes" in page
+    figures = json.loads((tmp_path / "out" / "table3" / "figures.json").read_text())
+    assert figures["people"] == {"raters": 60, "votes": 300, "agreement": 0.5}
+    assert figures["methods"]["lego"]["people"]["share"] == 0.5 and figures["methods"]["description"]["people"] is None
+    rows = list(csv.DictReader((tmp_path / "out" / "table3" / "figures.csv").open()))
+    (people,) = [row for row in rows if (row["method"], row["metric"]) == ("lego", "people")]
+    assert (people["value"], people["low"], people["paper"]) == ("50", "25", "34.34")
+
+
+@pytest.mark.parametrize(
+    ("methods", "values", "told"),
+    [
+        ({"LEGO": 1.0}, {"kind": "descriptions"}, "is of a study of descriptions; a table takes one of images"),
+        ({"Dall-E": 1.0}, {}, "the study's method 'Dall-E' is none of the comparisons'"),
+        ({}, {"rates": [{"name": "LEGO"}]}, "give the report.json that lego-train study report writes"),
+        ({}, {"rates": None}, "give the report.json that lego-train study report writes"),
+    ],
+)
+def test_a_study_that_does_not_fit_is_named(
+    methods: dict[str, float], values: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LegoError, match=r"report\.json") as error:
+        read_people(write_study(tmp_path / "report.json", methods, **values))
+    assert told in str(error.value)
+    with pytest.raises(LegoError, match=r"absent\.json cannot be read"):
+        read_people(tmp_path / "absent.json")
+
+
+def test_pictures_in_half_precision_are_nearly_the_same_and_are_not_mixed(
+    table1: Path, data: Path, baselines: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = ("--data", data, "--dataset", "ego4d", "--baselines", baselines, "--metrics", "psnr", "--frames", "0")
+    common = ("table1", *places, "--checkpoint", f"lego={workshop.checkpoint}", "--records", "3", *FAST)
+
+    assert run(monkeypatch, *common, "--out", tmp_path, "precision=bf16") == 0
+
+    for method in ("lego", "sdedit"):  # ProxEdit's threshold makes large differences of small ones
+        painted = sorted((tmp_path / method / "images").rglob("*.jpg"))
+        assert len(painted) == 3
+        for path in painted:
+            exact = Image.open(table1.parent / method / path.relative_to(tmp_path / method))
+            error = np.abs(np.asarray(Image.open(path)).astype(float) - np.asarray(exact).astype(float)).mean()
+            assert error < 12, method
+    assert run(monkeypatch, *common, "--out", tmp_path) == 2
 
 
 def test_table_6_has_the_lead_of_the_upper_bound(
@@ -258,12 +361,23 @@ def test_what_cannot_be_is_one_sentence(
 # --- parts
 
 
+def test_a_lead_is_of_the_scenes_that_two_methods_share() -> None:
+    first = Truth({}, Path(), {scene: scene % 2 == 0 for scene in range(100)})
+    same = Truth({}, Path(), {scene: scene % 2 == 0 for scene in range(50, 150)})
+    worse = Truth({}, Path(), {scene: scene % 4 == 0 for scene in range(100)})
+
+    assert first.lead(same, 200, 0) == (0, 0, 0)  # however different the scenes are, the methods are not
+    value, low, high = first.lead(worse, 200, 0) or (0, 0, 0)
+    assert value == 0.25 and 0.1 < low < 0.25 < high < 0.4
+    assert first.lead(worse, 0, 0) is None and first.lead(Truth({}, Path(), {7: True}), 200, 0) is None
+
+
 def test_the_papers_numbers_are_of_known_methods_and_metrics() -> None:
     from lego_training.evaluation.reproduce.comparisons import _paper
 
     for dataset, methods in _paper().items():
         for name, values in methods.items():
-            assert name in METHODS and set(values) <= set(METRICS), dataset
+            assert name in METHODS and set(values) <= {*METRICS, "people"}, dataset
     assert paper_value("epickitchen", "instruct_pix2pix", "fid") == 20.64
     assert paper_value("toykitchen", "lego", "fid") is paper_value("ego4d", "no_edit", "fid") is None
 

@@ -1,15 +1,16 @@
 """Trains what LEGO is compared with, all on the same pairs (paper, tables 1 to 4).
 
 InstructPix2Pix and the other rows of table 3 are LEGO's own network with other conditions. SDEdit and ProxEdit edit
-with a text-to-image model of the target frames.
+with a text-to-image model of the target frames. LEGO itself can be trained beside them, on the same budget.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +31,11 @@ from lego_training.stages.embed import Embeddings, embed
 from lego_training.stages.text_to_image import tune_text_to_image
 from lego_training.text_to_image import CONFIG, from_checkpoint
 
-Start = Literal["new", "checkpoint"]
+# What networks begin with: random weights, those of a checkpoint, or those of a checkpoint that has forgotten to read:
+# what it paints it still knows, and all that reads words and embeddings is new.
+Start = Literal["new", "checkpoint", "unread"]
 _NEW = ("unet", "conditioner", "text_encoder")
+_READS = ".attn2."  # the U-Net's cross-attention, as diffusers names it
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ BASELINES = {
     "description_image": Baseline("description_image"),
     "description_text": Baseline("description_text"),
     "lego_untuned": Baseline("joint", tuned=False),
+    "lego": Baseline("joint"),
 }
 
 
@@ -95,33 +100,37 @@ def train_baselines(
         "loop": asdict(run_config.tune_diffusion), "diffusion": asdict(run_config.diffusion),
     }  # fmt: skip
     check_settings(output / "settings.json", settings, "baselines")
-    embedded: dict[bool, Embeddings] = {}
+
+    @cache
+    def embedded(tuned: bool) -> Embeddings:
+        flip = run_config.diffusion.flip
+        if tuned:
+            return embed(base, records, output / "embeddings-tuned", features, flip)
+        assert untuned is not None
+        same = fingerprint(untuned, ("vae",)) == fingerprint(base, ("vae",))
+        return embed(untuned, records, output / "embeddings-untuned", None, flip, embedded(True) if same else None)
+
     for name in trained:
         if not (output / name / "done.json").is_file():
             source = base if BASELINES[name].tuned else untuned
             assert source is not None
-            _train(name, source, records, run_config, output, features if BASELINES[name].tuned else None, embedded)
+            _train(name, source, run_config, output, embedded)
             if this_process().is_main_process:
                 write_json(output / name / "done.json", {"base": str(source)})
     return trained
 
 
 def _train(
-    name: str, base: Path, records: list[Record], run_config: RunConfig, output: Path, features: FeatureStore | None,
-    embedded: dict[bool, Embeddings],
+    name: str, base: Path, run_config: RunConfig, output: Path, embedded: Callable[[bool], Embeddings]
 ) -> None:  # fmt: skip
-    """Trains one baseline; `embedded` keeps the pairs of the tuned and of the untuned VLLM between calls."""
+    """Trains one baseline; `embedded` gives the pairs of the tuned or of the untuned VLLM."""
     folder, baseline, process = output / name, BASELINES[name], this_process()
-    architecture = run_config.architecture if run_config.baselines == "new" else None
     mark = CONFIG if baseline.conditioning is None else "lego.json"
     with process.main_process_first():
         if not (folder / "checkpoint" / mark).is_file():
             begin = begin_text_to_image if baseline.conditioning is None else begin_checkpoint
-            begin(base, folder / "checkpoint", architecture, run_config.seed)
-        if baseline.tuned not in embedded:
-            place = output / f"embeddings-{'tuned' if baseline.tuned else 'untuned'}"
-            embedded[baseline.tuned] = embed(base, records, place, features, run_config.diffusion.flip)
-    data = embedded[baseline.tuned]
+            begin(base, folder / "checkpoint", run_config.baselines, run_config.architecture, run_config.seed)
+        data = embedded(baseline.tuned)
     if baseline.conditioning is None:
         assert run_config.tune_text_to_image is not None
         tune_text_to_image(
@@ -151,35 +160,53 @@ def _new_parts(base: LegoCheckpoint, architecture: str, seed: int) -> Parts:
     return build_parts(shape, base.tokenizer.get_vocab_size())
 
 
-def begin_checkpoint(base: Path, directory: Path, architecture: str | None, seed: int) -> None:
+def begin_checkpoint(base: Path, directory: Path, start: Start, architecture: str, seed: int) -> None:
     """Makes the checkpoint that a baseline is trained in; what is not trained is shared with `base` by hard links.
 
     Args:
         base: A checkpoint.
         directory: Where it goes.
-        architecture: Of new networks; None begins with those of `base`.
-        seed: Of new networks.
+        start: What its networks begin with, a `Start`.
+        architecture: Of new networks.
+        seed: Of new weights.
+
+    Raises:
+        LegoError: The U-Net of `base` is of another architecture, and was to be kept.
     """
     config = LegoConfig.load(base)
-    shared = [part for part in (*PARTS, "tokenizer", "scheduler") if architecture is None or part not in _NEW]
+    shared = [part for part in (*PARTS, "tokenizer", "scheduler") if start == "checkpoint" or part not in _NEW]
     for part in shared:
         shutil.copytree(base / part, directory / part, copy_function=_link, dirs_exist_ok=True)
-    if architecture is not None:
-        new = _new_parts(LegoCheckpoint.load(base, without=("vllm", "student")), architecture, seed)
+    if start != "checkpoint":
+        new = _begin(LegoCheckpoint.load(base, without=("vllm", "student")), start, architecture, seed)
         for part in _NEW:
             save_part(getattr(new, part), directory / part, torch.float16)
-    provenance = {"base": config.name, "seed": seed}
+    provenance = {"base": config.name, "start": start, "seed": seed}
     replace(config, student=None, provenance=provenance).save(directory)  # last: it makes the checkpoint whole
     LegoCheckpoint.load(directory, without=("vllm",))
 
 
-def begin_text_to_image(base: Path, directory: Path, architecture: str | None, seed: int) -> None:
+def begin_text_to_image(base: Path, directory: Path, start: Start, architecture: str, seed: int) -> None:
     """Makes the text-to-image model that is trained; see `begin_checkpoint`."""
     checkpoint = LegoCheckpoint.load(base, without=("vllm", "student"))
-    new = None if architecture is None else _new_parts(checkpoint, architecture, seed)
-    if new is not None:
+    if start == "checkpoint":
+        model = from_checkpoint(checkpoint)
+    else:
+        new = _begin(checkpoint, start, architecture, seed)
         checkpoint.text_encoder = new.text_encoder
-    from_checkpoint(checkpoint, None if new is None else new.unet).save(directory)
+        model = from_checkpoint(checkpoint, new.unet)
+    model.save(directory)
+
+
+def _begin(base: LegoCheckpoint, start: Start, architecture: str, seed: int) -> Parts:
+    """Returns new networks; of an "unread" start the U-Net's weights are the base's, but for its cross-attention."""
+    new = _new_parts(base, architecture, seed)
+    if start == "unread":
+        weights, old = new.unet.state_dict(), base.unet.state_dict()
+        if {name: each.shape for name, each in weights.items()} != {name: each.shape for name, each in old.items()}:
+            raise LegoError(f"{base.config.name} is not of the architecture {architecture}; name its own")
+        new.unet.load_state_dict({name: weights[name] if _READS in name else old[name] for name in old})
+    return new
 
 
 def _link(source: str, target: str) -> None:

@@ -427,7 +427,11 @@ def baselines_command(
         Path | None, typer.Option(help="Checkpoint with the VLLM before tuning, for lego_untuned.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Such as instruct_pix2pix or text_to_image; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(
+            help="Such as instruct_pix2pix or text_to_image; may be repeated. Default: all "
+            "but lego, LEGO itself on the same budget."
+        ),
     ] = None,
     features: Features = None,
     overrides: Overrides = None,
@@ -442,7 +446,9 @@ def baselines_command(
     store = None
     if features is not None:
         records, store = _with_features(features, records, run_config.dataset)
-    done = train_baselines(checkpoint, untuned, records, run_config, out, only or tuple(BASELINES), store)
+    done = train_baselines(
+        checkpoint, untuned, records, run_config, out, only or [name for name in BASELINES if name != "lego"], store
+    )
     typer.echo(f"in {out}: {', '.join(done)}")
 
 

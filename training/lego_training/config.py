@@ -38,8 +38,9 @@ class RunConfig:
         labels: How narrations become labels, one of `lego_training.labels.LABEL_MODES`.
         tune_text_to_image: Training of the text-to-image model that baselines edit with; None makes none.
         text_to_image: How it learns labels.
-        baselines: The baselines' networks begin "new", or as the "checkpoint" has them, which then is the one that
-            LEGO's own training began with.
+        baselines: What the baselines' networks begin with: "new" weights, those of the "checkpoint", which then is the
+            one that LEGO's own training began with, or "unread", those of the checkpoint but for all that reads the
+            context, which is new.
     """
 
     dataset: str
@@ -56,7 +57,7 @@ class RunConfig:
     labels: LabelMode = "corrected"
     tune_text_to_image: LoopConfig | None = None
     text_to_image: LabelConfig = field(default_factory=LabelConfig)
-    baselines: Literal["new", "checkpoint"] = "new"
+    baselines: Literal["new", "checkpoint", "unread"] = "new"
 
     def __post_init__(self) -> None:
         for name in ("dataset", "architecture"):
@@ -64,8 +65,8 @@ class RunConfig:
                 raise LegoError(f"{name} is {getattr(self, name)!r}; it must be text")
         if self.labels not in LABEL_MODES:
             raise LegoError(f"labels is {self.labels!r}; choose one of {', '.join(LABEL_MODES)}")
-        if self.baselines not in ("new", "checkpoint"):
-            raise LegoError(f"baselines is {self.baselines!r}; choose new or checkpoint")
+        if self.baselines not in ("new", "checkpoint", "unread"):
+            raise LegoError(f"baselines is {self.baselines!r}; choose new, checkpoint or unread")
         whole_number_in_range("seed", self.seed, 0, 2**31 - 1)
 
 

@@ -69,7 +69,7 @@ def test_every_metric_comes_in_both_modes_side_by_side(evaluate: Any, tmp_path: 
     assert without == {("clip_text", "published"): "the published code does not compute it"}
     assert all(each["low"] <= each["value"] <= each["high"] for each in found.values() if each["value"] is not None)
     assert found["lpips_alex", "published"]["value"] != found["lpips_alex", "corrected"]["value"]
-    assert figures["pictures"] == 4 and figures["skipped"] == [] and figures["resized"] == 0
+    assert figures["pictures"] == 4 and figures["skipped"] == [] and figures["resized"] == []
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [row["sample"] for row in rows] == ["val0/action_0", "val0/action_1", "val1/action_0", "val1/action_1"]
     mean = np.mean([float(row["psnr published"]) for row in rows])
@@ -112,7 +112,8 @@ def test_faulty_pictures_are_named_and_the_others_judged(
 
     skipped = "\n".join(figures["skipped"])
     for told in (
-        r"val0/action_0/frame_9.jpg: the frame", r"val0/action_1/frame_9.jpg: it is 64x64 and its target 100x64",
+        r"val0/action_0/frame_9.jpg: it cannot be read (",
+        r"val0/action_1/frame_9.jpg: it is 64x64 and its target 100x64",
         r"val_gt_for_metric/val1/action_0/frame_9.jpg: the ground truth is missing",
         r"val2/action_0/frame_0.jpg: the input frame is missing",
         r"val3/action_1/frame_9.jpg: the generated picture is missing",
@@ -122,14 +123,16 @@ def test_faulty_pictures_are_named_and_the_others_judged(
     assert "skipped:" in capsys.readouterr().out
 
 
-def test_pictures_of_another_size_and_shape_alike_are_resized_and_counted(evaluate: Any, generated: Path) -> None:
+def test_pictures_of_another_size_and_shape_alike_are_resized_and_named(evaluate: Any, generated: Path) -> None:
     path = generated / "val0" / "action_0" / "frame_9.jpg"
     Image.open(path).resize((200, 128)).save(path.with_suffix(".png"))
     path.unlink()
 
     figures = evaluate("--metrics", "psnr")
 
-    assert figures["resized"] == 1 and figures["pictures"] == 4
+    (resized,) = figures["resized"]
+    assert resized.endswith("val0/action_0/frame_9.png: it is 200x128 and its target 100x64")
+    assert figures["pictures"] == 4
 
 
 def test_nothing_to_judge_is_an_error_that_says_why(

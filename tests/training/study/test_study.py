@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from lego_core.errors import LegoError
 from lego_training.dataset import read_records
+from lego_training.evaluation.reproduce.people import read_people
 from lego_training.study.build import PAGE_FILES
 from lego_training.study.design import Study, public, read_key
 from lego_training.study.report import find, krippendorff_alpha
@@ -216,6 +218,27 @@ def test_the_report_has_figures_a_page_and_a_plot(images: Path) -> None:
     assert json.loads((images / "one.json").read_text())["votes"] == 3
     with pytest.raises(LegoError, match="no vote of eve"):
         run("report", images, "--leave-out", "eve")
+    with pytest.raises(LegoError, match="all 6 votes are left out"):
+        run("report", images, "--leave-out", "ann", "--leave-out", "bob")
+    key = (images / "key.json").read_bytes()
+    with pytest.raises(LegoError, match=r"key\.json belongs to the study; choose another file"):
+        run("report", images, "--out", images / "key.json")
+    assert (images / "key.json").read_bytes() == key
+
+
+def test_a_report_without_intervals_is_json_as_well(images: Path) -> None:
+    study = Study.load(images)
+    Votes(images, study).add([vote("ann", study.items[0].id, study.items[0].choices[0])])
+
+    told = run("report", images, "--resamples", 0)
+
+    def no_number(name: str) -> None:
+        raise AssertionError(name)
+
+    figures = json.loads((images / "report.json").read_text(), parse_constant=no_number)
+    assert {rate["low"] for rate in figures["rates"]} == {None} and figures["krippendorff_alpha"] is None
+    assert "nan" not in told and "nan" not in (images / "report.md").read_text()
+    assert read_people(images / "report.json").rates["lego"].votes == 1
 
 
 @pytest.mark.parametrize(
@@ -225,6 +248,7 @@ def test_the_report_has_figures_a_page_and_a_plot(images: Path) -> None:
         (["--method", "LEGO"], "NAME=PATH"),
         (["--method", "LEGO={made}/LEGO", "--method", "LEGO={made}/LEGO"], "twice"),
         (["--method", "LEGO={made}/LEGO", "--method", "b={made}/SDEdit", "--items", "9"], "only 4 can be made"),
+        (["--method", "LEGO={made}/LEGO", "--method", "b={made}/LEGO"], "pictures or sentences of its own"),
         (["--method", "LEGO={made}/LEGO", "--method", "b={made}/none"], "no folder"),
         (["--method", "LEGO={made}/LEGO", "--method", "b={made}/SDEdit", "--split", "test"], "train or val"),
     ],
@@ -236,6 +260,33 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(
     with pytest.raises(LegoError, match=told):
         run("images", tmp_path / "study", "--data", made / "data", "--dataset", "toykitchen", *arguments)
     assert not (tmp_path / "study").exists()
+
+
+def test_what_keeps_items_from_being_made_is_named(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "SDEdit", tmp_path / "some")
+    victim = next((tmp_path / "some").rglob("*.jpg"))
+    victim.unlink()
+    methods = ("--method", f"LEGO={made / 'LEGO'}", "--method", f"SDEdit={tmp_path / 'some'}", "--items", 4)
+    with pytest.raises(LegoError, match=rf"only 3 can be made \({victim}: the generated picture is missing\)"):
+        run("images", tmp_path / "study", "--data", made / "data", "--dataset", "toykitchen", *methods)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "told"),
+    [
+        ({"elsewhere/action": "A hand."}, r"\(.*tuned.json has no sentence of val_0000000/.*, and 3 more\)"),
+        ({"val_0000000/x": 3}, "val_0000000/x is 3; it must map clip/action to a sentence"),
+        (["A hand."], "holds a list and no object; it must map clip/action to a sentence"),
+    ],
+)
+def test_sentences_that_do_not_fit_are_named(made: Path, tmp_path: Path, sentences: object, told: str) -> None:
+    path = tmp_path / "tuned.json"
+    path.write_text(json.dumps(sentences))
+    with pytest.raises(LegoError, match=told):
+        run(
+            "descriptions", tmp_path / "study", "--data", made / "data", "--dataset", "toykitchen", "--items", 1,
+            "--method", f"tuned={path}",
+        )  # fmt: skip
 
 
 def test_an_earlier_study_is_never_overwritten(images: Path, made: Path) -> None:

@@ -84,8 +84,10 @@ def evaluate_images(
         console.print(f"skipped: {fault}", highlight=False, markup=False)
     if len(figures.faults) > 10:
         console.print(f"and {len(figures.faults) - 10} more, all of them in {json_file}")
-    if figures.resized:
-        console.print(f"{figures.resized} pictures were resized to their target's size")
+    for fault in figures.resized[:10]:
+        console.print(f"resized and judged: {fault}", highlight=False, markup=False)
+    if len(figures.resized) > 10:
+        console.print(f"and {len(figures.resized) - 10} more, all of them in {json_file}")
     console.print(f"figures in {json_file}, single pictures in {json_file.with_suffix('.csv')}")
 
 
@@ -136,7 +138,7 @@ def open_bench(
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table6, table7 or figure10.")],
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4, table6, table7, figure10 or all.")],
     data: Data,
     dataset: Dataset,
     out: Annotated[
@@ -164,6 +166,9 @@ def reproduce(
     seed: BootstrapSeed = 0,
     text: Text = "description",
     labels: Annotated[str, typer.Option(help="How narrations become labels: corrected or original.")] = "corrected",
+    study: Annotated[
+        Path | None, typer.Option(help="report.json of lego-train study report, for a column of what people chose.")
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, max=100, help="Rows of the grid of pictures.")] = 8,
     frames: Annotated[int, typer.Option(min=0, max=100, help="Frames that LEGO paints several actions into.")] = 3,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the YAML.")] = None,
@@ -180,13 +185,14 @@ def reproduce(
     from lego_training.evaluation.methods.settings import DEFAULTS, load_settings
     from lego_training.evaluation.metrics.measure import choose_metrics
     from lego_training.evaluation.reproduce.methods import Sources, parse_places
+    from lego_training.evaluation.reproduce.people import read_people
     from lego_training.evaluation.reproduce.run import Job, judge, paint
     from lego_training.features import FeatureStore
     from lego_training.labels import normalise_records
     from lego_training.stages.features import Shard
 
     names = choose_metrics(metrics) if metrics else COMPARISONS[table].metrics
-    part = Shard.parse(shard)
+    part, people = Shard.parse(shard), None if study is None else read_people(study)
     settings = load_settings(config or DEFAULTS, overrides or ())
     found = normalise_records(read_records(data, dataset, cast(Any, split)), dataset, cast(Any, labels))
     chosen = choose_records(found, records)
@@ -198,7 +204,7 @@ def reproduce(
             parse_places(checkpoint or (), "lego=models/lego-nano"), baselines,
             parse_places(pictures or (), "sdedit=pictures/sdedit"), store, settings, bench.device,
         )  # fmt: skip
-        job = Job(table, data, dataset, split, chosen, out, names, resamples, seed)
+        job = Job(table, data, dataset, split, chosen, out, names, resamples, seed, people)
         painted, left = paint(job, sources, part)
         if part.count > 1:
             typer.echo(

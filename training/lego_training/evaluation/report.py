@@ -8,8 +8,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
+from lego_training.evaluation.metrics.scores import MeanScore
 from lego_training.evaluation.toy import SceneResult
 from lego_training.toy_kitchen.language import ACTIONS, SIDES, VEGETABLES
 
@@ -37,22 +39,42 @@ def _of_action(results: list[SceneResult], name: str) -> list[SceneResult]:
 
 
 def _figures(results: list[SceneResult]) -> dict[str, float | None]:
-    mean = {
-        name: float(np.mean([getattr(result, attribute) for result in results]))
+    return {
+        name: _in_unit(name, float(np.mean(values))) if len(values) else None
+        for name, values in _columns(results).items()
+    }
+
+
+def intervals(results: list[SceneResult], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Returns the 95 % interval of each figure of `summary`, by bootstrap over scenes, in the figure's unit."""
+    found = {}
+    for name, values in _columns(results).items():
+        if len(values) > 1:
+            ends = MeanScore(("",) * len(values), values).interval(resamples, seed)
+            low, high = sorted(_in_unit(name, each) for each in ends)  # few errors are many decibels
+            found[name] = low, high
+    return found
+
+
+def _columns(results: list[SceneResult]) -> dict[str, NDArray[np.float64]]:
+    """The scenes' own values, whose means the figures are."""
+    columns = {
+        name: [getattr(result, attribute) for result in results]
         for name, attribute in (
             ("description_slots", "slots"), ("hand", "hand"), ("verb", "verb"), ("object", "object"),
             ("side", "side"), ("action_success", "success"), ("outside_psnr_db", "outside_psnr_db"),
+            ("inside_target_psnr_db", "inside_target_mse"),
         )
     }  # fmt: skip
-    inside = float(np.mean([result.inside_target_mse for result in results]))
+    for outcome in ("right", "nothing", "wrong hand"):
+        columns[f"{outcome.replace(' ', '_')}_rate"] = [result.outcome == outcome for result in results]
     # Where there is no other thing to act on, none can be acted on by mistake.
-    choices = [result.outcome == "wrong object" for result in results if result.other_objects]
-    return {
-        **mean, "inside_target_psnr_db": float(-10 * np.log10(max(inside, 1e-10))),
-        **{f"{each.replace(' ', '_')}_rate": float(np.mean([result.outcome == each for result in results]))
-           for each in ("right", "nothing", "wrong hand")},
-        "wrong_object_rate": float(np.mean(choices)) if choices else None,
-    }  # fmt: skip
+    columns["wrong_object_rate"] = [result.outcome == "wrong object" for result in results if result.other_objects]
+    return {name: np.array(values, np.float64) for name, values in columns.items()}
+
+
+def _in_unit(name: str, mean: float) -> float:
+    return float(-10 * np.log10(max(mean, 1e-10))) if name == "inside_target_psnr_db" else mean
 
 
 def action_name(label: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import EulerAncestralDiscreteScheduler
+from diffusers import EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from lego_core.config import Conditioning, LegoConfig, check_conditioning, number_in_range, whole_number_in_range
 from lego_core.errors import LegoError
 from lego_core.prompts import encode_description
@@ -87,7 +88,7 @@ def tune_diffusion(
         # As a resumed run will find it, which has it from there if it is frozen.
         checkpoint.conditioner = load_part(Conditioner, directory / "conditioner", torch.float32)
     unet, conditioner, text_encoder = checkpoint.unet, checkpoint.conditioner, checkpoint.text_encoder
-    unet.to(memory_format=torch.channels_last)
+    lay_out(unet)
     modules = {"unet": unet}
     for name, module, trained in (
         ("conditioner", conditioner, diffusion.train_conditioner),
@@ -150,6 +151,14 @@ def tune_diffusion(
 
     gallery = Gallery(checkpoint, data)
     train(NAME, modules, loss_of, config, run, save_result, name_of, gallery.paint)
+
+
+def lay_out(unet: UNet2DConditionModel) -> None:
+    """Brings a U-Net into the form that trains fastest on this process's device; it computes the same."""
+    unet.to(memory_format=torch.channels_last)
+    if this_process().device.type == "cpu":
+        # A CPU's fused attention saves memory, which small models do not lack, and its gradient takes twice as long.
+        unet.set_attn_processor(AttnProcessor())
 
 
 def diffusion_error(

@@ -21,8 +21,9 @@ from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.conditioner import pad_text_states
 from lego_model.describe import embed_image, states_of
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from rich.progress import track
+from torch import Tensor
 
 from lego_training.dataset import Record, read_frame
 from lego_training.features import FeatureRows, FeatureStore
@@ -67,7 +68,8 @@ class Embeddings:
 
 
 _FEATURES = ("image_embeddings", "text_states")
-_OTHERS = ("frame_latents", "target_means", "target_stds", "text_ids", "label_ids")
+_LATENTS = ("frame_latents", "target_means", "target_stds")
+_OTHERS = (*_LATENTS, "text_ids", "label_ids")
 
 
 @torch.inference_mode()
@@ -77,11 +79,20 @@ def embed(
     output: Path,
     features: FeatureStore | None = None,
     flip: Flip = "everything",
+    encoded: Embeddings | None = None,
 ) -> Embeddings:
     """Embeds every pair and its mirror image; goes on where an interrupted call stopped.
 
     The descriptions are the dataset's own, read through the VLLM (teacher forcing). With stored features the VLLM is
     not run, and the mirror images keep the features and the words of their pairs, as with `flip` "frames".
+
+    Args:
+        checkpoint_directory: Whose parts.
+        records: The pairs.
+        output: Where the arrays go.
+        features: Stored ones of the VLLM.
+        flip: See `FLIPS`.
+        encoded: The same pairs, embedded by a checkpoint with the same autoencoder: their latents are taken.
 
     Raises:
         LegoError: A record has no description or lacks its features, or `output` holds embeddings of another checkpoint
@@ -125,22 +136,11 @@ def embed(
             words = (record.action, record.description)
             texts += [words, (mirror_text(words[0]), mirror_text(words[1])) if mirrors_all else words]
         rows = slice(2 * first, 2 * first + len(texts))
-        sources, targets = (
-            torch.from_numpy(np.stack([frame_to_pixels(each, lego.resolution) for each in column])).to(
-                device, memory_format=torch.channels_last
-            )
-            for column in zip(*pictures, strict=True)
+        latents = (
+            _encode(checkpoint, pictures) if encoded is None else [getattr(encoded, each)[rows] for each in _LATENTS]
         )
-        # The encoder at full resolution is nearly all of the time; the error of bf16 is far below the noise the latents
-        # are trained under.
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
-            frame_posterior = checkpoint.vae.encode(sources).latent_dist
-            posterior = checkpoint.vae.encode(targets).latent_dist
-        arrays["frame_latents"][rows] = frame_posterior.mode().float().cpu()
-        arrays["target_means"][rows], arrays["target_stds"][rows] = (
-            posterior.mean.float().cpu(),
-            posterior.std.float().cpu(),
-        )
+        for name, values in zip(_LATENTS, latents, strict=True):
+            arrays[name][rows] = values
         special = checkpoint.special_text_tokens
         arrays["text_ids"][rows] = [
             encode_description(checkpoint.tokenizer, description, lego.text_tokens, special) for _, description in texts
@@ -167,6 +167,22 @@ def embed(
         image_embeddings=features.image_rows(records, lego.image_tokens, width),
         text_states=features.text_rows(records, lego.text_tokens, width),
     )
+
+
+def _encode(checkpoint: LegoCheckpoint, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[Tensor]:
+    """Returns what `_LATENTS` names, (B, 4, r, r) each, of input and target frames."""
+    device = this_process().device
+    sources, targets = (
+        torch.from_numpy(np.stack([frame_to_pixels(each, checkpoint.config.resolution) for each in column])).to(
+            device, memory_format=torch.channels_last
+        )
+        for column in zip(*pairs, strict=True)
+    )
+    # The encoder at full resolution is nearly all of the time; the error of bf16 is far below the noise the latents are
+    # trained under.
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
+        frame, target = (checkpoint.vae.encode(each).latent_dist for each in (sources, targets))
+    return [each.float().cpu() for each in (frame.mode(), target.mean, target.std)]
 
 
 def load_embeddings(output: Path) -> Embeddings:

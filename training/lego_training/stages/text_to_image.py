@@ -15,7 +15,7 @@ from torch import Tensor
 from lego_training.batch import Batch
 from lego_training.loop import LoopConfig, train
 from lego_training.processes import this_process
-from lego_training.stages.diffusion import diffusion_error
+from lego_training.stages.diffusion import diffusion_error, lay_out
 from lego_training.stages.embed import Embeddings
 from lego_training.text_to_image import TextToImage
 
@@ -44,7 +44,7 @@ def tune_text_to_image(directory: Path, data: Embeddings, config: LoopConfig, la
     """Trains the U-Net of a text-to-image directory, and its text encoder if so asked, on embedded target frames."""
     model = TextToImage.load(directory)
     unet, text_encoder = model.unet, model.text_encoder
-    unet.to(memory_format=torch.channels_last)
+    lay_out(unet)
     modules: dict[str, torch.nn.Module] = {"unet": unet}
     text_encoder.requires_grad_(labels.train_text_encoder).to(this_process().device)
     if labels.train_text_encoder:

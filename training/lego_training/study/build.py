@@ -39,14 +39,21 @@ class Example:
     made: Mapping[str, Path | str]
 
 
-def choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+def choose(examples: Sequence[Example], count: int, seed: int, missing: str = "") -> list[Example]:
     """Returns so many examples, drawn at random.
+
+    Args:
+        examples: To draw from.
+        count: How many.
+        seed: Of the draw.
+        missing: What other examples lack, for the error.
 
     Raises:
         LegoError: There are not so many.
     """
     if len(examples) < count:
-        raise LegoError(f"{count} items are wanted and only {len(examples)} can be made; lower --items")
+        told = f" ({missing})" if missing else ""
+        raise LegoError(f"{count} items are wanted and only {len(examples)} can be made{told}; lower --items")
     return random.Random(seed).sample(list(examples), count)
 
 

@@ -49,8 +49,10 @@ def study_images(
         raise LegoError(f"only {', '.join(folders)} is to be compared; give at least two of --method NAME=FOLDER")
     records = read_records(data, dataset, cast(Any, split))
     made: dict[str, dict[str, Sample]] = {}
+    missing: list[str] = []
     for name, place in folders.items():
-        samples, _ = find_samples(records, data, dataset, split, Path(place))
+        samples, faults = find_samples(records, data, dataset, split, Path(place))
+        missing += map(str, faults)
         made[name] = {sample.name: sample for sample in samples}
     complete = [name for name in next(iter(made.values())) if all(name in each for each in made.values())]
     first = next(iter(made.values()))
@@ -61,7 +63,7 @@ def study_images(
         )
         for name in complete
     ]  # fmt: skip
-    built = build(folder, folder.name, "images", choose(examples, items, seed), raters, seed, question)
+    built = build(folder, folder.name, "images", choose(examples, items, seed, _first(missing)), raters, seed, question)
     _tell_built(folder, len(built.items))
 
 
@@ -87,14 +89,23 @@ def study_descriptions(
 
     if split not in ("train", "val"):
         raise LegoError(f"split is {split!r}; it must be train or val")
-    sentences = {name: read_json(Path(path)) for name, path in _named(method, "method").items()}
-    examples = []
+    files = _named(method, "method")
+    cure = "it must map clip/action to a sentence"
+    sentences = {name: read_json(Path(path), cure) for name, path in files.items()}
+    for name, values in sentences.items():
+        for record_name, said in values.items():
+            if not isinstance(said, str) or not said.strip():
+                raise LegoError(f"{files[name]}: {record_name} is {said!r:.80}; {cure}")
+    examples: list[Example] = []
+    missing: list[str] = []
     for record in read_records(data, dataset, cast(Any, split)):
         name = f"{record.clip_id}/{record.action_id}"
         written = {each: values[name] for each, values in sentences.items() if name in values}
         if len(written) == len(sentences):
             examples.append(Example(record.input_path, record.target_path, record.action, written))
-    built = build(folder, folder.name, "descriptions", choose(examples, items, seed), raters, seed, question)
+        missing += [f"{files[each]} has no sentence of {name}" for each in sentences if each not in written]
+    chosen = choose(examples, items, seed, _first(missing))
+    built = build(folder, folder.name, "descriptions", chosen, raters, seed, question)
     _tell_built(folder, len(built.items))
 
 
@@ -123,7 +134,7 @@ def study_add(
     asked = Study.load(folder)
     votes = Votes(folder, asked)
     for path in files:
-        values = read_json(path)
+        values = read_json(path, "give files votes-CODE.json that the study's page has saved")
         if values.get("study") != asked.name or not isinstance(values.get("votes"), list):
             raise LegoError(f"{path} holds votes of {str(values.get('study'))[:80]!r}, not of {asked.name!r}")
         try:
@@ -149,11 +160,13 @@ def study_report(
 ) -> None:
     """Count the votes: win rates with intervals, and how far raters agree."""
     from lego_training.study import report
-    from lego_training.study.design import Study, read_key
+    from lego_training.study.design import Study, public, read_key
     from lego_training.study.votes import Votes
 
     asked = Study.load(folder)
     path = out or folder / "report.json"
+    if path.resolve() in (folder.resolve() / "key.json", public(folder).resolve() / "study.json"):
+        raise LegoError(f"{path} belongs to the study; choose another file for the report")
     check_output(path)
     left_out = set(leave_out or ())
     votes = list(Votes(folder, asked))
@@ -161,6 +174,8 @@ def study_report(
     if unknown:
         raise LegoError(f"there is no vote of {', '.join(sorted(unknown))}; look at {folder / 'votes.jsonl'}")
     counted = [vote for vote in votes if vote.rater not in left_out]
+    if votes and not counted:
+        raise LegoError(f"all {len(votes)} votes are left out; leave out fewer raters")
     if not counted:
         raise LegoError(f"nobody has voted yet; serve {folder}, or add files that raters saved")
     findings = report.find(asked, read_key(folder), counted, resamples, seed)
@@ -179,8 +194,14 @@ def _named(pairs: list[str], option: str) -> dict[str, str]:
             raise LegoError(f"--{option} is {pair!r}; it must be NAME=PATH, such as LEGO=out/lego")
         if name in named:
             raise LegoError(f"--{option} names {name!r} twice; each needs a name of its own")
+        if value in named.values():
+            raise LegoError(f"--{option} names {value} twice; each method has pictures or sentences of its own")
         named[name] = value
     return named
+
+
+def _first(missing: list[str]) -> str:
+    return f"{missing[0]}{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}" if missing else ""
 
 
 def _tell_built(folder: Path, count: int) -> None:

@@ -24,6 +24,7 @@ QUESTIONS: dict[Kind, str] = {
     "descriptions": "Does the sentence say what happens from the first picture to the second?",
 }
 _FORMAT = 1
+_STUDY_CURE = "give the folder that a study was built in, or build it again"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Study:
             LegoError: There is none, or it is damaged.
         """
         path = public(folder) / "study.json"
-        values = read_json(path)
+        values = read_json(path, _STUDY_CURE)
         try:
             if values.pop("format") != _FORMAT:
                 raise ValueError("it was made by another version")
@@ -98,22 +99,26 @@ def read_key(folder: Path) -> dict[str, str]:
     Raises:
         LegoError: It is missing or damaged.
     """
-    values = read_json(folder / "key.json")
+    values = read_json(folder / "key.json", _STUDY_CURE)
     return {str(name): str(method) for name, method in values.items()}
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, cure: str) -> dict[str, Any]:
     """Returns the object in a JSON file.
 
+    Args:
+        path: The file.
+        cure: What to do if it is not what it should be.
+
     Raises:
-        LegoError: It is missing or holds none.
+        LegoError: It is missing or holds no object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise LegoError(f"{path} cannot be read ({error.strerror}); is its folder that of a study?") from error
+        raise LegoError(f"{path} cannot be read ({error.strerror}); {cure}") from error
     except ValueError as error:
-        raise LegoError(f"{path} is no JSON ({error}); build the study again") from error
+        raise LegoError(f"{path} is no JSON ({error}); {cure}") from error
     if not isinstance(values, dict):
-        raise LegoError(f"{path} holds no object; build the study again")
+        raise LegoError(f"{path} holds a {type(values).__name__} and no object; {cure}")
     return values

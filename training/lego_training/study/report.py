@@ -32,7 +32,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Rate:
-    """A method's share of votes, with a bootstrap interval over items; all in 0 to 1.
+    """A method's share of votes, with a bootstrap interval over items; all in 0 to 1, NaN where there is none.
 
     Attributes:
         method: Its name.
@@ -47,6 +47,16 @@ class Rate:
     low: float
     high: float
     votes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values, null for NaN."""
+        return {name: None if value != value else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Rate:
+        """Reads what `to_dict` returned."""
+        known: dict[str, Any] = {name: float("nan") if value is None else value for name, value in values.items()}
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def find(study: Study, key: dict[str, str], votes: Iterable[Vote], resamples: in
     values = {picture: methods.index(method) for picture, method in key.items()} | {NO: 0, YES: 1}
     units = [[values[vote.choice] for vote in of_item[item.id]] for item in judged]
     return Findings(
-        rates=tuple(sorted(rates, key=lambda rate: -rate.share)),
+        rates=tuple(sorted(rates, key=lambda rate: -np.nan_to_num(rate.share))),
         agreement=krippendorff_alpha(units),
         raters=len(of_rater),
         votes=len(votes),
@@ -163,7 +173,7 @@ def to_dict(study: Study, findings: Findings) -> dict[str, Any]:
         "items_with_all_raters": findings.complete,
         "krippendorff_alpha": None if np.isnan(findings.agreement) else findings.agreement,
         "hasty_raters": list(findings.hasty),
-        "rates": [vars(rate) for rate in findings.rates],
+        "rates": [rate.to_dict() for rate in findings.rates],
     }
 
 
@@ -178,9 +188,9 @@ def markdown(study: Study, findings: Findings) -> str:
         "",
         f"| method | {what} | 95 % interval | votes |",
         "| --- | --- | --- | --- |",
-        *(f"| {r.method} | {r.share:.1%} | {r.low:.1%} to {r.high:.1%} | {r.votes} |" for r in findings.rates),
+        *(f"| {r.method} | {_percent(r.share)} | {_span(r)} | {r.votes} |" for r in findings.rates),
         "",
-        f"Krippendorff's alpha of the raters: {findings.agreement:.2f}. Intervals are a bootstrap over items.",
+        f"Krippendorff's alpha of the raters: {_alpha(findings)}. Intervals are a bootstrap over items.",
         "",
         PAPER[study.kind][0].upper() + PAPER[study.kind][1:] + ".",
     ]
@@ -189,11 +199,25 @@ def markdown(study: Study, findings: Findings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _percent(share: float) -> str:
+    return "no vote" if np.isnan(share) else f"{share:.1%}"
+
+
+def _span(rate: Rate) -> str:
+    return "" if np.isnan(rate.low) else f"{rate.low:.1%} to {rate.high:.1%}"
+
+
+def _alpha(findings: Findings) -> str:
+    if np.isnan(findings.agreement):
+        return "not defined, as no two judged the same item or all chose alike"
+    return f"{findings.agreement:.2f}"
+
+
 def plot(study: Study, findings: Findings, path: Path) -> None:
     """Draws the rates with their intervals."""
     figure, axes = plt.subplots(figsize=(6, 0.6 * len(findings.rates) + 1.2), layout="constrained")
     rates = findings.rates[::-1]
-    shares = np.array([rate.share for rate in rates])
+    shares = np.nan_to_num([rate.share for rate in rates])
     spread = np.nan_to_num([shares - [rate.low for rate in rates], [rate.high for rate in rates] - shares])
     axes.barh([rate.method for rate in rates], 100 * shares, xerr=100 * np.clip(spread, 0, None), capsize=3)
     axes.set_xlim(0, 100)

@@ -112,6 +112,7 @@ class MethodSettings:
     Attributes:
         seed: With a record's ids it seeds its picture.
         batch_size: Pictures that are painted together.
+        precision: "bf16" computes under autocast: faster on hardware that has it, and pictures change a little.
         lego: Of LEGO, InstructPix2Pix and the rows of table 3.
         sdedit: Of SDEdit.
         proxedit: Of ProxEdit.
@@ -119,6 +120,7 @@ class MethodSettings:
 
     seed: int = 0
     batch_size: int = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
     lego: LegoSettings = field(default_factory=LegoSettings)
     sdedit: SdEditSettings = field(default_factory=SdEditSettings)
     proxedit: ProxEditSettings = field(default_factory=ProxEditSettings)
@@ -126,6 +128,8 @@ class MethodSettings:
     def __post_init__(self) -> None:
         whole_number_in_range("seed", self.seed, 0, 2**63 - 1)
         whole_number_in_range("batch_size", self.batch_size, 1, 4096)
+        if self.precision not in ("fp32", "bf16"):
+            raise LegoError(f"precision is {self.precision!r}; choose fp32 or bf16")
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> MethodSettings:

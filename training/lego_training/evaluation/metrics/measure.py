@@ -79,19 +79,25 @@ class Figures:
     Attributes:
         results: Of every metric and mode.
         faults: Records that no metric judged.
-        resized: Pictures of another size than their target's.
-        pictures: How many were judged.
+        resized: Pictures that were judged though they are of another size than their targets.
+        names: Of the samples that were judged.
     """
 
     results: tuple[Result, ...]
     faults: tuple[Fault, ...]
-    resized: int
-    pictures: int
+    resized: tuple[Fault, ...]
+    names: frozenset[str]
+
+    @property
+    def pictures(self) -> int:
+        """How many were judged."""
+        return len(self.names)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
         return {
-            "pictures": self.pictures, "resized": self.resized, "skipped": [str(fault) for fault in self.faults],
+            "pictures": self.pictures, "resized": [str(fault) for fault in self.resized],
+            "skipped": [str(fault) for fault in self.faults],
             "metrics": [result.to_dict() for result in self.results],
         }  # fmt: skip
 
@@ -138,19 +144,20 @@ def measure(
     Raises:
         LegoError: No sample can be judged.
     """
-    kept, left_out, resized = [], list(faults), 0
+    kept, left_out, resized = [], list(faults), []
     with progress("checking pictures", len(samples)) as advance:
-        for sample, fault, differs in check_samples(samples):
+        for sample, fault, other_size in check_samples(samples):
             if fault is None:
                 kept.append(sample)
-                resized += differs
             else:
                 left_out.append(fault)
+            if other_size is not None:
+                resized.append(other_size)
             advance(1)
     if not kept:
         raise LegoError(f"no picture can be judged; the first is {left_out[0]}")
     results = tuple(_result(METRICS[name], mode, kept, bench, resamples, seed) for name in names for mode in modes)
-    return Figures(results, tuple(left_out), resized, len(kept))
+    return Figures(results, tuple(left_out), tuple(resized), frozenset(each.name for each in kept))
 
 
 def _result(metric: Metric, mode: Mode, samples: Sequence[Sample], bench: Bench, resamples: int, seed: int) -> Result:

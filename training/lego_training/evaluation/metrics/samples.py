@@ -108,29 +108,29 @@ def find_picture(path: Path) -> Path | None:
     return next((each for each in candidates if each.is_file()), None)
 
 
-def check_samples(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Fault | None, bool]]:
+def check_samples(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Fault | None, Fault | None]]:
     """Decodes every sample's three pictures once.
 
     Yields:
-        The sample; what keeps it from being judged, if anything; and whether the picture's size is not its target's.
+        The sample; what keeps it from being judged, if anything; and that its size is not its target's, if it is not.
     """
     with ThreadPoolExecutor(8) as pool:
         for some in in_batches(samples, 64):
             yield from pool.map(_check, some)
 
 
-def _check(sample: Sample) -> tuple[Sample, Fault | None, bool]:
+def _check(sample: Sample) -> tuple[Sample, Fault | None, Fault | None]:
     sizes = []
     for path in (sample.generated, sample.target, sample.input):
         try:
             sizes.append(read_frame(path).size)
         except LegoError as error:
-            return sample, Fault(str(path), str(error)), False
+            return sample, Fault(str(path), f"it cannot be read ({error.__cause__})"), None
     (width, height), (true_width, true_height), _ = sizes
+    told = f"it is {width}x{height} and its target {true_width}x{true_height}"
     if abs(width / height / (true_width / true_height) - 1) > _ASPECT_TOLERANCE:
-        reason = f"it is {width}x{height} and its target {true_width}x{true_height}: the shapes disagree"
-        return sample, Fault(str(sample.generated), reason), False
-    return sample, None, sizes[0] != sizes[1]
+        return sample, Fault(str(sample.generated), f"{told}: the shapes disagree"), None
+    return sample, None, Fault(str(sample.generated), told) if sizes[0] != sizes[1] else None
 
 
 def in_batches(elements: Sequence[Element], size: int) -> Iterator[Sequence[Element]]:

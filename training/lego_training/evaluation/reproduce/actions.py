@@ -52,16 +52,11 @@ def paint_sheets(job: Job, sources: Sources, frames: int, name: str = "lego") ->
     painting = sources.settings
     flat = [each for row in asked for each in row]
     settings = {**settings, "labels": [each.action for each in flat]}
-    generate(
-        load,
-        flat,
-        pictures,
-        settings,
-        painting.seed,
-        painting.batch_size,
-        Shard(),
-        f"{METHODS[name].title}, other labels",
-    )
+    with sources.precision():
+        generate(
+            load, flat, pictures, settings, painting.seed, painting.batch_size, Shard(),
+            f"{METHODS[name].title}, other labels",
+        )  # fmt: skip
     sheets = []
     for row in asked:
         found = [(each.action, path) for each in row for path in [pictures.find(each)] if path is not None]

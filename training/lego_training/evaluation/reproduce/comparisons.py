@@ -80,6 +80,9 @@ COMPARISONS: Mapping[str, Comparison] = {
         difference=True,
     ),
     "table7": Comparison("Table 7: training on both datasets", ("lego", "lego_scaleup"), _QUALITY),
+    "all": Comparison(
+        "Tables 1, 3 and 4: all methods", tuple(name for name in METHODS if name != "lego_scaleup"), _QUALITY
+    ),
     "figure10": Comparison("Figure 10: by the time from input to target", _METHODS, _QUALITY, bins=True),
 }  # fmt: skip
 

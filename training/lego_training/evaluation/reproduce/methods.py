@@ -55,6 +55,10 @@ class Sources:
         if self.baselines is not None and not self.baselines.is_dir():
             raise LegoError(f"{self.baselines} is no folder; give the one that lego-train baselines has written")
 
+    def precision(self) -> torch.autocast:
+        """What methods paint within."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
     def loader(self, name: str) -> tuple[Callable[[], Method], dict[str, Any]]:
         """Returns what makes a method, and the settings that tell its pictures from others'.
 
@@ -67,7 +71,11 @@ class Sources:
         directory = self._directory(name)
         if kind.conditioning is not None:
             LegoConfig.load(directory)  # there is a checkpoint
-            told: dict[str, Any] = {"method": name, "model": fingerprint(directory)[:16]}
+            told: dict[str, Any] = {
+                "method": name,
+                "model": fingerprint(directory)[:16],
+                "precision": settings.precision,
+            }
             # Stored features are of the tuned VLLM; the label is no description of any.
             features = None if name in ("instruct_pix2pix", "lego_untuned") else self.features
             conditioning = kind.conditioning
@@ -77,7 +85,7 @@ class Sources:
             )
         fidelity = settings.lego.fidelity
         TextToImageConfig.load(directory)
-        told = {"method": name, "model": weights_digest(directory)}
+        told = {"method": name, "model": weights_digest(directory), "precision": settings.precision}
         if name == "sdedit":
             told |= {**asdict(settings.sdedit), "fidelity": fidelity}
             return lambda: SdEdit(directory, settings.sdedit, device, fidelity), told

@@ -8,19 +8,22 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from lego_training.dataset import Record
 from lego_training.evaluation.metrics.measure import METRICS, Result, per_picture_csv
 from lego_training.evaluation.metrics.metric import MODES, Mode
 from lego_training.evaluation.metrics.samples import find_picture
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS, paper_value
 from lego_training.evaluation.reproduce.grids import grid, save_grid
-from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods
+from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods, plot_truth
 from lego_training.evaluation.reproduce.run import MethodFigures, Reproduction
 from lego_training.files import write_json, write_whole
+from lego_training.study.report import Rate
 
 _STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 1400px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -33,6 +36,8 @@ _TRUTH = {
     "wrong_hand_rate": "wrong hand", "wrong_object_rate": "wrong object", "description_slots": "description slots",
     "inside_target_psnr_db": "PSNR inside the change, dB", "outside_psnr_db": "PSNR outside it, dB",
 }  # fmt: skip
+_LEAD = "LEGO's lead in success, by scene"
+_PEOPLE = "chosen by people, %"
 _MODE_TITLES: dict[Mode, str] = {"published": "as published", "corrected": "corrected"}
 _NAMED_FAULTS = 50
 
@@ -72,20 +77,30 @@ def write_report(found: Reproduction, output: Path, examples: int, sheets: Seque
 
 def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[ActionSheet]) -> Iterator[tuple[str, str]]:
     """Draws plots and grids; yields a title and a file's name for each."""
-    if any(each.figures is not None and each.name != "target" for each in found.methods):
-        plot_methods(found, output / "plots" / "metrics.png")
+    if plot_methods(found, output / "plots" / "metrics.png"):
         yield "All metrics, with 95 % intervals", "plots/metrics.png"
+    if any(each.truth is not None for each in found.methods):
+        plot_truth(found, _TRUTH, output / "plots" / "truth.png")
+        yield "What the renderer says, with 95 % intervals", "plots/truth.png"
     if any(each.bins for each in found.methods):
         plot_bins(found, output / "plots" / "bins.png")
         yield "By the time from input to target frame", "plots/bins.png"
-    shown = [each for each in found.methods if each.images is not None and each.name not in ("no_edit", "target")]
-    records = found.records[:: max(1, len(found.records) // examples)][:examples] if examples else []
+    shown = [
+        each for each in found.methods
+        if each.images is not None and each.figures is not None and each.name not in ("no_edit", "target")
+    ]  # fmt: skip
+    # Of those whose frames can be read.
+    records = [each for each in found.records if any(_judged(method, each) for method in shown)]
+    records = records[:: max(1, len(records) // examples)][:examples] if examples else []
     if records and shown:
         rows, captions = [], []
         for record in records:
             place = Path(*record.target_path.parts[-3:])
-            painted = [find_picture(each.images / place) for each in shown if each.images is not None]
-            rows.append([record.input_path, *painted, record.target_path])
+            painted = [
+                find_picture(each.images / place) if each.images is not None and _judged(each, record) else None
+                for each in shown
+            ]
+            rows.append([record.input_path, *painted, record.target_path if record.target_path.is_file() else None])
             captions.append([record.action, *[""] * (len(painted) + 1)])
         titles = ["input frame", *(METHODS[each.name].title for each in shown), "target frame"]
         save_grid(output / "grids" / "examples.jpg", grid(rows, titles, captions))
@@ -97,11 +112,18 @@ def _draw(found: Reproduction, output: Path, examples: int, sheets: Sequence[Act
         yield "Several actions in one frame", "grids/actions.jpg"
 
 
+def _judged(method: MethodFigures, record: Record) -> bool:
+    return method.figures is not None and f"{record.clip_id}/{record.action_id}" in method.figures.names
+
+
 def to_json(found: Reproduction) -> dict[str, Any]:
     """Returns all figures as plain JSON values."""
     return {
         "table": found.table, "dataset": found.dataset, "split": found.split, "records": len(found.records),
         "settings": dict(found.settings), "without_time": list(found.untimed),
+        "people": None if found.people is None else {
+            "raters": found.people.raters, "votes": found.people.votes, "agreement": found.people.agreement,
+        },
         "methods": {
             each.name: {
                 "absent": each.absent, "unpainted": [str(fault) for fault in each.unpainted],
@@ -112,7 +134,12 @@ def to_json(found: Reproduction) -> dict[str, Any]:
                      "metrics": [result.to_dict() for result in results]}
                     for span, results in each.bins
                 ],
-                "truth": None if each.truth is None else dict(each.truth.figures),
+                "truth": None if each.truth is None else {
+                    **each.truth.figures,
+                    "intervals": {name: list(ends) for name, ends in each.truth.intervals.items()},
+                },
+                "people": _plain_rate(_rate(found, each.name)),
+                "lego_lead": list(found.leads[each.name]) if each.name in found.leads else None,
             }
             for each in found.methods
         },
@@ -120,13 +147,39 @@ def to_json(found: Reproduction) -> dict[str, Any]:
 
 
 def to_csv(found: Reproduction) -> str:
-    """Returns all figures as CSV, a row for each method, metric, mode and bin."""
+    """Returns all figures as CSV, a row for each method, metric, mode (the "renderer" is one) and bin."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["table", "dataset", "method", "bin", "metric", "mode", "value", "low", "high", "pictures", "paper", "absent"]
     )
     for method in found.methods:
+        rate = _rate(found, method.name)
+        if rate is not None:
+            ends = ("" if isnan(each) else f"{100 * each:.6g}" for each in (rate.share, rate.low, rate.high))
+            paper = _paper_people(found, method.name)
+            writer.writerow(
+                [
+                    found.table,
+                    found.dataset,
+                    method.name,
+                    "",
+                    "people",
+                    "",
+                    *ends,
+                    "",
+                    "" if paper is None else paper,
+                    "",
+                ]
+            )
+        for name in _TRUTH if method.truth is not None else ():
+            assert method.truth is not None
+            told = [method.truth.figures.get(name), *method.truth.intervals.get(name, ())]
+            cells = [*("" if each is None else f"{each:.6g}" for each in told), "", ""][:3]
+            writer.writerow(
+                [found.table, found.dataset, method.name, "", name, "renderer", *cells,
+                 method.truth.figures["scenes"], "", ""]
+            )  # fmt: skip
         groups: list[tuple[str, Sequence[Result]]] = []
         if method.figures is not None:
             groups = [("", method.figures.results), *((span.title, results) for span, results in method.bins)]
@@ -145,21 +198,21 @@ def to_csv(found: Reproduction) -> str:
 Cell = tuple[float | None, Result | None, Result | None]
 
 
-def rows(found: Reproduction) -> Iterator[tuple[str, list[Cell]]]:
-    """Yields each row of the table: its title, and for each metric the paper's number and both modes' results."""
+def rows(found: Reproduction) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yields each row of the table: its method, its title, and each metric's paper's number and both modes' results."""
     for method in found.methods:
         cells = []
         for name in found.metrics:
             both = [None if method.figures is None else method.figures.find(name, mode) for mode in MODES]
             cells.append((paper_value(found.dataset, method.name, name), both[0], both[1]))
-        yield METHODS[method.name].title, cells
+        yield method.name, METHODS[method.name].title, cells
 
 
 def _difference(found: Reproduction) -> list[tuple[float | None, float | None, float | None]] | None:
     """The last method's lead over the first's, in each metric: the paper's, as published and corrected."""
     if not COMPARISONS[found.table].difference:
         return None
-    cells = [each for _, each in rows(found)]
+    cells = [each for _, _, each in rows(found)]
     differences = []
     for (paper, *first), (upper, *last) in zip(cells[0], cells[-1], strict=True):
         published, corrected = (_minus(_of(b), _of(a)) for a, b in zip(first, last, strict=True))
@@ -179,13 +232,16 @@ def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
     """Returns the report in Markdown."""
     lines = [f"# {COMPARISONS[found.table].title}", "", _introduction(found), ""]
     lines += ["Each cell: as published / corrected (paper).", ""]
-    lines.append(f"| method | {' | '.join(_heading(name) for name in found.metrics)} |")
-    lines.append(f"| --- |{' ---: |' * len(found.metrics)}")
-    for title, cells in rows(found):
+    headings = [*(_heading(name) for name in found.metrics), *([] if found.people is None else [_PEOPLE])]
+    lines.append(f"| method | {' | '.join(headings)} |")
+    lines.append(f"| --- |{' ---: |' * len(headings)}")
+    for method, title, cells in rows(found):
         shown = []
         for paper, published, corrected in cells:
             reported = "" if paper is None else f" ({paper:.2f})"
             shown.append(f"{_value(published)} / {_value(corrected)}{reported}")
+        if found.people is not None:
+            shown.append(_people(found, method))
         lines.append(f"| {title} | {' | '.join(shown)} |")
     difference = _difference(found)
     if difference is not None:
@@ -196,11 +252,13 @@ def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
         lines.append(f"| difference | {' | '.join(shown)} |")
     truths = [each for each in found.methods if each.truth is not None]
     if truths:
-        lines += ["", "## What the renderer says", "", f"| method | {' | '.join(_TRUTH.values())} |"]
-        lines.append(f"| --- |{' ---: |' * len(_TRUTH)}")
+        headings = [*_TRUTH.values(), *([_LEAD] if found.leads else [])]
+        lines += ["", "## What the renderer says", "", f"| method | {' | '.join(headings)} |"]
+        lines.append(f"| --- |{' ---: |' * len(headings)}")
         for each in truths:
             assert each.truth is not None
-            shown = [_share(each.truth.figures.get(key)) for key in _TRUTH]
+            shown = [_share(each.truth.figures.get(key), each.truth.intervals.get(key)) for key in _TRUTH]
+            shown += [_lead(found, each.name)] if found.leads else []
             lines.append(f"| {METHODS[each.name].title} | {' | '.join(shown)} |")
     for title, file in pictures.items():
         lines += ["", f"## {title}", "", f"![{title}]({file})"]
@@ -215,14 +273,17 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>", f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(title)}</h1><p>{escape(_introduction(found))}</p>", "<table><tr><th rowspan=2>method",
-        *(f"<th colspan=3>{escape(_heading(name))}" for name in found.metrics), "<tr>",
+        *(f"<th colspan=3>{escape(_heading(name))}" for name in found.metrics),
+        "" if found.people is None else f"<th rowspan=2>{escape(_PEOPLE)}", "<tr>",
         *("<th>paper<th>as published<th>corrected" for _ in found.metrics),
     ]  # fmt: skip
-    for name, cells in rows(found):
+    for method, name, cells in rows(found):
         parts.append(f"<tr><td>{escape(name)}")
         for paper, published, corrected in cells:
             parts.append(f"<td>{'' if paper is None else f'{paper:.2f}'}")
             parts += [f"<td>{_html_value(each)}" for each in (published, corrected)]
+        if found.people is not None:
+            parts.append(f"<td>{escape(_people(found, method))}")
     difference = _difference(found)
     if difference is not None:
         parts.append("<tr><td>difference")
@@ -231,12 +292,13 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
     truths = [each for each in found.methods if each.truth is not None]
     if truths:
         parts.append("<h2>What the renderer says</h2><table><tr><th>method")
-        parts += [f"<th>{escape(heading)}" for heading in _TRUTH.values()]
+        parts += [f"<th>{escape(heading)}" for heading in (*_TRUTH.values(), *([_LEAD] if found.leads else []))]
         parts.append("<th>what went wrong")
         for each in truths:
             assert each.truth is not None
             parts.append(f"<tr><td>{escape(METHODS[each.name].title)}")
-            parts += [f"<td>{_share(each.truth.figures.get(key))}" for key in _TRUTH]
+            parts += [f"<td>{_share(each.truth.figures.get(key), each.truth.intervals.get(key))}" for key in _TRUTH]
+            parts += [f"<td>{_lead(found, each.name)}"] if found.leads else []
             page = os.path.relpath(each.truth.failures / "index.html", output)
             parts.append(f"<td><a href='{escape(page)}'>pictures</a>")
         parts.append("</table>")
@@ -251,6 +313,8 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
 def _introduction(found: Reproduction) -> str:
     told = f"{found.dataset}, split {found.split}, {len(found.records)} records. "
     told += "Intervals are 95 %, by bootstrap over pictures. "
+    if found.people is not None:
+        told += f"People: {found.people.raters} raters, {found.people.votes} votes. "
     if any(paper_value(found.dataset, each.name, name) for each in found.methods for name in found.metrics):
         return told + "The paper's numbers are of its whole test set."
     return told + "The paper has no numbers for this dataset."
@@ -288,8 +352,8 @@ def _faults(method: MethodFigures) -> Iterator[str]:
     for fault in method.unpainted:
         yield f"{title}: {fault}"
     if method.figures is not None:
-        if method.figures.resized:
-            yield f"{title}: {method.figures.resized} pictures were resized to their target's size"
+        for fault in method.figures.resized:
+            yield f"{title}, resized and judged: {fault}"
         for fault in method.figures.faults:
             yield f"{title}: {fault}"
         for result in method.figures.results:
@@ -316,8 +380,40 @@ def _html_value(result: Result | None) -> str:
     return f"{_value(result)}{interval}"
 
 
-def _share(value: Any) -> str:
-    return "" if value is None else f"{value:.1f}" if abs(value) > 1 else f"{value:.3f}"
+def _share(value: Any, interval: tuple[float, float] | None) -> str:
+    """A share in 0 to 1, or decibels, with its interval."""
+    if value is None:
+        return ""
+    places = 1 if abs(value) > 1 else 3
+    ends = "" if interval is None else f" [{interval[0]:.{places}f}, {interval[1]:.{places}f}]"
+    return f"{value:.{places}f}{ends}"
+
+
+def _lead(found: Reproduction, method: str) -> str:
+    lead = found.leads.get(method)
+    return "" if lead is None else f"{lead[0]:+.3f} [{lead[1]:+.3f}, {lead[2]:+.3f}]"
+
+
+def _rate(found: Reproduction, method: str) -> Rate | None:
+    return None if found.people is None else found.people.rates.get(method)
+
+
+def _plain_rate(rate: Rate | None) -> dict[str, Any] | None:
+    return None if rate is None else rate.to_dict()
+
+
+def _paper_people(found: Reproduction, method: str) -> float | None:
+    """The paper's win rate; it prints those of the study of table 3 only."""
+    return paper_value(found.dataset, method, "people") if found.table == "table3" else None
+
+
+def _people(found: Reproduction, method: str) -> str:
+    """How many chose a method's picture, in per cent of the votes, with the interval and the paper's number."""
+    rate, paper = _rate(found, method), _paper_people(found, method)
+    told = "" if rate is None else f"{100 * rate.share:.1f}"
+    if rate is not None and not isnan(rate.low):
+        told += f" [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+    return told + ("" if paper is None else f" ({paper:.2f})")
 
 
 def screen_table(found: Reproduction) -> Table:
@@ -326,12 +422,15 @@ def screen_table(found: Reproduction) -> Table:
     shown.add_column("method")
     for name in found.metrics:
         shown.add_column(_heading(name), justify="right")
-    for title, cells in rows(found):
+    if found.people is not None:
+        shown.add_column(_PEOPLE, justify="right")
+    for method, title, cells in rows(found):
         shown.add_row(
             title,
             *(
                 f"{_value(published)} / {_value(corrected)}{'' if paper is None else f' ({paper:.2f})'}"
                 for paper, published, corrected in cells
             ),
+            *([] if found.people is None else [_people(found, method)]),
         )
     return shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lego_training.evaluation.metrics.weights import Absent
 from lego_training.evaluation.reproduce.bins import Bin, divide
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS
 from lego_training.evaluation.reproduce.methods import Sources
+from lego_training.evaluation.reproduce.people import People
 from lego_training.evaluation.reproduce.truth import Truth, judge_pictures
 from lego_training.stages.features import Shard
 
@@ -60,6 +61,8 @@ class Reproduction:
         methods: Its rows.
         untimed: Records that are in no bin as their time is not known.
         settings: For the report.
+        people: What people chose, if a study was given.
+        leads: On the toy kitchen, LEGO's lead over each other method, see `Truth.lead`.
     """
 
     table: str
@@ -70,6 +73,8 @@ class Reproduction:
     methods: Sequence[MethodFigures]
     untimed: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    people: People | None = None
+    leads: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Job:
         metrics: Which; of the table's or others.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        people: What people chose, for the report.
     """
 
     table: str
@@ -97,6 +103,7 @@ class Job:
     metrics: Sequence[str]
     resamples: int = 1000
     seed: int = 0
+    people: People | None = None
 
 
 def paint(job: Job, sources: Sources, shard: Shard) -> tuple[dict[str, MethodFigures], int]:
@@ -119,9 +126,10 @@ def paint(job: Job, sources: Sources, shard: Shard) -> tuple[dict[str, MethodFig
         gallery = Gallery(job.output / name)
         settings |= {"dataset": job.dataset, "split": job.split}
         painting = sources.settings
-        faults = generate(
-            load, job.records, gallery, settings, painting.seed, painting.batch_size, shard, METHODS[name].title
-        )
+        with sources.precision():
+            faults = generate(
+                load, job.records, gallery, settings, painting.seed, painting.batch_size, shard, METHODS[name].title
+            )
         left += len(gallery.missing(job.records)) - len(faults)
         found[name] = MethodFigures(name, images=gallery.images, unpainted=tuple(faults))
     if all(each.absent for each in found.values()):
@@ -143,7 +151,19 @@ def judge(job: Job, painted: Mapping[str, MethodFigures], bench: Bench, settings
         rates = {clip: float(about["fps"]) for clip, about in metadata.items() if _is_rate(about.get("fps"))}
         bins, untimed = divide(job.records, rates)
     methods = [_judge_method(job, each, bench, bins) for each in painted.values()]
-    return Reproduction(job.table, job.dataset, job.split, job.records, job.metrics, methods, untimed, settings)
+    leads = dict(_leads(job, methods))
+    return Reproduction(
+        job.table, job.dataset, job.split, job.records, job.metrics, methods, untimed, settings, job.people, leads
+    )  # fmt: skip
+
+
+def _leads(job: Job, methods: Sequence[MethodFigures]) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    lego = next((each.truth for each in methods if each.name == "lego"), None)
+    for method in methods:
+        if lego is not None and method.truth is not None and method.name != "lego":
+            lead = lego.lead(method.truth, job.resamples, job.seed)
+            if lead is not None:
+                yield method.name, lead
 
 
 def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[Bin]) -> MethodFigures:
@@ -160,7 +180,8 @@ def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[
     if job.dataset == "toykitchen":
         describes = METHODS[method.name].conditioning not in (None, "label")
         words = Gallery(method.images.parent).descriptions() if describes else {}
-        truth = judge_pictures(samples, job.records, words, job.output / method.name)
+        judged = [each for each in samples if each.name in figures.names]
+        truth = judge_pictures(judged, job.records, words, job.output / method.name, job.resamples, job.seed)
     return MethodFigures(method.name, "", method.images, figures, method.unpainted, by_bin, truth)
 
 

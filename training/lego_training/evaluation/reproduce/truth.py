@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from lego_training.dataset import Record, read_frame
 from lego_training.evaluation.failures import FailureGallery
 from lego_training.evaluation.metrics.bench import progress
 from lego_training.evaluation.metrics.samples import Sample
-from lego_training.evaluation.report import summary
+from lego_training.evaluation.metrics.scores import MeanScore
+from lego_training.evaluation.report import intervals, summary
 from lego_training.evaluation.toy import SceneResult, judge
 from lego_training.files import append_line, read_lines
 from lego_training.toy_kitchen.pair import make_pair
@@ -30,15 +31,36 @@ class Truth:
     Attributes:
         figures: As `lego-train evaluate toy` has them; those of descriptions are None for methods without any.
         failures: Folder of pictures of what went wrong.
+        successes: Whether the action was done, by the scene's seed.
+        intervals: 95 % intervals of the figures, by bootstrap over scenes; empty without resamples.
     """
 
     figures: Mapping[str, Any]
     failures: Path
+    successes: Mapping[int, bool]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def lead(self, other: Truth, resamples: int, seed: int) -> tuple[float, float, float] | None:
+        """Returns by how much more often the action was done than by another method in the same scenes.
+
+        Scenes differ more than methods do, so the interval is of the scenes' differences.
+
+        Returns:
+            The lead in action success and its 95 % interval; None if there are no two scenes in common, or no
+            resamples.
+        """
+        both = [scene for scene in self.successes if scene in other.successes]
+        if len(both) < 2 or not resamples:
+            return None
+        leads = np.array([float(self.successes[each]) - other.successes[each] for each in both])
+        score = MeanScore(("",) * len(both), leads)
+        return score.value(), *score.interval(resamples, seed)
 
 
 def judge_pictures(
-    samples: Sequence[Sample], records: Sequence[Record], descriptions: Mapping[str, str], folder: Path
-) -> Truth | None:
+    samples: Sequence[Sample], records: Sequence[Record], descriptions: Mapping[str, str], folder: Path, resamples: int,
+    seed: int,
+) -> Truth | None:  # fmt: skip
     """Judges pictures of toy-kitchen records; goes on where an interrupted call stopped.
 
     Args:
@@ -46,6 +68,8 @@ def judge_pictures(
         records: Their records, whose metadata has the scenes' seeds.
         descriptions: That pictures were painted from, by clip/action.
         folder: Of the method; gets a journal and failures/.
+        resamples: Of the bootstrap; 0 computes no intervals.
+        seed: Of the bootstrap.
 
     Returns:
         None if no record has a seed.
@@ -60,13 +84,13 @@ def judge_pictures(
     results = []
     with progress("asking the renderer", len(samples)) as advance:
         for sample in samples:
-            seed, said = seeds.get(sample.name), descriptions.get(sample.name, "")
-            if isinstance(seed, int):
+            scene, said = seeds.get(sample.name), descriptions.get(sample.name, "")
+            if isinstance(scene, int):
                 key = f"{sample.name} {file_sha256(sample.generated)} {said}"
                 if key in known:
                     results.append(SceneResult(**known[key]))
                 else:
-                    pair = make_pair(seed, "val" if splits[sample.name] == "val" else "train")
+                    pair = make_pair(scene, "val" if splits[sample.name] == "val" else "train")
                     size = pair.input_frame.shape[1::-1]
                     picture = read_frame(sample.generated)
                     if picture.size != size:
@@ -79,7 +103,11 @@ def judge_pictures(
     if not results:
         return None
     gallery.write_index()
-    figures = summary(results)
+    figures: dict[str, Any] = summary(results)
+    spans = intervals(results, resamples, seed) if resamples else {}
     if not any(result.description for result in results):
-        figures |= dict.fromkeys(("description_slots", "hand", "verb", "object", "side"))
-    return Truth(figures, gallery.folder)
+        for slot in ("description_slots", "hand", "verb", "object", "side"):
+            figures[slot] = None
+            spans.pop(slot, None)
+    successes = {result.seed: result.success for result in results}
+    return Truth(figures, gallery.folder, successes, spans)
