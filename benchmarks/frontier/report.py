@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from lego_training.evaluation.metrics.scores import wilson
 
 from benchmarks.frontier.measure import Figures
 from benchmarks.frontier.sides import STAGES, TITLES, TORCH_SIDES
@@ -19,7 +20,6 @@ _COLUMNS = (
     "PSNR to other sides", "same words", "action success (95 %)", "description slots", "PSNR inside", "PSNR outside",
 )  # fmt: skip
 _MEANS = {"slots": ".1%", "inside_psnr_db": ".1f", "outside_psnr_db": ".1f"}
-_Z = 1.959964  # of a 95 % interval
 
 
 def summarise(figures: Figures) -> list[dict[str, Any]]:
@@ -47,14 +47,6 @@ def summarise(figures: Figures) -> list[dict[str, Any]]:
                 **_quality(figures, side, sampling),
             })  # fmt: skip
     return rows
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a share (Wilson 1927)."""
-    share, extra = successes / trials, _Z**2 / trials
-    middle = (share + extra / 2) / (1 + extra)
-    half = _Z / (1 + extra) * ((share * (1 - share) + extra / 4) / trials) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def pareto(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from lego_core.errors import LegoError
 
 from benchmarks.frontier.__main__ import main
 from benchmarks.frontier.measure import Figures
-from benchmarks.frontier.report import pareto, wilson
+from benchmarks.frontier.report import pareto
 from benchmarks.frontier.samplings import default_samplings, name_of, parse_samplings, with_student_steps
 from benchmarks.frontier.unet_step import time_steps
 
@@ -108,11 +108,6 @@ def test_the_frontier_leaves_out_what_is_slower_and_no_better() -> None:
         for seconds, success in ((4.0, 0.9), (1.0, 0.5), (2.0, 0.5), (3.0, 0.9))
     ]
     assert [row["whole"][1] for row in pareto([*rows, {"whole": [0, 0.1, 0]}])] == [1.0, 3.0]  # the last is not judged
-
-
-def test_wilsons_interval() -> None:
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
 
 
 def test_a_step_is_the_same_on_either_side(tmp_path: Path) -> None:

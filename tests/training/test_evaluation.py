@@ -161,6 +161,20 @@ def test_a_summary_has_all_scenes_and_each_action() -> None:
     assert figures["per_action"]["turn on tap"]["action_success"] == 1.0
 
 
+def test_shares_near_none_and_all_have_wilsons_intervals() -> None:
+    results = [result_of("turn on tap", True, 30.0 + number) for number in range(20)]
+
+    spans = report.intervals(results, resamples=50, seed=0)
+
+    assert spans["action_success"] == pytest.approx((0.8389, 1.0), abs=1e-4)
+    assert spans["wrong_hand_rate"] == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert spans["wrong_object_rate"] == spans["wrong_hand_rate"]
+    low, high = spans["outside_psnr_db"]
+    assert 30 < low < 39.5 < high < 49
+    alone = report.intervals(results[:1], resamples=50, seed=0)
+    assert "outside_psnr_db" not in alone and alone["action_success"] == pytest.approx((0.2065, 1.0), abs=1e-4)
+
+
 def test_a_report_is_json_a_plot_and_a_table(tmp_path: Path) -> None:
     figures = report.summary([result_of("turn on tap", True)])
 

@@ -18,7 +18,7 @@ from lego_training.evaluation.metrics.bench import Bench
 from lego_training.evaluation.metrics.measure import METRICS, choose_metrics, measure
 from lego_training.evaluation.metrics.metric import mean_score
 from lego_training.evaluation.metrics.samples import Sample, find_samples
-from lego_training.evaluation.metrics.scores import MeanScore
+from lego_training.evaluation.metrics.scores import MeanScore, wilson
 from PIL import Image
 
 from tests.training.metrics.miniature import write_miniature
@@ -195,6 +195,12 @@ def test_intervals_are_of_the_mean_and_repeatable() -> None:
     error = values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+
+
+def test_wilsons_interval() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4) and wilson(20, 20)[1] == 1
 
 
 def test_metrics_are_chosen_by_name_in_the_tables_order() -> None:

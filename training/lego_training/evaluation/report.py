@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from lego_training.evaluation.metrics.scores import MeanScore
+from lego_training.evaluation.metrics.scores import MeanScore, wilson
 from lego_training.evaluation.toy import SceneResult
 from lego_training.toy_kitchen.language import ACTIONS, SIDES, VEGETABLES
 
@@ -46,10 +46,16 @@ def _figures(results: list[SceneResult]) -> dict[str, float | None]:
 
 
 def intervals(results: list[SceneResult], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Returns the 95 % interval of each figure of `summary`, by bootstrap over scenes, in the figure's unit."""
+    """Returns the 95 % interval of each figure of `summary`, in the figure's unit.
+
+    Those of shares are Wilson's; those of decibels are by bootstrap over scenes, for which one scene is too few.
+    """
     found = {}
     for name, values in _columns(results).items():
-        if len(values) > 1:
+        if not name.endswith("_db"):
+            if len(values):
+                found[name] = wilson(int(values.sum()), len(values))
+        elif len(values) > 1:
             ends = MeanScore(("",) * len(values), values).interval(resamples, seed)
             low, high = sorted(_in_unit(name, each) for each in ends)  # few errors are many decibels
             found[name] = low, high

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.integer]
+_Z = 1.959964  # of a 95 % interval
 
 
 class Score(Protocol):
@@ -56,3 +57,20 @@ class MeanScore:
         means = [float(np.mean(self.values[rng.integers(count, size=count)])) for _ in range(resamples)]
         low, high = np.percentile(means, [2.5, 97.5])
         return float(low), float(high)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a share, in 0 to 1 (Wilson 1927).
+
+    A bootstrap of outcomes that are all alike knows no other: its interval has no width at 0 and 1, and too little
+    near them.
+
+    Args:
+        successes: 0 to `trials`.
+        trials: 1 or more, independent of each other.
+    """
+    share, extra = successes / trials, _Z**2 / trials
+    middle = (share + extra / 2) / (1 + extra)
+    half = _Z / (1 + extra) * ((share * (1 - share) + extra / 4) / trials) ** 0.5
+    # At the ends they meet but for rounding.
+    return 0.0 if not successes else middle - half, 1.0 if successes == trials else middle + half

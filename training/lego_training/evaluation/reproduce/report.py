@@ -312,7 +312,9 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
 
 def _introduction(found: Reproduction) -> str:
     told = f"{found.dataset}, split {found.split}, {len(found.records)} records. "
-    told += "Intervals are 95 %, by bootstrap over pictures. "
+    told += "Intervals are 95 %, by bootstrap over pictures"
+    judged = any(each.truth is not None for each in found.methods)
+    told += ", of shares of scenes Wilson's, of a lead by bootstrap over scenes. " if judged else ". "
     if found.people is not None:
         told += f"People: {found.people.raters} raters, {found.people.votes} votes. "
     if any(paper_value(found.dataset, each.name, name) for each in found.methods for name in found.metrics):

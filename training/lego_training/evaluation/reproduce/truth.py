@@ -32,7 +32,8 @@ class Truth:
         figures: As `lego-train evaluate toy` has them; those of descriptions are None for methods without any.
         failures: Folder of pictures of what went wrong.
         successes: Whether the action was done, by the scene's seed.
-        intervals: 95 % intervals of the figures, by bootstrap over scenes; empty without resamples.
+        intervals: 95 % intervals of the figures, see `lego_training.evaluation.report.intervals`; empty without
+            resamples.
     """
 
     figures: Mapping[str, Any]
