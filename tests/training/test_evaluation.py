@@ -107,7 +107,8 @@ def test_a_scene_without_another_thing_to_act_on_says_so() -> None:
     result = judge(pair, pair.target_frame, "")
 
     assert result.outcome == "right" and not result.other_objects
-    assert report.summary([result])["wrong_object_rate"] is None
+    figures = report.summary([result])
+    assert figures["wrong_object_rate"] is None and figures["scenes_with_another"] == 0
 
 
 def test_failures_are_sorted_by_what_is_wrong(

@@ -22,7 +22,7 @@ from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS,
 from lego_training.evaluation.reproduce.grids import grid
 from lego_training.evaluation.reproduce.methods import Sources, parse_places
 from lego_training.evaluation.reproduce.people import read_people
-from lego_training.evaluation.reproduce.truth import Truth
+from lego_training.evaluation.reproduce.truth import Lead, Truth
 from lego_training.study.design import Study
 from lego_training.study.report import Findings, Rate, to_dict
 from PIL import Image
@@ -191,6 +191,19 @@ def test_the_toy_kitchen_is_judged_by_its_renderer_too(
     table = list(csv.DictReader((tmp_path / "table1" / "figures.csv").open()))
     (row,) = [each for each in table if (each["method"], each["metric"]) == ("no_edit", "nothing_rate")]
     assert (row["mode"], row["value"], row["pictures"]) == ("renderer", "1", "3")
+    (row,) = [each for each in table if (each["method"], each["metric"]) == ("no_edit", "wrong_object_rate")]
+    others = truth["no_edit"]["scenes_with_another"]
+    assert row["pictures"] == str(others) and others < 3  # a scene of the three has none
+    text = (tmp_path / "table1" / "report.md").read_text()
+    assert "wrong object (of scenes with another)" in text and f"Of 3 scenes; {others} have another object" in text
+    (row,) = [each for each in table if (each["method"], each["metric"]) == ("target", "lego_lead")]
+    assert float(row["value"]) == pytest.approx(methods["target"]["lego_lead"][0], abs=1e-5) and row["pictures"] == "3"
+    pairs = list(csv.DictReader((tmp_path / "table1" / "pairs.csv").open()))
+    assert {(each["first"], each["second"]) for each in pairs} == {
+        ("lego", "no_edit"), ("lego", "target"), ("no_edit", "target")
+    }  # fmt: skip
+    (pair,) = [each for each in pairs if each["first"] == "no_edit"]
+    assert (pair["lead"], pair["second_only"], pair["p"], pair["p_holm"]) == ("-1", "3", "0.25", "0.75")
     lead = truth["lego"]["action_success"] - 1
     assert methods["target"]["lego_lead"][0] == pytest.approx(lead) and methods["lego"]["lego_lead"] is None
     assert f"{lead:+.3f} [" in (tmp_path / "table1" / "report.md").read_text()
@@ -366,9 +379,10 @@ def test_a_lead_is_of_the_scenes_that_two_methods_share() -> None:
     same = Truth({}, Path(), {scene: scene % 2 == 0 for scene in range(50, 150)})
     worse = Truth({}, Path(), {scene: scene % 4 == 0 for scene in range(100)})
 
-    assert first.lead(same, 200, 0) == (0, 0, 0)  # however different the scenes are, the methods are not
-    value, low, high = first.lead(worse, 200, 0) or (0, 0, 0)
-    assert value == 0.25 and 0.1 < low < 0.25 < high < 0.4
+    assert first.lead(same, 200, 0) == Lead(0, 0, 0, 50, 0, 0)  # however different the scenes are, the methods are not
+    lead = first.lead(worse, 200, 0)
+    assert lead is not None and lead.value == 0.25 and 0.1 < lead.low < 0.25 < lead.high < 0.4
+    assert (lead.scenes, lead.first_only, lead.second_only) == (100, 25, 0) and lead.p == pytest.approx(2 / 2**25)
     assert first.lead(worse, 0, 0) is None and first.lead(Truth({}, Path(), {7: True}), 200, 0) is None
 
 

@@ -18,7 +18,7 @@ from lego_training.evaluation.metrics.bench import Bench
 from lego_training.evaluation.metrics.measure import METRICS, choose_metrics, measure
 from lego_training.evaluation.metrics.metric import mean_score
 from lego_training.evaluation.metrics.samples import Sample, find_samples
-from lego_training.evaluation.metrics.scores import MeanScore, wilson
+from lego_training.evaluation.metrics.scores import MeanScore, holm, mcnemar, wilson
 from PIL import Image
 
 from tests.training.metrics.miniature import write_miniature
@@ -201,6 +201,16 @@ def test_wilsons_interval() -> None:
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
     assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4) and wilson(20, 20)[1] == 1
+
+
+def test_mcnemars_test_is_the_binomials() -> None:
+    assert mcnemar(3, 9) == mcnemar(9, 3) == pytest.approx(2 * (1 + 12 + 66 + 220) / 2**12)
+    assert mcnemar(0, 0) == mcnemar(5, 5) == 1 and mcnemar(0, 4000) == 0
+
+
+def test_holms_correction_is_step_down() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
 
 
 def test_metrics_are_chosen_by_name_in_the_tables_order() -> None:

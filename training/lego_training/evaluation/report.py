@@ -21,15 +21,16 @@ import matplotlib.pyplot as plt
 
 
 def summary(results: list[SceneResult]) -> dict[str, Any]:
-    """Returns the figures of all scenes and of each action; fractions in 0 to 1, PSNR in decibels."""
+    """Returns the figures of all scenes and of each action; fractions in 0 to 1, PSNR in decibels.
+
+    Each is over `scenes`, but for wrong_object_rate, which is over `scenes_with_another`: those that have another
+    object to act on by mistake.
+    """
     names = [action_name(result.action) for result in results]
     return {
-        "scenes": len(results),
         **_figures(results),
         "per_action": {
-            action.name: {"scenes": names.count(action.name), **_figures(_of_action(results, action.name))}
-            for action in ACTIONS
-            if action.name in names
+            action.name: _figures(_of_action(results, action.name)) for action in ACTIONS if action.name in names
         },
     }
 
@@ -40,8 +41,12 @@ def _of_action(results: list[SceneResult], name: str) -> list[SceneResult]:
 
 def _figures(results: list[SceneResult]) -> dict[str, float | None]:
     return {
-        name: _in_unit(name, float(np.mean(values))) if len(values) else None
-        for name, values in _columns(results).items()
+        "scenes": len(results),
+        "scenes_with_another": sum(result.other_objects for result in results),
+        **{
+            name: _in_unit(name, float(np.mean(values))) if len(values) else None
+            for name, values in _columns(results).items()
+        },
     }
 
 
@@ -93,7 +98,7 @@ def table(figures: dict[str, Any]) -> Table:
     """Returns the figures as a table for the screen."""
     shown = Table(title=f"Toy kitchen, {figures['scenes']} unseen scenes")
     for column in (
-        "action", "scenes", "slots", "hand", "side", "success", "wrong hand", "wrong object",
+        "action", "scenes", "slots", "hand", "side", "success", "wrong hand", "wrong object, of",
         "outside PSNR", "inside PSNR",
     ):  # fmt: skip
         shown.add_column(column, justify="left" if column == "action" else "right")
@@ -101,7 +106,8 @@ def table(figures: dict[str, Any]) -> Table:
         shown.add_row(
             name, str(row["scenes"]),
             *(f"{row[key]:.2f}" for key in ("description_slots", "hand", "side", "action_success", "wrong_hand_rate")),
-            "" if row["wrong_object_rate"] is None else f"{row['wrong_object_rate']:.2f}",
+            "" if row["wrong_object_rate"] is None
+            else f"{row['wrong_object_rate']:.2f}, {row['scenes_with_another']}",
             *(f"{row[key]:.1f} dB" for key in ("outside_psnr_db", "inside_target_psnr_db")),
             style="bold" if name == "all" else None,
         )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Protocol
 
 import numpy as np
@@ -74,3 +76,19 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     half = _Z / (1 + extra) * ((share * (1 - share) + extra / 4) / trials) ** 0.5
     # At the ends they meet but for rounding.
     return 0.0 if not successes else middle - half, 1.0 if successes == trials else middle + half
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Returns the two-sided p value of McNemar's exact test: of pairs that differ, either side is as likely."""
+    differ = first_only + second_only
+    tail = sum(comb(differ, each) for each in range(min(first_only, second_only) + 1))
+    return min(1.0, 2 * tail / 2**differ)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Returns p values of several tests made at once, each as it would be were all of them one (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = largest
+    return adjusted

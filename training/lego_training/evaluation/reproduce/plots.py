@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -68,7 +69,7 @@ def plot_truth(found: Reproduction, titles: Mapping[str, str], path: Path) -> No
     methods = [(each, each.truth) for each in found.methods if each.truth is not None]
     figure, axes = _panels(len(titles), [METHODS[each.name].title for each, _ in methods])
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        axis.set(title=title)
+        axis.set_title(fill(title, 28))
         for place, (method, truth) in enumerate(methods):
             value, ends = truth.figures.get(name), truth.intervals.get(name)
             # The target is outside what there is to compare: it would leave no room for the others' decibels.

@@ -18,10 +18,12 @@ from lego_training.dataset import Record
 from lego_training.evaluation.metrics.measure import METRICS, Result, per_picture_csv
 from lego_training.evaluation.metrics.metric import MODES, Mode
 from lego_training.evaluation.metrics.samples import find_picture
+from lego_training.evaluation.metrics.scores import holm
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS, paper_value
 from lego_training.evaluation.reproduce.grids import grid, save_grid
 from lego_training.evaluation.reproduce.plots import plot_bins, plot_methods, plot_truth
 from lego_training.evaluation.reproduce.run import MethodFigures, Reproduction
+from lego_training.evaluation.reproduce.truth import Lead
 from lego_training.files import write_json, write_whole
 from lego_training.study.report import Rate
 
@@ -33,7 +35,8 @@ td:first-child { text-align: left } small { color: #777; display: block } img { 
 """
 _TRUTH = {
     "action_success": "action success", "right_rate": "nearest to the target", "nothing_rate": "nothing done",
-    "wrong_hand_rate": "wrong hand", "wrong_object_rate": "wrong object", "description_slots": "description slots",
+    "wrong_hand_rate": "wrong hand", "wrong_object_rate": "wrong object (of scenes with another)",
+    "description_slots": "description slots",
     "inside_target_psnr_db": "PSNR inside the change, dB", "outside_psnr_db": "PSNR outside it, dB",
 }  # fmt: skip
 _LEAD = "LEGO's lead in success, by scene"
@@ -66,6 +69,8 @@ def write_report(found: Reproduction, output: Path, examples: int, sheets: Seque
     """
     write_json(output / "figures.json", to_json(found))
     write_whole(output / "figures.csv", to_csv(found).encode())
+    if found.leads:
+        write_whole(output / "pairs.csv", pairs_csv(found).encode())
     for method in found.methods:
         if method.figures is not None:
             names = [f"{each.clip_id}/{each.action_id}" for each in found.records]
@@ -139,7 +144,7 @@ def to_json(found: Reproduction) -> dict[str, Any]:
                     "intervals": {name: list(ends) for name, ends in each.truth.intervals.items()},
                 },
                 "people": _plain_rate(_rate(found, each.name)),
-                "lego_lead": list(found.leads[each.name]) if each.name in found.leads else None,
+                "lego_lead": _plain_lead(found.lead(each.name)),
             }
             for each in found.methods
         },
@@ -178,8 +183,14 @@ def to_csv(found: Reproduction) -> str:
             cells = [*("" if each is None else f"{each:.6g}" for each in told), "", ""][:3]
             writer.writerow(
                 [found.table, found.dataset, method.name, "", name, "renderer", *cells,
-                 method.truth.figures["scenes"], "", ""]
+                 method.truth.figures["scenes_with_another" if name == "wrong_object_rate" else "scenes"], "", ""]
             )  # fmt: skip
+        lead = found.lead(method.name)
+        if lead is not None:
+            numbers = (f"{value:.6g}" for value in (lead.value, lead.low, lead.high))
+            writer.writerow(
+                [found.table, found.dataset, method.name, "", "lego_lead", "renderer", *numbers, lead.scenes, "", ""]
+            )
         groups: list[tuple[str, Sequence[Result]]] = []
         if method.figures is not None:
             groups = [("", method.figures.results), *((span.title, results) for span, results in method.bins)]
@@ -191,6 +202,24 @@ def to_csv(found: Reproduction) -> str:
                     [found.table, found.dataset, method.name, span, each.metric, each.mode, *numbers, each.pictures,
                      "" if paper is None else paper, each.absent]
                 )  # fmt: skip
+    return out.getvalue()
+
+
+def pairs_csv(found: Reproduction) -> str:
+    """Returns every pair of methods' difference in action success as CSV, those that differ most surely first.
+
+    `p` is McNemar's exact test's, `p_holm` what Holm makes of it as one of so many.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["first", "second", "lead", "low", "high", "scenes", "first_only", "second_only", "p", "p_holm"])
+    adjusted = dict(zip(found.leads, holm([lead.p for lead in found.leads.values()]), strict=True))
+    for (first, second), lead in sorted(found.leads.items(), key=lambda each: each[1].p):
+        numbers = (f"{value:.6g}" for value in (lead.value, lead.low, lead.high))
+        writer.writerow(
+            [first, second, *numbers, lead.scenes, lead.first_only, lead.second_only,
+             *(f"{value:.3g}" for value in (lead.p, adjusted[first, second]))]
+        )  # fmt: skip
     return out.getvalue()
 
 
@@ -252,14 +281,15 @@ def to_markdown(found: Reproduction, pictures: dict[str, str]) -> str:
         lines.append(f"| difference | {' | '.join(shown)} |")
     truths = [each for each in found.methods if each.truth is not None]
     if truths:
-        headings = [*_TRUTH.values(), *([_LEAD] if found.leads else [])]
+        headings = _truth_headings(found)
         lines += ["", "## What the renderer says", "", f"| method | {' | '.join(headings)} |"]
         lines.append(f"| --- |{' ---: |' * len(headings)}")
         for each in truths:
             assert each.truth is not None
             shown = [_share(each.truth.figures.get(key), each.truth.intervals.get(key)) for key in _TRUTH]
-            shown += [_lead(found, each.name)] if found.leads else []
+            shown += [_lead(found, each.name)] if found.has_leads else []
             lines.append(f"| {METHODS[each.name].title} | {' | '.join(shown)} |")
+        lines += ["", " ".join(_about_truth(found))]
     for title, file in pictures.items():
         lines += ["", f"## {title}", "", f"![{title}]({file})"]
     for heading, sentences in _remarks(found):
@@ -292,16 +322,16 @@ def to_html(found: Reproduction, pictures: dict[str, str], output: Path) -> str:
     truths = [each for each in found.methods if each.truth is not None]
     if truths:
         parts.append("<h2>What the renderer says</h2><table><tr><th>method")
-        parts += [f"<th>{escape(heading)}" for heading in (*_TRUTH.values(), *([_LEAD] if found.leads else []))]
+        parts += [f"<th>{escape(heading)}" for heading in _truth_headings(found)]
         parts.append("<th>what went wrong")
         for each in truths:
             assert each.truth is not None
             parts.append(f"<tr><td>{escape(METHODS[each.name].title)}")
             parts += [f"<td>{_share(each.truth.figures.get(key), each.truth.intervals.get(key))}" for key in _TRUTH]
-            parts += [f"<td>{_lead(found, each.name)}"] if found.leads else []
+            parts += [f"<td>{_lead(found, each.name)}"] if found.has_leads else []
             page = os.path.relpath(each.truth.failures / "index.html", output)
             parts.append(f"<td><a href='{escape(page)}'>pictures</a>")
-        parts.append("</table>")
+        parts.append(f"</table><p>{escape(' '.join(_about_truth(found)))}</p>")
     for heading, file in pictures.items():
         parts.append(f"<h2>{escape(heading)}</h2><img src='{escape(file)}' alt='{escape(heading)}'>")
     for heading, sentences in _remarks(found):
@@ -320,6 +350,27 @@ def _introduction(found: Reproduction) -> str:
     if any(paper_value(found.dataset, each.name, name) for each in found.methods for name in found.metrics):
         return told + "The paper's numbers are of its whole test set."
     return told + "The paper has no numbers for this dataset."
+
+
+def _truth_headings(found: Reproduction) -> list[str]:
+    return [*_TRUTH.values(), *([_LEAD] if found.has_leads else [])]
+
+
+def _about_truth(found: Reproduction) -> Iterator[str]:
+    """Yields what the renderer's columns are of."""
+    counts = {
+        (each.truth.figures["scenes"], each.truth.figures["scenes_with_another"])
+        for each in found.methods if each.truth is not None
+    }  # fmt: skip
+    scenes, others = (" or ".join(map(str, sorted(set(each)))) for each in zip(*counts, strict=True))
+    yield f"Of {scenes} scenes; {others} have another object that could be acted on by mistake."
+    yield "The columns in dB measure different things. PSNR inside the change is to the renderer's own target frame and"
+    yield "of the mean error; PSNR outside it is to the renderer's own input frame, whose noise is another."
+    if "psnr" in found.metrics:
+        yield "PSNR in the table above is of the whole picture, to the dataset's file of the target frame."
+    yield "The dataset's files are JPEG: this bounds what the input and the target frame themselves reach."
+    if found.leads:
+        yield f"All {len(found.leads)} pairs of methods are in pairs.csv, with p values as they are and after Holm."
 
 
 def _remarks(found: Reproduction) -> Iterator[tuple[str, list[str]]]:
@@ -392,8 +443,12 @@ def _share(value: Any, interval: tuple[float, float] | None) -> str:
 
 
 def _lead(found: Reproduction, method: str) -> str:
-    lead = found.leads.get(method)
-    return "" if lead is None else f"{lead[0]:+.3f} [{lead[1]:+.3f}, {lead[2]:+.3f}]"
+    lead = found.lead(method)
+    return "" if lead is None else f"{lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
+
+
+def _plain_lead(lead: Lead | None) -> list[float] | None:
+    return None if lead is None else [lead.value, lead.low, lead.high]
 
 
 def _rate(found: Reproduction, method: str) -> Rate | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from lego_training.evaluation.reproduce.bins import Bin, divide
 from lego_training.evaluation.reproduce.comparisons import COMPARISONS, METHODS
 from lego_training.evaluation.reproduce.methods import Sources
 from lego_training.evaluation.reproduce.people import People
-from lego_training.evaluation.reproduce.truth import Truth, judge_pictures
+from lego_training.evaluation.reproduce.truth import Lead, Truth, judge_pictures
 from lego_training.stages.features import Shard
+
+_LEGO = "lego"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Reproduction:
         untimed: Records that are in no bin as their time is not known.
         settings: For the report.
         people: What people chose, if a study was given.
-        leads: On the toy kitchen, LEGO's lead over each other method, see `Truth.lead`.
+        leads: On the toy kitchen, the lead in action success of every pair of methods by their names; LEGO is the first
+            of its pairs, see `Truth.lead`.
     """
 
     table: str
@@ -74,7 +78,16 @@ class Reproduction:
     untimed: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     people: People | None = None
-    leads: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    leads: Mapping[tuple[str, str], Lead] = field(default_factory=dict)
+
+    def lead(self, method: str) -> Lead | None:
+        """LEGO's lead over a method."""
+        return self.leads.get((_LEGO, method))
+
+    @property
+    def has_leads(self) -> bool:
+        """Whether LEGO has a lead over any."""
+        return any(first == _LEGO for first, _ in self.leads)
 
 
 @dataclass(frozen=True)
@@ -157,13 +170,13 @@ def judge(job: Job, painted: Mapping[str, MethodFigures], bench: Bench, settings
     )  # fmt: skip
 
 
-def _leads(job: Job, methods: Sequence[MethodFigures]) -> Iterator[tuple[str, tuple[float, float, float]]]:
-    lego = next((each.truth for each in methods if each.name == "lego"), None)
-    for method in methods:
-        if lego is not None and method.truth is not None and method.name != "lego":
-            lead = lego.lead(method.truth, job.resamples, job.seed)
-            if lead is not None:
-                yield method.name, lead
+def _leads(job: Job, methods: Sequence[MethodFigures]) -> Iterator[tuple[tuple[str, str], Lead]]:
+    truths = [(each.name, each.truth) for each in methods if each.truth is not None]
+    truths.sort(key=lambda each: each[0] != _LEGO)
+    for (first, one), (second, other) in combinations(truths, 2):
+        lead = one.lead(other, job.resamples, job.seed)
+        if lead is not None:
+            yield (first, second), lead
 
 
 def _judge_method(job: Job, method: MethodFigures, bench: Bench, bins: Sequence[Bin]) -> MethodFigures:

@@ -15,13 +15,39 @@ from lego_training.dataset import Record, read_frame
 from lego_training.evaluation.failures import FailureGallery
 from lego_training.evaluation.metrics.bench import progress
 from lego_training.evaluation.metrics.samples import Sample
-from lego_training.evaluation.metrics.scores import MeanScore
+from lego_training.evaluation.metrics.scores import MeanScore, mcnemar
 from lego_training.evaluation.report import intervals, summary
 from lego_training.evaluation.toy import SceneResult, judge
 from lego_training.files import append_line, read_lines
 from lego_training.toy_kitchen.pair import make_pair
 
 _JOURNAL = "truth.jsonl"
+
+
+@dataclass(frozen=True)
+class Lead:
+    """By how much more often one method did the action than another, in the same scenes.
+
+    Attributes:
+        value: The difference in action success, in -1 to 1.
+        low: Lower end of its 95 % interval, by bootstrap over scenes.
+        high: Upper end.
+        scenes: How many there are.
+        first_only: In how many of them only the first did it.
+        second_only: Only the second.
+    """
+
+    value: float
+    low: float
+    high: float
+    scenes: int
+    first_only: int
+    second_only: int
+
+    @property
+    def p(self) -> float:
+        """How likely a difference as large would be of methods that are alike."""
+        return mcnemar(self.first_only, self.second_only)
 
 
 @dataclass(frozen=True)
@@ -41,21 +67,21 @@ class Truth:
     successes: Mapping[int, bool]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def lead(self, other: Truth, resamples: int, seed: int) -> tuple[float, float, float] | None:
+    def lead(self, other: Truth, resamples: int, seed: int) -> Lead | None:
         """Returns by how much more often the action was done than by another method in the same scenes.
 
         Scenes differ more than methods do, so the interval is of the scenes' differences.
 
         Returns:
-            The lead in action success and its 95 % interval; None if there are no two scenes in common, or no
-            resamples.
+            None if there are no two scenes in common, or no resamples.
         """
         both = [scene for scene in self.successes if scene in other.successes]
         if len(both) < 2 or not resamples:
             return None
         leads = np.array([float(self.successes[each]) - other.successes[each] for each in both])
         score = MeanScore(("",) * len(both), leads)
-        return score.value(), *score.interval(resamples, seed)
+        low, high = score.interval(resamples, seed)
+        return Lead(score.value(), low, high, len(both), int((leads > 0).sum()), int((leads < 0).sum()))
 
 
 def judge_pictures(
