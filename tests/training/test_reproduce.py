@@ -258,9 +258,14 @@ def write_study(path: Path, methods: dict[str, float], **values: Any) -> Path:
     return path
 
 
+def rates_with(**values: Any) -> dict[str, Any]:
+    return {"rates": [{"method": "lego", "share": 0.5, "low": 0.4, "high": 0.6, "votes": 9, **values}]}
+
+
 def test_what_people_chose_has_a_column(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pictures = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
-    study = write_study(tmp_path / "report.json", {"LEGO": 0.5, "instruct_pix2pix": 0.04})
+    others = {METHODS[name].title: 0.1 for name in ("description", "description_image", "description_text")}
+    study = write_study(tmp_path / "report.json", {"LEGO": 0.5, "instruct_pix2pix": 0.04, **others})
     given = [f"{name}={pictures}" for name in ("lego", "description")]
     arguments = ("--data", data, "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
 
@@ -270,16 +275,32 @@ def test_what_people_chose_has_a_column(data: Path, monkeypatch: pytest.MonkeyPa
     cells = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines if line.startswith("|")}
     assert cells["method"] == "chosen by people, %"
     assert cells["LEGO"] == "50.0 [25.0, 100.0] (34.34)"
-    assert cells["InstructPix2Pix"] == "4.0 [2.0, 100.0] (5.33)" and cells["descriptions"] == "(13.00)"
+    assert cells["InstructPix2Pix"] == "4.0 [2.0, 100.0] (5.33)"
+    assert cells["descriptions"] == "10.0 [5.0, 100.0] (13.00)"
     page = (tmp_path / "out" / "table3" / "report.html").read_text()
     assert "chosen by people, %" in page and "50.0 [25.0, 100.0] (34.34)" in page
     assert "60 raters, 300 votes" in page
     figures = json.loads((tmp_path / "out" / "table3" / "figures.json").read_text())
     assert figures["people"] == {"raters": 60, "votes": 300, "agreement": 0.5}
-    assert figures["methods"]["lego"]["people"]["share"] == 0.5 and figures["methods"]["description"]["people"] is None
+    assert figures["methods"]["lego"]["people"]["share"] == 0.5 and "What else people could choose" not in page
     rows = list(csv.DictReader((tmp_path / "out" / "table3" / "figures.csv").open()))
     (people,) = [row for row in rows if (row["method"], row["metric"]) == ("lego", "people")]
     assert (people["value"], people["low"], people["paper"]) == ("50", "25", "34.34")
+
+
+def test_a_study_of_other_methods_is_not_set_beside_the_papers(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pictures = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
+    study = write_study(tmp_path / "report.json", {"LEGO": 0.5, "sdedit": 0.1, "target": 0.4})
+    arguments = ("--data", data, "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table3", *arguments, "--pictures", f"lego={pictures}", "--study", study) == 0
+
+    text = (tmp_path / "out" / "table3" / "report.md").read_text()
+    assert "| 50.0 [25.0, 100.0] |" in text and "(34.34)" not in text
+    assert "- SDEdit, target frame: in the study, and no row of this table" in text
+    assert "in the study, and no row of this table" in (tmp_path / "out" / "table3" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -287,8 +308,18 @@ def test_what_people_chose_has_a_column(data: Path, monkeypatch: pytest.MonkeyPa
     [
         ({"LEGO": 1.0}, {"kind": "descriptions"}, "is of a study of descriptions; a table takes one of images"),
         ({"Dall-E": 1.0}, {}, "the study's method 'Dall-E' is none of the comparisons'"),
-        ({}, {"rates": [{"name": "LEGO"}]}, "give the report.json that lego-train study report writes"),
-        ({}, {"rates": None}, "give the report.json that lego-train study report writes"),
+        ({"LEGO": 0.6, "lego": 0.4}, {}, "rates[1].method is 'lego', which is 'LEGO' again"),
+        ({}, {"kind": None}, "is no report of a study: it has no kind"),
+        ({}, {"rates": [{"name": "LEGO"}]}, "rates[0] is {'name': 'LEGO'}; it must be a mapping of method, share"),
+        ({}, {"rates": ["lego"]}, "rates[0] is 'lego'; it must be a mapping"),
+        ({}, {"rates": None}, "rates is None; it must be a list"),
+        ({}, rates_with(method=5), "rates[0].method is 5; it must be text"),
+        ({}, rates_with(share="0.5"), "rates[0].share is '0.5'; it must be a number in 0 to 1"),
+        ({}, rates_with(share=None), "rates[0].share is None; it must be a number in 0 to 1"),
+        ({}, rates_with(high=50), "rates[0].high is 50; it must be a number in 0 to 1"),
+        ({}, rates_with(votes=1.5), "rates[0].votes is 1.5; it must be a whole number"),
+        ({"LEGO": 1.0}, {"raters": "many"}, "raters is 'many'; it must be a whole number"),
+        ({"LEGO": 1.0}, {"krippendorff_alpha": "good"}, "krippendorff_alpha is 'good'; it must be a number or null"),
     ],
 )
 def test_a_study_that_does_not_fit_is_named(

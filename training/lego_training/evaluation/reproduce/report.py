@@ -390,6 +390,11 @@ def _remarks(found: Reproduction) -> Iterator[tuple[str, list[str]]]:
     absent += [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]
     if absent:
         yield "What is absent, and why", absent
+    if found.people is not None:
+        others = found.people.methods - set(COMPARISONS[found.table].methods)
+        if others:
+            chosen = ", ".join(METHODS[name].title for name in METHODS if name in others)
+            yield "What else people could choose", [f"{chosen}: in the study, and no row of this table"]
     faults = [sentence for each in found.methods for sentence in _faults(each)]
     if found.untimed:
         faults.append(f"{len(found.untimed)} records are in no bin, as the time between their frames is not known")
@@ -460,8 +465,9 @@ def _plain_rate(rate: Rate | None) -> dict[str, Any] | None:
 
 
 def _paper_people(found: Reproduction, method: str) -> float | None:
-    """The paper's win rate; it prints those of the study of table 3 only."""
-    return paper_value(found.dataset, method, "people") if found.table == "table3" else None
+    """The paper's win rate, which is of a choice of table 3's methods; of another choice it would be another."""
+    same = found.people is not None and found.people.methods == set(COMPARISONS["table3"].methods)
+    return paper_value(found.dataset, method, "people") if same and found.table == "table3" else None
 
 
 def _people(found: Reproduction, method: str) -> str:
