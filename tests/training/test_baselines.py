@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +42,7 @@ from lego_training.stages.features import FeatureConfig, Shard, extract_features
 from lego_training.stages.text_to_image import LabelConfig
 from lego_training.stages.vllm import TuningConfig
 from lego_training.text_to_image import TextToImage, from_checkpoint
+from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import TINY, Workshop
 
@@ -197,6 +200,80 @@ def test_bad_wishes_are_named(workshop: Workshop, trained: Path, tmp_path: Path)
         run_config(baselines="old")
     with pytest.raises(LegoError, match=r"is no text-to-image model: it has no text_to_image\.json"):
         TextToImage.load(base)
+
+
+def test_calls_for_some_baselines_and_later_for_others_make_one_comparison(workshop: Workshop, tmp_path: Path) -> None:
+    base, records, config = workshop.checkpoint, workshop.records, run_config(tune_text_to_image=None)
+
+    assert train_baselines(base, None, records, config, tmp_path, ["lego"]) == ["lego"]
+    assert train_baselines(base, base, records, config, tmp_path, ["lego_untuned"]) == ["lego_untuned"]
+    names = ["text_to_image", "lego_untuned", "lego"]
+    assert len(train_baselines(base, base, records, run_config(), tmp_path, names)) == 3
+
+
+def other(checkpoint: Path, directory: Path, part: str, name: str = "diffusion_pytorch_model.safetensors") -> Path:
+    """A copy of a checkpoint with another part."""
+    shutil.copytree(checkpoint, directory)
+    weights = directory / part / name
+    values = load_file(weights)
+    save_file({key: value + 1 if value.is_floating_point() else value for key, value in values.items()}, weights)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("start", "part", "told"),
+    [
+        ("checkpoint", "unet", "start_weights"), ("unread", "unet", "start_weights"),
+        ("checkpoint", "conditioner", "start_weights"), ("new", "vae", "frozen_parts"), ("unread", "conditioner", ""),
+        ("new", "unet", ""),
+    ],
+)  # fmt: skip
+def test_models_that_are_done_are_not_mixed_with_those_of_another_start(
+    start: str, part: str, told: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    config, names = run_config(baselines=start), ["instruct_pix2pix"]
+    train_baselines(workshop.checkpoint, None, workshop.records, config, tmp_path / "out", names)
+    base = other(workshop.checkpoint, tmp_path / "other", part)
+
+    if not told:  # nothing is taken of that part
+        assert train_baselines(base, None, workshop.records, config, tmp_path / "out", names) == names
+        return
+    with pytest.raises(LegoError, match=f"another {told}; choose another folder, or remove this one") as error:
+        train_baselines(base, None, workshop.records, config, tmp_path / "out", names)
+    assert "(there it is '" in str(error.value)
+
+
+def test_one_baselines_own_settings_are_checked_too(workshop: Workshop, trained: Path, tmp_path: Path) -> None:
+    base, records = workshop.checkpoint, workshop.records
+    untuned = other(base, tmp_path / "untuned", "vllm", "model.safetensors")
+    with pytest.raises(LegoError, match="holds the baseline lego_untuned with another frozen_parts"):
+        train_baselines(base, untuned, records, run_config(), trained, ["lego_untuned"])
+    config = run_config(tune_text_to_image=loop(3))
+    with pytest.raises(LegoError, match=r"holds the baseline text_to_image with another loop\.steps.*it is 2, here 3"):
+        train_baselines(base, None, records, config, trained, ["text_to_image"])
+    config = run_config(text_to_image=LabelConfig(0.3, train_text_encoder=True))
+    with pytest.raises(LegoError, match=r"another labels\.condition_dropout"):
+        train_baselines(base, None, records, config, trained, ["text_to_image"])
+    with pytest.raises(LegoError, match="holds baselines with another features"):
+        train_baselines(base, None, records, run_config(), trained, ["lego"], FeatureStore.at(tmp_path, "train"))
+    renamed = [replace(records[0], action="boil water"), *records[1:]]
+    with pytest.raises(LegoError, match="holds baselines with another dataset"):
+        train_baselines(base, None, renamed, run_config(), trained, ["lego"])
+    settings = trained / "settings.json"
+    content = settings.read_text()
+    settings.write_text(json.dumps({"seed": 0}))  # of a version that noted less
+    with pytest.raises(LegoError, match=r"another frozen_parts.*\(there it is unknown"):
+        train_baselines(base, None, records, run_config(), trained, ["lego"])
+    settings.write_text(content)
+
+
+def test_an_untuned_model_of_another_start_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    untuned, config = other(workshop.checkpoint, tmp_path / "untuned", "unet"), run_config(baselines="unread")
+
+    with pytest.raises(LegoError, match="differ, so that the baselines would not begin alike; give the same model"):
+        train_baselines(
+            workshop.checkpoint, untuned, workshop.records, config, tmp_path / "out", ["lego_untuned"]
+        )  # fmt: skip
 
 
 def test_lego_can_be_trained_on_its_baselines_budget(trained: Path) -> None:

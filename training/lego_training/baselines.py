@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lego_core.config import Conditioning, LegoConfig
@@ -22,7 +22,7 @@ from lego_model.create import Parts, build_parts, read_shape
 from lego_model.skeleton import find_architecture
 
 from lego_training.config import RunConfig
-from lego_training.dataset import Record
+from lego_training.dataset import Record, digest
 from lego_training.features import FeatureStore
 from lego_training.files import check_settings, write_json
 from lego_training.processes import this_process
@@ -86,7 +86,7 @@ def train_baselines(
         The names of those that are there now.
 
     Raises:
-        LegoError: `output` holds baselines of other settings, or a setting is missing.
+        LegoError: `output` holds baselines of other settings or other starts, or a setting is missing.
     """
     unknown = sorted(set(names) - set(BASELINES))
     if unknown:
@@ -94,12 +94,7 @@ def train_baselines(
     if "text_to_image" in names and run_config.tune_text_to_image is None:
         raise LegoError("the configuration has no settings for text_to_image; add the key tune_text_to_image")
     trained = [name for name in BASELINES if name in names and (BASELINES[name].tuned or untuned is not None)]
-    settings = {
-        "base": fingerprint(base, ("vae", "vllm", "tokenizer"))[:16], "start": run_config.baselines,
-        "architecture": run_config.architecture, "seed": run_config.seed, "pairs": len(records),
-        "loop": asdict(run_config.tune_diffusion), "diffusion": asdict(run_config.diffusion),
-    }  # fmt: skip
-    check_settings(output / "settings.json", settings, "baselines")
+    _check_settings(base, untuned, records, run_config, output, trained, features is not None)
 
     @cache
     def embedded(tuned: bool) -> Embeddings:
@@ -118,6 +113,45 @@ def train_baselines(
             if this_process().is_main_process:
                 write_json(output / name / "done.json", {"base": str(source)})
     return trained
+
+
+def _check_settings(
+    base: Path, untuned: Path | None, records: list[Record], run_config: RunConfig, output: Path,
+    trained: Sequence[str], features: bool,
+) -> None:  # fmt: skip
+    """Refuses a folder whose models, done or begun, are of other settings than these.
+
+    What all share is in the folder's settings.json. What only one depends on is in that one's own: calls for others
+    need not give it.
+    """
+    shared = {
+        **_origin(base, run_config.baselines), "start": run_config.baselines, "architecture": run_config.architecture,
+        "seed": run_config.seed, "pairs": len(records), "dataset": digest(records), "features": features,
+        "loop": asdict(run_config.tune_diffusion), "diffusion": asdict(run_config.diffusion),
+    }  # fmt: skip
+    check_settings(output / "settings.json", shared, "baselines")
+    for name in trained:
+        own: dict[str, Any] = {}
+        if not BASELINES[name].tuned:
+            assert untuned is not None
+            if run_config.baselines != "new" and fingerprint(untuned, ("unet",)) != fingerprint(base, ("unet",)):
+                raise LegoError(
+                    f"the U-Nets of {base} and {untuned} differ, so that the baselines would not begin alike; give the "
+                    "same model before and after VLLM tuning, or baselines=new"
+                )
+            own = _origin(untuned, run_config.baselines)
+        elif BASELINES[name].conditioning is None:
+            assert run_config.tune_text_to_image is not None
+            own = {"loop": asdict(run_config.tune_text_to_image), "labels": asdict(run_config.text_to_image)}
+        if own:
+            check_settings(output / name / "settings.json", own, f"the baseline {name}")
+
+
+def _origin(checkpoint: Path, start: Start) -> dict[str, str]:
+    """Returns digests of what is taken of a checkpoint: the parts that stay, and what training begins with."""
+    begun = {"new": (), "checkpoint": _NEW, "unread": ("unet",)}[start]
+    found = {"frozen_parts": fingerprint(checkpoint, ("vae", "vllm", "tokenizer"))[:16]}
+    return found | ({"start_weights": fingerprint(checkpoint, begun)[:16]} if begun else {})
 
 
 def _train(

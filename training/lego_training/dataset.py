@@ -6,8 +6,9 @@ lists the actions, and <name>_metadata.json says more of them.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -82,6 +83,12 @@ def stream_records(root: Path, name: str, split: Split) -> Iterator[Record]:
             values.get("llava_forecast_finetune", ""),
             metadata.get(clip_id, {}).get("actions", {}).get(action_id, {}),
         )  # fmt: skip
+
+
+def digest(records: Sequence[Record]) -> str:
+    """Returns 16 hexadecimal digits of which records these are, and of their words."""
+    texts = "\0".join(f"{each.clip_id}/{each.action_id}/{each.action}/{each.description}" for each in records)
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def index_path(root: Path, name: str, split: Split) -> Path:

@@ -72,7 +72,7 @@ def check_settings(path: Path, settings: dict[str, Any], what: str) -> None:
         what: The contents, for the error, such as "an ablation".
 
     Raises:
-        LegoError: The folder's contents are of other settings; the message names the first.
+        LegoError: The folder's contents are of other settings; the message names the first, with both values.
     """
     content = json.dumps(settings, indent=1, allow_nan=False)
     if not path.is_file():
@@ -81,9 +81,25 @@ def check_settings(path: Path, settings: dict[str, Any], what: str) -> None:
         core_files.write_whole(path, f"{content}\n".encode())
         return
     saved = read_json(path)
-    wrong = [key for key, value in json.loads(content).items() if saved.get(key) != value]
-    if wrong:
-        raise LegoError(f"{path.parent} holds {what} with another {wrong[0]}; choose another folder")
+    for key, theirs, ours in _differences(saved, json.loads(content)):
+        told = "unknown" if theirs is _UNKNOWN else repr(theirs)
+        raise LegoError(
+            f"{path.parent} holds {what} with another {key}; choose another folder, or remove this one to make it "
+            f"anew (there it is {told}, here {ours!r})"
+        )
+
+
+_UNKNOWN = object()
+
+
+def _differences(saved: Any, asked: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields what is asked otherwise than saved: its dotted key, the saved value and the one that is asked."""
+    for key, ours in asked.items():
+        theirs = saved.get(key, _UNKNOWN) if isinstance(saved, dict) else _UNKNOWN
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            yield from _differences(theirs, ours, f"{prefix}{key}.")
+        elif theirs != ours:
+            yield f"{prefix}{key}", theirs, ours
 
 
 def append_line(path: Path, entry: dict[str, Any]) -> None:

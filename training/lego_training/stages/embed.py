@@ -6,7 +6,6 @@ and text states, and the token ids of description and label.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from PIL import Image, ImageOps
 from rich.progress import track
 from torch import Tensor
 
-from lego_training.dataset import Record, read_frame
+from lego_training.dataset import Record, digest, read_frame
 from lego_training.features import FeatureRows, FeatureStore
 from lego_training.files import read_json, read_progress, write_json, write_progress
 from lego_training.loop import has_bf16
@@ -228,7 +227,6 @@ def _resume(output: Path, key: str) -> int:
 
 def _key(checkpoint: Path, records: list[Record], features: FeatureStore | None, mirrors_all: bool) -> str:
     """Of all that embeddings depend on; the U-Net may change without making them stale. Stored features stay out."""
-    texts = "\0".join(f"{each.clip_id}/{each.action_id}/{each.action}/{each.description}" for each in records)
     frozen = fingerprint(checkpoint, parts=("vae", "tokenizer") if features else ("vae", "vllm", "tokenizer"))
     kind = " features" if features else "" if mirrors_all else " frames"
-    return f"{frozen[:16]} {len(records)} {hashlib.sha256(texts.encode()).hexdigest()[:16]}{kind}"
+    return f"{frozen[:16]} {len(records)} {digest(records)}{kind}"
