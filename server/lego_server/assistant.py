@@ -59,7 +59,10 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall-clock seconds of one query's stages, other queries' turns in between included."""
+    """Wall-clock seconds of one query's stages, other queries' turns in between included.
+
+    `queue` lasts until the run that gave the answer: of a query that was begun anew it includes what was given up.
+    """
 
     queue: float
     encode: float

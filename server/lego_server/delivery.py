@@ -50,6 +50,8 @@ class Delivery:
         if not longer.startswith(shorter) or (done and longer != self._heard):
             raise Spoilt
         new = self._heard[len(self._told) :]
+        if new and self._all_told:
+            raise Spoilt
         if not new and (self._all_told or not done):
             return None
         self._told += new

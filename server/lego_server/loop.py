@@ -92,7 +92,7 @@ class Job:
 
 
 class EngineLoop:
-    """Serves up to `max_active` queries, lets the next `max_waiting` wait, and takes no more.
+    """Serves up to `max_active` queries, lets the next `max_waiting` wait, and takes no more of those who are there.
 
     A turn is one engine call (one decoder token, one denoising step), so queries join, leave and are cancelled between
     them. Calls of the same kind run as one batch of up to `max_batch`. `turns.py` says whose turn it is. Queries of
@@ -218,10 +218,11 @@ class EngineLoop:
     def _refuse_if_full(self, deadline: float, denoising_steps: int) -> None:
         if self._closed:
             raise shutting_down()
-        others = [job for job in (*self._active, *self._waiting) if not job.cancelled]
+        # Those who are not there give way. Their number has another bound: a session has one query.
+        others = [job for job in (*self._active, *self._waiting) if not job.cancelled and not job.absent]
         live = len(others)
         estimate = self._pace.seconds(denoising_steps)
-        ahead = sum(self._seconds_left(job) for job in others if not job.absent) / len(self._lanes)
+        ahead = sum(self._seconds_left(job) for job in others) / len(self._lanes)
         needed = _CAUTION * (ahead + estimate)
         if live >= self._max_active + self._max_waiting:
             # As long as half of them take: asking sooner would mostly meet the same crowd.
@@ -346,7 +347,8 @@ class EngineLoop:
             self._fail(job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
-        _log.error("a query failed in the engine loop", exc_info=error)
+        if not isinstance(error, RequestError):  # else nothing is amiss, and who asked is told
+            _log.error("a query failed in the engine loop", exc_info=error)
         job.tell(Failed(error))
         self._remove(job)
 

@@ -88,6 +88,12 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         desk, metrics = self._models.speech, self._telemetry.metrics
         if desk is None:
             raise Refusal(grpc.StatusCode.UNIMPLEMENTED, NO_SPEECH)
+        call = asyncio.current_task()
+        assert call is not None
+        # What is waited for may also be the client, which need not read.
+        loop = asyncio.get_running_loop()
+        until = loop.time() + desk.longest_seconds
+        end = loop.call_at(until, call.cancel)
         try:
             async with aclosing(desk.write_down(requests, metrics)) as transcripts:
                 async for transcript in transcripts:
@@ -95,6 +101,14 @@ class GuidanceService(guidance_pb2_grpc.GuidanceServicer):
         except RequestError as error:
             metrics.rejected(error.reason)
             raise Refusal.of(error) from error
+        except asyncio.CancelledError:
+            if loop.time() < until:  # the client is gone
+                raise
+            call.uncancel()
+            text = f"the utterance was not written down within {desk.longest_seconds:g} s; say it again, more briefly"
+            raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
+        finally:
+            end.cancel()
 
     async def drain(self, seconds: float) -> None:
         """Takes no new work, hands back what has not begun, and waits for the rest, so long at most.

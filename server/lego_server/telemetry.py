@@ -184,8 +184,9 @@ class _WatchedSteps(Generator[Work | Event, Any, None]):
         self._over = False
 
     def send(self, value: Any) -> Work | Event:
-        # One that was begun anew is sent nothing, whatever it waited for before.
-        if self._calling and value is not None and (call := self._last_call()) is not None:
+        if self._calling and value is None:  # begun anew
+            self._stage, self._painted = "", False
+        elif self._calling and (call := self._last_call()) is not None:
             self._watch.called(call)
         try:
             item = self._steps.send(value)

@@ -28,12 +28,12 @@ def next_admitted(waiting: Sequence[Job], active: Iterable[Job]) -> Job:
 
 
 def next_to_leave(active: Iterable[Job]) -> Job | None:
-    """Returns who gives up a place where there is none for one who is there: the oldest of those who are not.
+    """Returns who gives up a place where there is none for one who is there: of those who are not, whoever loses least.
 
     None where all who have a place are there, have their turn just now, or cannot begin anew.
     """
     absent = [job for job in active if job.absent and not job.running and job.restart is not None]
-    return min(absent, key=lambda job: job.order, default=None)
+    return min(absent, key=lambda job: (job.denoising + job.rest, -job.order), default=None)
 
 
 def next_batch(ready: Sequence[Job], max_batch: int) -> list[Job]:

@@ -25,7 +25,7 @@ async def speak(stub: guidance_pb2_grpc.GuidanceStub, token: str, seconds: int) 
 
 async def test_speech_asks_for_a_token_for_guidance(tokens: TokenFile) -> None:
     admin, recogniser = tokens.add("root", "admin"), ScriptedRecogniser()
-    desk = SpeechDesk([recogniser], SpeechSettings("auto"))
+    desk = SpeechDesk(lambda: recogniser, SpeechSettings("auto"))
     async with serving(SecurityConfig(token_file=tokens.path), speech=desk) as server, calling(server) as stub:
         for token, code in (
             ("lego_" + 40 * "x", grpc.StatusCode.UNAUTHENTICATED),
@@ -40,7 +40,7 @@ async def test_speech_asks_for_a_token_for_guidance(tokens: TokenFile) -> None:
 async def test_a_token_has_so_many_seconds_of_speech_a_minute(tokens: TokenFile) -> None:
     limits = Limits(speech_seconds_per_minute=5)
     anna, bert = tokens.add("anna", limits=limits), tokens.add("bert", limits=limits)
-    clock, desk = Clock(), SpeechDesk([ScriptedRecogniser()], SpeechSettings("auto"))
+    clock, desk = Clock(), SpeechDesk(ScriptedRecogniser, SpeechSettings("auto"))
     config = SecurityConfig(token_file=tokens.path)
     async with serving(config, clock=clock, speech=desk) as server, calling(server) as stub:
         assert (await speak(stub, anna, 4))[-1].final
@@ -56,7 +56,7 @@ async def test_a_token_has_so_many_seconds_of_speech_a_minute(tokens: TokenFile)
 
 async def test_a_token_that_is_revoked_in_the_middle_of_a_sentence_ends_it(tokens: TokenFile) -> None:
     secret, recogniser = tokens.add("anna"), ScriptedRecogniser()
-    clock, desk = Clock(), SpeechDesk([recogniser], SpeechSettings("auto"))
+    clock, desk = Clock(), SpeechDesk(lambda: recogniser, SpeechSettings("auto"))
     config = SecurityConfig(token_file=tokens.path)
     async with serving(config, clock=clock, speech=desk) as server, calling(server) as stub:
         speaking = stub.Transcribe(metadata=bearing(secret))

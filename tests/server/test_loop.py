@@ -265,6 +265,48 @@ async def test_those_who_ask_and_leave_again_and_again_hold_no_more_than_there_a
         assert len(events) == 40, "and nothing else"
 
 
+async def test_those_who_are_away_take_no_room_from_those_who_are_there() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    loop = EngineLoop(engine, max_active=1, max_waiting=1)
+    heard: list[list[Event]] = [[] for _ in range(6)]
+    for events in heard:
+        query = Repeatable(partial(count_to, 1, 3))
+        loop.submit(query, events.append, restart=query.restart).defer(True)
+    present: list[Event] = []
+    for _ in range(2):
+        loop.submit(count_to(1, 1), present.append)
+    with pytest.raises(RequestError, match="busy with 2 queries"):
+        loop.submit(count_to(1, 1), present.append)
+    engine.gate.set()
+    await eventually(lambda: loop.live == 0)
+    await asyncio.sleep(0)
+    loop.close()
+
+    assert len(present) == 2 and [len(events) for events in heard] == [3] * 6
+
+
+async def test_who_gives_up_a_place_is_who_has_got_least_far() -> None:
+    begun: list[int] = []
+
+    def counting(name: int) -> Generator[Work | Event, Any, None]:
+        begun.append(name)
+        yield from count_to(name, 60)
+
+    loop = EngineLoop(FakeEngine(delay=0.002), max_active=2, max_waiting=4)
+    steps: dict[int, list[Event]] = {0: [], 1: []}
+    for name, heard in steps.items():
+        query = Repeatable(partial(counting, name))
+        job = loop.submit(query, heard.append, restart=query.restart)
+        await eventually(lambda heard=heard, name=name: len(heard) > (20 if name == 0 else 0))  # type: ignore[misc]
+        job.defer(True)
+    loop.submit(count_to(2, 1), lambda event: None)
+    await eventually(lambda: loop.live == 0)
+    loop.close()
+
+    assert begun == [0, 1, 1]
+
+
 async def test_what_cannot_begin_anew_keeps_its_place() -> None:
     heard: list[list[Event]] = [[], []]
     loop = EngineLoop(FakeEngine(delay=0.002), max_active=1, max_waiting=1)

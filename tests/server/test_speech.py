@@ -13,7 +13,7 @@ import grpc
 import pytest
 from lego_core.errors import LegoError
 from lego_core.speech.audio import RATE, read_wav, to_int16
-from lego_core.speech.recognise import installed_recognisers
+from lego_core.speech.recognise import UtteranceLost, installed_recognisers
 from lego_proto.v1 import guidance_pb2 as pb
 from lego_proto.v1 import guidance_pb2_grpc
 from lego_server.speech import desk as desk_module
@@ -31,7 +31,7 @@ SECOND = to_int16(silence(1))
 
 def scripted(*recognisers: ScriptedRecogniser, **settings: Any) -> SpeechDesk:
     chosen = SpeechSettings("auto", workers=len(recognisers), **settings)
-    return SpeechDesk(recognisers, chosen)
+    return SpeechDesk(iter(recognisers).__next__, chosen)
 
 
 async def transcripts(server: RunningServer, *requests: pb.TranscribeRequest) -> list[pb.Transcript]:
@@ -156,6 +156,79 @@ async def test_as_many_are_written_down_at_once_as_there_are_workers() -> None:
         for recogniser in recognisers:
             recogniser.gate.set()
         assert [len(heard) for heard in await both] == [2, 2]
+
+
+async def test_a_recogniser_that_is_lost_is_replaced_and_the_next_utterance_written_down() -> None:
+    lost, new = ScriptedRecogniser(fails=LegoError("its process ended")), ScriptedRecogniser(samples_a_word=RATE)
+    to_come = iter((lost, new))
+    async with running(FakeEngine(), speech=SpeechDesk(to_come.__next__, SpeechSettings("auto"))) as server:
+        error = await refused(server, *pieces(SECOND))
+        assert error.code() is grpc.StatusCode.INTERNAL and "say it again" in (error.details() or "")
+        assert (await transcripts(server, *pieces(SECOND)))[-1].text == "word1"
+    assert lost.calls[-1] == new.calls[-1] == "close"
+
+
+async def test_a_recogniser_that_cannot_be_replaced_yet_is_tried_again() -> None:
+    lost, new = ScriptedRecogniser(fails=LegoError("its process ended")), ScriptedRecogniser(samples_a_word=RATE)
+    to_come = iter((lost, LegoError("no memory"), new))
+
+    def open_one() -> ScriptedRecogniser:
+        if isinstance(one := next(to_come), LegoError):
+            raise one
+        return one
+
+    async with running(FakeEngine(), speech=SpeechDesk(open_one, SpeechSettings("auto"))) as server:
+        for _ in range(2):
+            await refused(server, *pieces(SECOND))
+        assert (await transcripts(server, *pieces(SECOND)))[-1].text == "word1"
+
+
+async def test_one_utterance_that_is_lost_costs_no_recogniser() -> None:
+    recogniser = ScriptedRecogniser(fails=UtteranceLost("too loud"))
+    async with running(FakeEngine(), speech=scripted(recogniser)) as server:
+        await refused(server, *pieces(SECOND))
+        assert "close" not in recogniser.calls
+
+
+async def test_asking_again_without_saying_more_has_nothing_read_again() -> None:
+    recogniser = ScriptedRecogniser(samples_a_word=RATE)
+    again = [pb.TranscribeRequest(partial=True)] * 50
+    async with running(FakeEngine(), speech=scripted(recogniser)) as server:
+        heard = await transcripts(server, *pieces(SECOND, partial=True, seconds=1), *again)
+    assert [each.text for each in heard] == ["word1"] * 52
+    assert recogniser.calls.count("hypothesis") == 1
+
+
+async def test_a_partial_transcript_waits_for_no_recogniser() -> None:
+    recogniser = ScriptedRecogniser(samples_a_word=RATE)
+    recogniser.gate.clear()
+    async with running(FakeEngine(), speech=scripted(recogniser)) as server:
+        first = asyncio.create_task(transcripts(server, *pieces(SECOND, partial=True, seconds=1)))
+        await eventually(recogniser.entered.is_set)
+        second = server.stub.Transcribe()
+        await second.write(pb.TranscribeRequest(audio=SECOND, partial=True))
+        assert (await second.read()).text == ""
+        recogniser.gate.set()
+        await second.done_writing()
+        assert (await second.read()).text == "word1"
+        await first
+
+
+async def test_a_call_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SpeechDesk, "longest_seconds", 0.3)
+    recogniser = ScriptedRecogniser()
+    recogniser.gate.clear()
+    desk = scripted(recogniser)
+    async with running(FakeEngine(), speech=desk) as server:
+        speaking = server.stub.Transcribe()
+        await speaking.write(pb.TranscribeRequest(audio=SECOND, partial=True))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asyncio.wait_for(speaking.read(), 10)
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "not written down within 0.3 s" in (error.value.details() or "")
+        await eventually(lambda: desk._streams == 0 and recogniser.stopped)
+        recogniser.gate.set()
+        assert (await transcripts(server, *pieces(SECOND)))[-1].final
 
 
 async def test_a_recogniser_that_fails_is_told_and_logged_without_what_was_said(

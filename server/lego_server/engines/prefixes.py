@@ -23,7 +23,8 @@ class Prefixes(Generic[Read]):
             limit: Frames at most: of a VLLM of 7B in half precision each takes some 300 MB.
         """
         self._limit = limit
-        # A frame may be dropped while this thread is at work here.
+        # A frame may be dropped while this thread is at work here. Nothing is freed under this lock: that may need
+        # another, whose holder may be about to drop a frame.
         self._lock = threading.RLock()
         self._kept: OrderedDict[int, tuple[weakref.ref[object], tuple[int, ...], Read]] = OrderedDict()
 
@@ -38,17 +39,19 @@ class Prefixes(Generic[Read]):
 
     def keep(self, frame: object, before: tuple[int, ...], read: Read) -> None:
         """Keeps what has been read of a frame; it must never be changed."""
-        key = id(frame)
+        key, freed = id(frame), []
         with self._lock:
+            freed.append(self._kept.pop(key, None))
             self._kept[key] = weakref.ref(frame, lambda gone: self._forget(key, gone)), before, read
-            self._kept.move_to_end(key)
             while len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
+                freed.append(self._kept.popitem(last=False)[1])
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def _forget(self, key: int, gone: weakref.ref[object]) -> None:
+        freed = None
         with self._lock:
             if key in self._kept and self._kept[key][0] is gone:
-                del self._kept[key]
+                freed = self._kept.pop(key)
+        del freed

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import queue
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
+from lego_core.errors import LegoError
 from lego_core.speech.audio import RATE, from_int16
-from lego_core.speech.recognise import Recogniser, Transcript, open_recogniser
+from lego_core.speech.recognise import Recogniser, Transcript, UtteranceLost, open_recogniser
 from lego_proto.v1 import guidance_pb2 as pb
 
 from lego_server.failures import Reason, RequestError
@@ -27,6 +29,9 @@ _SAMPLE_BYTES = 2
 # Whoever speaks sends all the time; who sends nothing for so long has gone on to something else.
 _IDLE_SECONDS = 5.0
 _SLOWEST, _SPARE_SECONDS = 3.0, 10.0  # a link may bring an utterance more slowly than it is spoken, but it must end
+_WRITING_SECONDS = 30.0  # for its last transcript, waiting for a recogniser included
+# New sound for which all that was said is read again; a word is hardly shorter.
+_PARTIAL_SECONDS = 0.25
 _CROWDED_RETRY_SECONDS = 2.0  # utterances are short
 _log = logging.getLogger(__name__)
 
@@ -41,10 +46,7 @@ def open_desk(settings: SpeechSettings) -> SpeechDesk | None:
     """
     if settings.recogniser is None:
         return None
-    recognisers = [
-        open_recogniser(settings.recogniser, settings.model, threads=settings.threads) for _ in range(settings.workers)
-    ]
-    return SpeechDesk(recognisers, settings)
+    return SpeechDesk(partial(open_recogniser, settings.recogniser, settings.model, threads=settings.threads), settings)
 
 
 class SpeechDesk:
@@ -54,16 +56,34 @@ class SpeechDesk:
         name: Of the recogniser.
     """
 
-    def __init__(self, recognisers: Sequence[Recogniser], settings: SpeechSettings) -> None:
-        """Takes recognisers of one kind, which are used by nobody else from now on, and closed in the end."""
-        self.name = recognisers[0].name
+    def __init__(self, open_one: Callable[[], Recogniser], settings: SpeechSettings) -> None:
+        """Opens as many recognisers as the settings say.
+
+        Args:
+            open_one: Returns a new recogniser; also called for each that has failed for good.
+            settings: How many there are, and what an utterance may be.
+
+        Raises:
+            LegoError: One cannot be opened.
+        """
+        self._open = open_one
         self._settings = settings
-        self._all = tuple(recognisers)
+        self._all = [open_one() for _ in range(settings.workers)]
+        self.name = self._all[0].name
         self._free: queue.SimpleQueue[Recogniser] = queue.SimpleQueue()
-        for recogniser in recognisers:
+        for recogniser in self._all:
             self._free.put(recogniser)
-        self._threads = ThreadPoolExecutor(len(recognisers), thread_name_prefix="recogniser")
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="recogniser")
         self._streams = 0
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a call may take in all, one whose client does not read its transcripts included."""
+        return self._listening_seconds + _WRITING_SECONDS
+
+    @property
+    def _listening_seconds(self) -> float:
+        return _SLOWEST * self._settings.max_utterance_seconds + _SPARE_SECONDS
 
     def info(self) -> pb.Speech:
         """Returns what clients are told."""
@@ -76,12 +96,15 @@ class SpeechDesk:
     ) -> AsyncGenerator[pb.Transcript, None]:
         """Yields a transcript for each that is asked for, and the final one once the requests have ended.
 
+        A partial one is the last one again where hardly anything has been said since, or no recogniser is free: all
+        that was said is read anew each time, and those whose utterance is whole must not wait for that.
+
         Raises:
             RequestError: INVALID: too long, or no whole samples. OVERLOADED: no room, or the caller's token has used up
                 its share. DEADLINE_EXCEEDED: nothing comes any more. INTERNAL: the recogniser failed.
         """
-        audio = bytearray()
-        until = time.monotonic() + _SLOWEST * self._settings.max_utterance_seconds + _SPARE_SECONDS
+        audio, read, last = bytearray(), 0, Transcript("")
+        until = time.monotonic() + self._listening_seconds
         with self._place():
             try:
                 while (request := await _next(requests, until)) is not None:
@@ -91,7 +114,10 @@ class SpeechDesk:
                     metrics.speech_heard(seconds)
                     audio += request.audio
                     if request.partial:
-                        yield _to_proto(await self._recognise(bytes(audio), False, metrics), final=False)
+                        unread = len(audio) - read
+                        if unread >= _PARTIAL_SECONDS * RATE * _SAMPLE_BYTES and not self._free.empty():
+                            read, last = len(audio), await self._recognise(bytes(audio), False, metrics)
+                        yield _to_proto(last, final=False)
                 yield _to_proto(await self._recognise(bytes(audio), True, metrics), final=True)
             finally:
                 log_event(_log, logging.INFO, "utterance", seconds=len(audio) / (RATE * _SAMPLE_BYTES))
@@ -157,8 +183,24 @@ class SpeechDesk:
             recogniser.start()
             recogniser.feed(from_int16(audio))
             return recogniser.finish() if final else recogniser.hypothesis(gone)
+        except UtteranceLost:
+            raise
+        except LegoError:  # it can write nothing down any more
+            recogniser = self._replaced(recogniser)
+            raise
         finally:
             self._free.put(recogniser)
+
+    def _replaced(self, lost: Recogniser) -> Recogniser:
+        """Returns a new recogniser for one that has failed for good; that one, if there is no new one just now."""
+        try:
+            new = self._open()
+        except LegoError:
+            _log.exception("the recogniser %s cannot be opened anew; the next utterance tries again", self.name)
+            return lost
+        self._all[self._all.index(lost)] = new
+        lost.close()
+        return new
 
 
 async def _next(requests: AsyncIterator[pb.TranscribeRequest], until: float) -> pb.TranscribeRequest | None:

@@ -34,7 +34,7 @@ from tests.server.harness import RunningServer, running
 
 
 def desk(*recognisers: ScriptedRecogniser, **settings: Any) -> SpeechDesk:
-    return SpeechDesk(recognisers, SpeechSettings("auto", **settings))
+    return SpeechDesk(iter(recognisers).__next__, SpeechSettings("auto", **settings))
 
 
 @asynccontextmanager

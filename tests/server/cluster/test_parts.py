@@ -51,6 +51,15 @@ def test_another_story_than_the_one_told_is_noticed(other: tuple[str, bool]) -> 
         delivery.fresh(DescriptionPiece(*other))
 
 
+def test_a_second_telling_that_goes_on_where_the_first_had_ended_is_noticed() -> None:
+    delivery = Delivery()
+    for event in STORY[:3]:
+        delivery.fresh(event)
+    delivery.restart()
+    with pytest.raises(Spoilt):
+        delivery.fresh(DescriptionPiece("the left hand opens", False))
+
+
 class _Decoder:
     def __init__(self) -> None:
         self.decoded = 0
