@@ -27,7 +27,7 @@ class FrameSender:
 
     Attributes:
         window: What the server's session has; told of streams and acknowledgements by the owner.
-        newest: The frame sent last; None before the first.
+        newest: The frame sent last; None before the first. The owner forgets one that has been refused.
     """
 
     def __init__(

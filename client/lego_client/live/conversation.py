@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from lego_core.errors import LegoError
@@ -13,12 +15,15 @@ from lego_client.errors import ServerError
 from lego_client.events import GuidanceOptions, ServerInfo
 from lego_client.live.exchange import Exchange
 from lego_client.live.state import LiveState
+from lego_client.pending import SentFrame
 from lego_client.session import GuidanceClient
-from lego_client.sharpness import sharpest
+from lego_client.sharpness import as_sharp, sharpest
 from lego_client.sources import CapturedFrame, FrameSource
+from lego_client.sources.base import neighbours
 
 _LOOK_SECONDS = 0.1  # between two looks at the connection
 _FRAME_SECONDS = 10.0  # for which a question waits for a camera that shows nothing
+_AHEAD_SECONDS = 0.3  # between two views sent while the wearer asks: the last is then among the newest frames
 
 Options = Callable[[GuidanceClient], GuidanceOptions]
 Listener = Callable[[Exchange], Awaitable[None]]
@@ -36,7 +41,7 @@ class Conversation:
         state: Told everything.
         options: How to paint, once the server is known.
         retries: How often to ask again when the server has no room.
-        ahead: Whether a view is sent when the wearer begins to ask, so that the server may look at it already.
+        ahead: Whether views are sent while the wearer asks, so that the server has looked at what the question is about.
 
     Attributes:
         info: What the server runs, as far as is known.
@@ -63,6 +68,7 @@ class Conversation:
         self._wanted = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
         self._ended: list[Listener] = []
+        self._looked = -math.inf
         self.info = ServerInfo()
         state.offline = f"connecting to {state.target}"
 
@@ -94,17 +100,24 @@ class Conversation:
     async def stream(self, frames_per_second: float) -> None:
         """Sends the newest view again and again, until cancelled: answers come a little sooner, and data is used."""
         while True:
-            self.look_ahead()
+            self._offer_view()
             await asyncio.sleep(1 / frames_per_second)
 
     def look_ahead(self) -> None:
-        """Sends the present view before the question about it: the wearer has begun to ask."""
+        """Sends the present view before the question about it; called with every letter and word the wearer asks by."""
+        now = time.monotonic()
+        if now - self._looked >= _AHEAD_SECONDS:
+            self._looked = now
+            self._offer_view()
+
+    def _offer_view(self) -> None:
         if not self._ahead or self._client is None or not self._client.online:
             return
         with contextlib.suppress(LegoError, ServerError):  # told when the question itself is asked
             frames = self._source.newest()
             if frames:
-                self._client.offer_frame(frames[-1].pixels, frames[-1].captured)
+                view = sharpest(neighbours(frames))
+                self._client.offer_frame(view.pixels, view.captured)
 
     def ask(self, query: str) -> Exchange:
         """Asks about what the wearer sees now; a question still unanswered is given up for this one."""
@@ -150,12 +163,16 @@ class Conversation:
 
     async def _ask(self, exchange: Exchange) -> None:
         try:
-            view = await self._view()
+            views = await self._views()
             await self._connected.wait()
             client = self._client
             assert client is not None
             exchange.options = self._options(client)
-            exchange.frame = await client.send_frame(view.pixels, view.captured)
+            sent = _sent_ahead(client, views)
+            if sent is None:
+                view = sharpest(views)
+                sent = await client.send_frame(view.pixels, view.captured)
+            exchange.frame = sent
             asking = client.ask(exchange.query, exchange.frame, exchange.options, retries=self._retries)
             decoding = asyncio.create_task(asyncio.to_thread(exchange.decode_asked))  # while the server is at work
             try:
@@ -172,10 +189,17 @@ class Conversation:
         for listener in self._ended:
             await listener(exchange)
 
-    async def _view(self) -> CapturedFrame:
-        """Returns the sharpest of the newest frames, taken when the wearer asked and not when the server is back.
+    async def _views(self) -> list[CapturedFrame]:
+        """Returns the newest frames, taken when the wearer asked and not when the server is back.
 
         Raises:
             LegoError: The camera shows nothing.
         """
-        return await asyncio.to_thread(lambda: sharpest(self._source.view(0, _FRAME_SECONDS, self._state.tell)))
+        return await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS, self._state.tell)
+
+
+def _sent_ahead(client: GuidanceClient, views: Sequence[CapturedFrame]) -> SentFrame | None:
+    """Returns the frame that was sent last if it shows as well as any of the newest what the wearer asks about."""
+    sent = client.newest_frame
+    view = None if sent is None else next((each for each in views if each.captured == sent.captured), None)
+    return sent if view is not None and as_sharp(view, views) else None

@@ -40,7 +40,7 @@ class LiveSettings:
         mode: One of `overlay.modes.MODES`.
         out: A folder for every answer; None saves on demand only.
         stream_fps: Views sent per second whether asked about or not; 0 sends none but those asked about.
-        ahead: Whether a view is sent when the wearer begins to ask.
+        ahead: Whether views are sent while the wearer asks.
         retries: How often to ask again when the server has no room.
         first_query: Asked at once; "" for none.
         walk: A task to be led through; None for none.

@@ -129,12 +129,12 @@ class Voice:
         match heard:
             case SpeechBegan():
                 self._state.hearing = "…"
-                if self._hearing is not None and self._hearing.wake is None:  # it may be meant for somebody else
-                    self._conversation.look_ahead()
+                self._look_ahead()
                 if self._speaker is not None:
                     self._speaker.hold()
             case Partial(text):
                 self._state.hearing = text
+                self._look_ahead()
             case Notice(message):
                 self._state.tell(message)
             case NothingUnderstood():
@@ -147,6 +147,10 @@ class Voice:
                 said = text if wake is None else wake.after(text)
                 if said:
                     self._obey(said)
+
+    def _look_ahead(self) -> None:
+        if self._hearing is not None and self._hearing.wake is None:  # else it may be meant for somebody else
+            self._conversation.look_ahead()
 
     def _obey(self, said: str) -> None:
         if self._steps is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 from typing import Self
 
@@ -14,6 +15,7 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
+from lego_client.sharpness import sharpness
 from lego_client.sources.framing import Framing
 from lego_client.sources.watch import PictureWatch
 
@@ -47,6 +49,16 @@ class CapturedFrame:
     def age(self) -> float:
         """Seconds since it was captured."""
         return monotonic() - self.captured
+
+    @cached_property
+    def sharpness(self) -> float:
+        """How sharp it is, compared with others of its camera; see `lego_client.sharpness`."""
+        return sharpness(self.pixels)
+
+
+def neighbours(frames: Sequence[CapturedFrame]) -> list[CapturedFrame]:
+    """Returns those of some frames, oldest first, that show about what the last of them does."""
+    return [frame for frame in frames if frames[-1].captured - frame.captured <= _NEIGHBOURS_S]
 
 
 class FrameSource(ABC):
@@ -206,7 +218,7 @@ class FrameSource(ABC):
             raise LegoError(trouble or f"{self.name} has delivered no new frame for {timeout:g} s; {_CHECK}")
         if trouble:
             tell(trouble)
-        return [frame for frame in frames if newest.captured - frame.captured <= _NEIGHBOURS_S]
+        return neighbours(frames)
 
     def pause(self, seconds: float) -> None:
         """Lets a subclass keep time in `capture`; returns at once when the source is being closed."""
@@ -248,11 +260,14 @@ class FrameSource(ABC):
                 now = monotonic()
                 trouble = self._watch.look(view, now) if self._watch is not None else ""
                 captured = self._began + moment if self.live else now
+                frame = CapturedFrame(view, moment, self._captured + 1, captured)
+                if self.live:  # scored here, so that nobody who asks waits for it
+                    _ = frame.sharpness
                 with self._changed:
                     self._captured += 1
                     self._heard = now
                     self._trouble = trouble
-                    self._ring.append(CapturedFrame(view, moment, self._captured, captured))
+                    self._ring.append(frame)
                     self._changed.notify_all()
         except LegoError as error:
             self._error = error

@@ -41,14 +41,15 @@ class Live:
 
 @asynccontextmanager
 async def live(
-    target: str, folder: Path, *, ahead: bool = True, walk: Walk | None = None, kept: Path | None = None
-) -> AsyncIterator[Live]:
+    target: str, folder: Path, *, ahead: bool = True, walk: Walk | None = None, kept: Path | None = None,
+    camera: FrameSource | None = None,
+) -> AsyncIterator[Live]:  # fmt: skip
     """Looks at one picture, in which a ghost finds its place, and talks to a server; perhaps leads through a task."""
     picture = folder / "view.png"
     patches = np.random.default_rng(0).integers(0, 256, (36, 64, 3), np.uint8)
     cv2.imwrite(str(picture), cv2.resize(patches, (320, 180), interpolation=cv2.INTER_CUBIC))
     state, saved = LiveState(target), []
-    with open_source(str(picture)) as source:
+    with camera or open_source(str(picture)) as source:
         conversation = Conversation(
             lambda: GuidanceClient(target, backoff=Backoff(30), wait_seconds=30),
             source,

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
+from queue import Empty, Queue
 
+import cv2
+import numpy as np
 import pytest
 from lego_client.errors import ServerError
 from lego_client.overlay.labels import State
+from lego_client.sources import RING_SIZE, FrameSource
 from lego_proto.v1 import guidance_pb2 as pb
+from numpy.typing import NDArray
 
 from tests.client.live.parts import QUERY, live, until
+from tests.client.scenes import scene
 from tests.client.scripted_server import PIECES, Script, ScriptedServer
 from tests.client.test_session import free_port
+
+
+class Camera(FrameSource):
+    """Shows what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("a camera", live=True)
+        self.shows: Queue[NDArray[np.uint8]] = Queue()
+
+    def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        while not self.closing:
+            try:
+                yield self.shows.get(timeout=0.05), self.elapsed()
+            except Empty:
+                continue
 
 
 async def test_a_typed_question_gets_its_picture_and_its_sentence(server: ScriptedServer, tmp_path: Path) -> None:
@@ -74,6 +96,45 @@ async def test_nothing_is_sent_before_the_wearer_begins_to_ask(server: ScriptedS
         wearer.controls.press("h")
         await until(lambda: len(server.script.frames) == 1)
         assert server.script.queries == []
+
+
+async def test_a_question_is_about_the_view_that_was_sent_while_it_was_typed(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    async with live(server.target, tmp_path) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        wearer.source.wait_for(1, 5)
+        wearer.controls.press("enter")
+        wearer.controls.press("h")
+        await until(lambda: len(server.script.frames) == 1)
+        wearer.controls.press("i")
+        wearer.controls.press("enter")
+        await until(lambda: wearer.state.doing is State.ANSWER)
+        shown = wearer.state.shown
+    assert [query.frame_id for query in server.script.queries] == list(server.script.frames)
+    assert shown is not None and shown.frame is not None
+    assert [shown.frame.encoded.jpeg] == list(server.script.frames.values())
+
+
+@pytest.mark.parametrize("since", ["sharper views", "another view"])
+async def test_a_question_is_not_about_a_view_sent_before_if_there_is_a_better_one(
+    since: str, server: ScriptedServer, tmp_path: Path
+) -> None:
+    camera = Camera()
+    blurred = cv2.GaussianBlur(scene(), (0, 0), 2)
+    async with live(server.target, tmp_path, camera=camera) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        camera.shows.put(blurred)
+        camera.wait_for(1, 5)
+        wearer.conversation.look_ahead()
+        await until(lambda: len(server.script.frames) == 1)
+        for _ in range(RING_SIZE if since == "another view" else 3):
+            camera.shows.put(blurred if since == "another view" else scene())
+        camera.wait_for(RING_SIZE + 1 if since == "another view" else 4, 5)
+        wearer.conversation.ask(QUERY)
+        await until(lambda: wearer.state.doing is State.ANSWER)
+    first, second = server.script.frames
+    assert [query.frame_id for query in server.script.queries] == [second] != [first]
 
 
 async def test_without_looking_ahead_only_the_question_brings_a_view(server: ScriptedServer, tmp_path: Path) -> None:
