@@ -38,6 +38,7 @@ from lego_server.work import (
 )
 
 PREVIEW_JPEG_QUALITY = 70
+_PIECE_SECONDS = 0.02  # between two pieces: nobody reads sooner, and a small model takes less to write a token than to tell it
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,13 @@ class Assistant:
         """Lets the VLLM write; returns the description and its (T, D) hidden states, end token's included (C7)."""
         eos, limit = self._manifest.decoder.eos_token_id, self._manifest.lego.max_description_tokens
         step: DecoderStep = yield Prefill(features, prompt)
-        states, ids, sent = [step.hidden_states], [], 0
+        states, ids, sent, due = [step.hidden_states], [], 0, 0.0
         while step.token_id != eos:
             ids.append(step.token_id)
-            piece = next_piece(self._texts.description(ids), sent)
-            if piece:
+            now = time.perf_counter()
+            if now >= due and (piece := next_piece(self._texts.description(ids), sent)):
                 yield DescriptionPiece(piece, done=False)
-                sent += len(piece)
+                sent, due = sent + len(piece), now + _PIECE_SECONDS
             if len(ids) == limit:
                 break
             step = yield Extend(step.cache, (step.token_id,))

@@ -9,11 +9,11 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lego_server import work
-from lego_server.assistant import Event, Failed, Steps
+from lego_server.assistant import Answer, Event, Failed, Steps
 from lego_server.engines.base import Engine
 from lego_server.failures import Reason, RequestError, shutting_down
 from lego_server.pace import Pace
@@ -78,17 +78,18 @@ class Job:
         self.absent = absent
         self._wake()
 
-    def tell(self, event: Event) -> None:
-        """Hands an event to the listener, on the event loop."""
+    def tell(self, *events: Event) -> None:
+        """Hands events to the listener, on the event loop."""
         try:
-            self._event_loop.call_soon_threadsafe(self._deliver, event)
+            self._event_loop.call_soon_threadsafe(self._deliver, events)
         except RuntimeError:  # the event loop is closed: nobody listens any more
             self.cancelled = True
 
-    def _deliver(self, event: Event) -> None:
-        # Asked again here: the query may have been cancelled while the event was on its way.
-        if not self.cancelled:
-            self._listener(event)
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            # Asked again here: the query may have been cancelled while the event was on its way.
+            if not self.cancelled:
+                self._listener(event)
 
 
 class EngineLoop:
@@ -335,16 +336,25 @@ class EngineLoop:
 
     def _advance(self, job: Job, result: Any) -> None:
         """Sends an engine result to a query and passes on its events, up to its next engine call or its end."""
+        # Told together and last: an event loop that is woken now would run in turns with this thread, not beside it.
+        events: list[Event] = []
         try:
             item = job.steps.send(result)
             while isinstance(item, Event):
-                job.tell(item)
+                events.append(item)
+                if isinstance(item, Answer):  # before the query ends
+                    job.tell(*events)
+                    events.clear()
                 item = job.steps.send(None)
             job.pending = item
         except StopIteration:
             job.answered = True
         except Exception as error:
+            job.tell(*events)
             self._fail(job, error)
+            return
+        if events:
+            job.tell(*events)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, RequestError):  # else nothing is amiss, and who asked is told

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from lego_core.errors import LegoError
@@ -163,14 +163,13 @@ class Conversation:
 
     async def _ask(self, exchange: Exchange) -> None:
         try:
-            views = await self._views()
+            sent = self._sent_ahead()
+            view = await self._view() if sent is None else None
             await self._connected.wait()
             client = self._client
             assert client is not None
             exchange.options = self._options(client)
-            sent = _sent_ahead(client, views)
-            if sent is None:
-                view = sharpest(views)
+            if view is not None:
                 sent = await client.send_frame(view.pixels, view.captured)
             exchange.frame = sent
             asking = client.ask(exchange.query, exchange.frame, exchange.options, retries=self._retries)
@@ -189,17 +188,23 @@ class Conversation:
         for listener in self._ended:
             await listener(exchange)
 
-    async def _views(self) -> list[CapturedFrame]:
-        """Returns the newest frames, taken when the wearer asked and not when the server is back.
+    def _sent_ahead(self) -> SentFrame | None:
+        """Returns the frame sent last if it shows what the wearer sees now, as well as any of the newest frames does.
+
+        Raises:
+            LegoError: The camera cannot be read.
+        """
+        sent = None if self._client is None else self._client.newest_frame
+        if sent is None or self._source.trouble:
+            return None
+        views = neighbours(self._source.newest())
+        view = next((each for each in views if each.captured == sent.captured), None)
+        return sent if view is not None and as_sharp(view, views) else None
+
+    async def _view(self) -> CapturedFrame:
+        """Returns the sharpest of the newest frames, taken when the wearer asked and not when the server is back.
 
         Raises:
             LegoError: The camera shows nothing.
         """
-        return await asyncio.to_thread(self._source.view, 0, _FRAME_SECONDS, self._state.tell)
-
-
-def _sent_ahead(client: GuidanceClient, views: Sequence[CapturedFrame]) -> SentFrame | None:
-    """Returns the frame that was sent last if it shows as well as any of the newest what the wearer asks about."""
-    sent = client.newest_frame
-    view = None if sent is None else next((each for each in views if each.captured == sent.captured), None)
-    return sent if view is not None and as_sharp(view, views) else None
+        return await asyncio.to_thread(lambda: sharpest(self._source.view(0, _FRAME_SECONDS, self._state.tell)))
