@@ -166,9 +166,7 @@ def main(
     _report(measured, json_file, plot)
 
 
-async def _measure(
-    options: list[str], queries: int, warm_up: int, steps: int, mode: str, at_once: bool
-) -> list[Query]:
+async def _measure(options: list[str], queries: int, warm_up: int, steps: int, mode: str, at_once: bool) -> list[Query]:
     collector = _Collector()
     port_server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", -1)])
     port_server.add_generic_rpc_handlers((collector,))

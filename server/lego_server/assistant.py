@@ -38,7 +38,7 @@ from lego_server.work import (
 )
 
 PREVIEW_JPEG_QUALITY = 70
-_PIECE_SECONDS = 0.02  # between two pieces: nobody reads sooner, and a small model takes less to write a token than to tell it
+_PIECE_SECONDS = 0.02  # between two pieces: nobody reads sooner, and telling a token may take longer than writing it
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Conversation:
         state: Told everything.
         options: How to paint, once the server is known.
         retries: How often to ask again when the server has no room.
-        ahead: Whether views are sent while the wearer asks, so that the server has looked at what the question is about.
+        ahead: Whether views are sent while the wearer asks, so that the server knows what the question is about.
 
     Attributes:
         info: What the server runs, as far as is known.
