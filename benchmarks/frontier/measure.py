@@ -113,9 +113,12 @@ def settings_of(
 
 
 def warm_up(sides: Mapping[str, Side], samplings: Sequence[GuidanceDefaults]) -> None:
-    """Has every side answer once with each sampler, in a few steps: the first call pays for what comes once."""
-    shortest = {each.sampler: each for each in sorted(samplings, key=lambda row: -row.steps)}.values()
-    short = [each if each.sampler == "distilled" else replace(each, steps=min(2, each.steps)) for each in shortest]
+    """Has every side answer once with each sampler and graph, in a few steps: a first call pays for what comes once."""
+    graphs = {(each.sampler, each.cache_interval > 1): each for each in sorted(samplings, key=lambda row: -row.steps)}
+    short = [
+        each if each.sampler == "distilled" else replace(each, steps=min(2, each.steps), guidance_interval=(0.0, 1.0))
+        for each in graphs.values()
+    ]
     with Progress() as progress:
         task = progress.add_task("warming up", total=len(sides))
         for side in sides.values():
