@@ -14,6 +14,7 @@ U-Net's deep layers are evaluated at some steps only, and what they gave is used
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -52,6 +53,15 @@ class Evaluation:
 
     weights: dict[Branch, float]
     features: Features = "dropped"
+
+
+# Of an evaluation's arithmetic, what remains without the deep layers: 24 % in lego-nano, 18 % in the released size.
+_SHALLOW = 0.2
+
+
+def cost(plan: Iterable[Evaluation]) -> float:
+    """Returns what evaluations cost, in rows that the whole U-Net evaluates."""
+    return sum(len(each.weights) * (_SHALLOW if each.features == "reused" else 1.0) for each in plan)
 
 
 def plan_evaluations(
