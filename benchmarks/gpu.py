@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import math
 import platform
@@ -400,6 +401,8 @@ class Bench:
                     self._references[kind, batch] = _array(_as_tuple(module(*inputs))[0])
             except torch.OutOfMemoryError:
                 self._references[kind, batch] = "float32 does not fit in this GPU's memory, so nothing to compare with"
+            except Exception as error:  # it must not end the rest
+                self._references[kind, batch] = f"float32 failed ({' '.join(str(error).split())[:200]})"
         return self._references[kind, batch]
 
     def _provider(self, runner: str) -> str:
@@ -461,20 +464,21 @@ def main(
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the reference is float32
         bench = Bench(Networks(SIZES[size], device), device, budget)
         numbers = [int(batch) for batch in batches.split(",")]
-        bench.refer(_list(kinds, KINDS), numbers)
-        # Eager first, of everything: it needs no preparation.
-        for runner in _list(runners, RUNNERS):
-            if not bench.has(runner):
-                continue
-            for dtype in wanted:
-                for kind in _list(kinds, KINDS):
-                    bench.run(kind, runner, dtype, numbers)
-        if engines is not None:
-            for each in engine_devices.split(","):
-                bench.engine(engines, each, numbers)
+        asked, ways = _list(kinds, KINDS), [runner for runner in _list(runners, RUNNERS) if bench.has(runner)]
     except LegoError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    try:
+        bench.refer(asked, numbers)
+        for runner, dtype in itertools.product(ways, wanted):  # eager first, of everything: it needs no preparation
+            for kind in asked:
+                bench.run(kind, runner, dtype, numbers)
+                _save(_figures(bench, device, size), json_file)  # whoever lends the GPU may take it back
+        if engines is not None:
+            for each in engine_devices.split(","):
+                bench.engine(engines, each, numbers)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what has been measured is kept", err=True)
     figures = _figures(bench, device, size)
     if (times := _call_times(bench.rows, bench.networks)) is not None and rest.is_dir():
         figures |= times | {"rest": measure_rest(rest, 6.0)}
@@ -550,9 +554,13 @@ def _call_times(rows: Sequence[Row], networks: Networks) -> dict[str, Any] | Non
     return {"calls": best, "plan": plan, "sharing": {"lanes": 1, "max_active": 64, "max_batch": most}}
 
 
-def _report(figures: dict[str, Any], rows: Sequence[Row], path: Path, plot: Path) -> None:
+def _save(figures: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _report(figures: dict[str, Any], rows: Sequence[Row], path: Path, plot: Path) -> None:
+    _save(figures, path)
     table = Table(
         "call", "how", "precision", "batch", "ms", "off by", "GB", title=f"{figures['size']} on {figures['device']}"
     )
