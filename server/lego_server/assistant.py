@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lego_core.branches import STUDENT_BRANCH, Evaluation, plan_evaluations
 from lego_core.images import encode_jpeg, guidance_frame
 from lego_core.manifest import Manifest
 from lego_core.noise import gaussian_noise
@@ -219,13 +218,8 @@ class Assistant:
         side = self._manifest.lego.resolution // spec.factor
         if options.sampler == "distilled":
             assert self._manifest.lego.student is not None
-            plan = [Evaluation(STUDENT_BRANCH)] * options.steps
             sigmas = self._schedule.sigmas_at(self._manifest.lego.student.timesteps)
         else:
-            plan = plan_evaluations(
-                options.steps, options.text_scale, options.image_scale, options.guidance_interval,
-                options.cache_interval,
-            )  # fmt: skip
             sigmas = self._schedule.sigmas(options.steps)
         sampling = start_sampling(
             options.sampler,
@@ -235,7 +229,7 @@ class Assistant:
         timesteps = [self._schedule.timestep(float(sigma)) for sigma in sigmas[:-1]]
         latent, sigma = next(sampling)
         features: DeepFeatures | None = None
-        for step, (evaluation, timestep) in enumerate(zip(plan, timesteps, strict=True), start=1):
+        for step, (evaluation, timestep) in enumerate(zip(options.evaluations(), timesteps, strict=True), start=1):
             weights = evaluation.weights
             asked = latent * np.float32(input_scale(sigma)), timestep, condition, tuple(weights)
             predictions: Array
