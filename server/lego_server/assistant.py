@@ -231,7 +231,7 @@ class Assistant:
         latent, sigma = next(sampling)
         features: DeepFeatures | None = None
         due = 0.0
-        for step, (evaluation, timestep) in enumerate(zip(options.plan, timesteps, strict=True), start=1):
+        for step, (evaluation, timestep) in enumerate(zip(options.evaluations(), timesteps, strict=True), start=1):
             weights = evaluation.weights
             asked = latent * np.float32(input_scale(sigma)), timestep, condition, tuple(weights)
             predictions: Array

@@ -36,7 +36,7 @@ class Job:
         wearer: Who asks; the loop is fair between them.
         deadline: `time.perf_counter()` at which the answer is worth nothing any more.
         order: Increases from job to job.
-        rows: What its denoising costs, as `lego_core.branches.cost` counts it.
+        evaluations: Of the U-Net that it asks for, as `lego_core.branches.cost` counts them.
         restart: Makes `steps` begin anew; None where they cannot.
         pending: The next engine call; None before the first.
         running: Whether a thread is at it.
@@ -49,7 +49,7 @@ class Job:
 
     def __init__(
         self, steps: Steps, listener: Listener, event_loop: asyncio.AbstractEventLoop, wake: Callable[[], None],
-        wearer: str, deadline: float, order: int, rows: float, restart: Callable[[], None] | None,
+        wearer: str, deadline: float, order: int, evaluations: float, restart: Callable[[], None] | None,
     ) -> None:  # fmt: skip
         self._listener = listener
         self._event_loop = event_loop
@@ -58,7 +58,7 @@ class Job:
         self.wearer = wearer
         self.deadline = deadline
         self.order = order
-        self.rows = rows
+        self.evaluations = evaluations
         self.restart = restart
         self.pending: Work | None = None
         self.running = False
@@ -146,7 +146,7 @@ class EngineLoop:
             return len(self._waiting)
 
     def submit(
-        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, rows: float = 1,
+        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, evaluations: float = 1,
         restart: Callable[[], None] | None = None,
     ) -> Job:  # fmt: skip
         """Takes in a query; called on an event loop, where `listener` will be called with its events.
@@ -157,15 +157,15 @@ class EngineLoop:
             wearer: Who asks.
             deadline: `time.perf_counter()` by which it must be answered. It is for the asker to cancel it then. A
                 query of the server's own has none, and says nothing of how long others take.
-            rows: What its denoising costs, as `lego_core.branches.cost` counts it.
+            evaluations: Of the U-Net that it asks for, as `lego_core.branches.cost` counts them.
             restart: Makes `steps` begin anew. A query that cannot keeps its place although its wearer is not there.
 
         Raises:
             RequestError: OVERLOADED: too many are waiting, or it would be too late; UNAVAILABLE: the loop is closed.
         """
         with self._changed:
-            self._refuse_if_full(deadline, rows)
-            job = self._job(steps, listener, wearer, deadline, rows, restart)
+            self._refuse_if_full(deadline, evaluations)
+            job = self._job(steps, listener, wearer, deadline, evaluations, restart)
             self._waiting.append(job)
             self._changed.notify()
             return job
@@ -180,14 +180,14 @@ class EngineLoop:
             self._changed.notify()
             return job
 
-    def refuse_if_full(self, deadline: float = math.inf, rows: float = 1) -> None:
+    def refuse_if_full(self, deadline: float = math.inf, evaluations: float = 1) -> None:
         """Refuses a query that has not been prepared yet, as `submit` would: the work on its frame is then spared.
 
         Raises:
             RequestError: OVERLOADED or UNAVAILABLE.
         """
         with self._changed:
-            self._refuse_if_full(deadline, rows)
+            self._refuse_if_full(deadline, evaluations)
 
     def hand_back_waiting(self) -> None:
         """Ends every query that has not had a turn, as UNAVAILABLE: another server may answer it sooner."""
@@ -210,19 +210,19 @@ class EngineLoop:
             lane.join(max(0.0, until - time.monotonic()))
 
     def _job(
-        self, steps: Steps, listener: Listener, wearer: str, deadline: float, rows: float,
+        self, steps: Steps, listener: Listener, wearer: str, deadline: float, evaluations: float,
         restart: Callable[[], None] | None = None,
     ) -> Job:  # fmt: skip
         event_loop, order = asyncio.get_running_loop(), next(self._order)
-        return Job(steps, listener, event_loop, self._notify, wearer, deadline, order, rows, restart)
+        return Job(steps, listener, event_loop, self._notify, wearer, deadline, order, evaluations, restart)
 
-    def _refuse_if_full(self, deadline: float, rows: float) -> None:
+    def _refuse_if_full(self, deadline: float, evaluations: float) -> None:
         if self._closed:
             raise shutting_down()
         # Those who are not there give way. Their number has another bound: a session has one query.
         others = [job for job in (*self._active, *self._waiting) if not job.cancelled and not job.absent]
         live = len(others)
-        estimate = self._pace.seconds(rows)
+        estimate = self._pace.seconds(evaluations)
         ahead = sum(self._seconds_left(job) for job in others) / len(self._lanes)
         needed = _CAUTION * (ahead + estimate)
         if live >= self._max_active + self._max_waiting:
@@ -241,7 +241,7 @@ class EngineLoop:
             )
 
     def _seconds_left(self, job: Job) -> float:
-        return max(0.0, self._pace.seconds(job.rows) - job.denoising - job.rest)
+        return max(0.0, self._pace.seconds(job.evaluations) - job.denoising - job.rest)
 
     def _notify(self) -> None:
         with self._changed:
@@ -318,7 +318,7 @@ class EngineLoop:
                 job.rest += seconds / len(batch)
             if job.answered:
                 if job.deadline < math.inf:
-                    self._pace.learn(job.denoising, job.rows, job.rest)
+                    self._pace.learn(job.denoising, job.evaluations, job.rest)
                 self._remove(job)
         self._changed.notify_all()
 

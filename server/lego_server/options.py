@@ -82,9 +82,8 @@ class SamplingOptions:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     cache_interval: int = 1
 
-    @property
-    def plan(self) -> list[Evaluation]:
-        """What each step asks of the U-Net."""
+    def evaluations(self) -> list[Evaluation]:
+        """Returns what each step asks of the U-Net."""
         if self.sampler == "distilled":
             return [Evaluation(STUDENT_BRANCH)] * self.steps
         return plan_evaluations(

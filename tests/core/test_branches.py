@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lego_core.branches import STUDENT_BRANCH, Evaluation, branch_weights, cost, plan_evaluations
+from lego_core.branches import SHALLOW_SHARE, branch_weights, cost, plan_evaluations
 from lego_core.errors import LegoError
 
 ALL = ("conditional", "image_only", "null")
@@ -74,15 +74,8 @@ def test_where_the_branches_change_features_are_computed_anew() -> None:
     assert "".join(features(8, 1.0, 1.0, (0.25, 0.75), 3)) == "krrkrrkr"
 
 
-@pytest.mark.parametrize(
-    ("plan", "rows"),
-    [
-        (plan_evaluations(10, 7.5, 1.5), 30),
-        (plan_evaluations(10, 5.0, 5.0), 20),
-        (plan_evaluations(10, 5.0, 5.0, (0.5, 1.0)), 15),
-        (plan_evaluations(10, 5.0, 5.0, cache_interval=2), 5 * 2 + 5 * 2 * 0.2),
-        ([Evaluation(STUDENT_BRANCH)] * 4, 4),
-    ],
-)
-def test_what_a_query_costs_is_counted_in_rows(plan: list[Evaluation], rows: float) -> None:
-    assert cost(plan) == pytest.approx(rows)
+def test_evaluations_cost_what_their_rows_do_and_those_without_the_deep_layers_their_share() -> None:
+    assert cost(plan_evaluations(10, 7.5, 1.5)) == 30
+    assert cost(plan_evaluations(10, 7.5, 1.5, (0.5, 1.0))) == 5 + 15
+    assert cost(plan_evaluations(10, 7.5, 1.5, cache_interval=2)) == pytest.approx(15 + 15 * SHALLOW_SHARE)
+    assert cost(plan_evaluations(4, 1.0, 1.0, cache_interval=4)) == pytest.approx(1 + 3 * SHALLOW_SHARE)

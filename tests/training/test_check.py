@@ -170,15 +170,16 @@ def test_metadata_without_a_clips_size_is_found(root: Path, break_it: Callable[[
 
 def test_a_record_may_have_several_faults_and_the_walk_goes_on(root: Path) -> None:
     broken = {**RECORD, "action": "", "llava_forecast_finetune": ""}
-    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"a": broken, "b": "x", "c": RECORD}, "d": []}))
+    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"a": broken, "b": "x", "c": RECORD}, "d": [], "e": {}}))
 
     report = check_data(root)
 
     assert [(finding.record, finding.kind) for finding in report.findings] == [
         ("record clip/a", "empty description"), ("record clip/a", "label"), ("record clip/b", "no record"),
         ("record d/*", "no record"), ("record d/*", "metadata"),
+        ("record e/*", "no record"), ("record e/*", "metadata"),
     ]  # fmt: skip
-    assert report.records == 6
+    assert report.records == 7
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000])
