@@ -170,7 +170,9 @@ def test_metadata_without_a_clips_size_is_found(root: Path, break_it: Callable[[
 
 def test_a_record_may_have_several_faults_and_the_walk_goes_on(root: Path) -> None:
     broken = {**RECORD, "action": "", "llava_forecast_finetune": ""}
-    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"a": broken, "b": "x", "c": RECORD}, "d": [], "e": {}}))
+    (root / f"{NAME}_train.json").write_text(
+        json.dumps({"clip": {"a": broken, "b": "x", "c": RECORD}, "d": [], "e": {}})
+    )
 
     report = check_data(root)
 
