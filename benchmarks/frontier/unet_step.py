@@ -148,7 +148,8 @@ class Steps:
         """A U-Net that is given the context, as diffusers has it."""
         dtype = torch.bfloat16 if bf16 else torch.float32
         own = copy.deepcopy(self._unet).to(dtype) if bf16 else self._unet
-        sample, timestep, context = (each.to(dtype) for each in self._inputs)
+        sample, timestep, context = self._inputs
+        sample, context = sample.to(dtype), context.to(dtype)  # bfloat16 has not every timestep
         network = torch.compile(own) if compiled else own
 
         @torch.no_grad()
