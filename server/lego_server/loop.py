@@ -250,15 +250,15 @@ class EngineLoop:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        batch: list[Job] | None = []
+        before: list[Job] = []
         seconds, denoising = 0.0, False
-        while (batch := self._take(batch, seconds, denoising)) is not None:
+        while (batch := self._take(before, seconds, denoising)) is not None:
             began, denoising = time.perf_counter(), isinstance(batch[0].pending, Denoise)
             if batch[0].pending is None:
                 self._advance(batch[0], None)  # its first turn: up to its first engine call
             else:
                 self._run_engine(batch)
-            seconds = time.perf_counter() - began
+            before, seconds = batch, time.perf_counter() - began
 
     def _take(self, before: list[Job], seconds: float, denoising: bool) -> list[Job] | None:
         """Ends a lane's turn, waits for the next and returns whose it is; None once the loop is closed.
