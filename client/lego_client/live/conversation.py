@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from lego_core.errors import LegoError
@@ -19,11 +19,11 @@ from lego_client.pending import SentFrame
 from lego_client.session import GuidanceClient
 from lego_client.sharpness import as_sharp, sharpest
 from lego_client.sources import CapturedFrame, FrameSource
-from lego_client.sources.base import neighbours
 
 _LOOK_SECONDS = 0.1  # between two looks at the connection
 _FRAME_SECONDS = 10.0  # for which a question waits for a camera that shows nothing
-_AHEAD_SECONDS = 0.3  # between two views sent while the wearer asks: the last is then among the newest frames
+_AHEAD_SECONDS = 0.3  # between two views sent while the wearer asks
+_PRESENT_SECONDS = 0.5  # by which a view sent ahead may be older than the newest: what the wearer still sees
 
 Options = Callable[[GuidanceClient], GuidanceOptions]
 Listener = Callable[[Exchange], Awaitable[None]]
@@ -66,9 +66,11 @@ class Conversation:
         self._client: GuidanceClient | None = None
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
+        self._refusal: LegoError | ServerError | None = None  # what the last question met, once it is known
         self._asking: asyncio.Task[None] | None = None
         self._ended: list[Listener] = []
         self._looked = -math.inf
+        self._shown_ahead = -math.inf  # when the last view sent ahead was captured
         self.info = ServerInfo()
         state.offline = f"connecting to {state.target}"
 
@@ -93,6 +95,9 @@ class Conversation:
                 if first:
                     raise
                 self._state.offline = f"{error}; the next question tries again"
+                self._refusal = error
+                self._connected.set()  # a question that waits for it is told
+                self._connected.clear()
             self._wanted.clear()
             await self._wanted.wait()
             self._state.offline = f"connecting to {self._state.target}"
@@ -113,10 +118,13 @@ class Conversation:
     def _offer_view(self) -> None:
         if not self._ahead or self._client is None or not self._client.online:
             return
+        if self._source.trouble or self._source.unsure:
+            return
         with contextlib.suppress(LegoError, ServerError):  # told when the question itself is asked
             frames = self._source.newest()
-            if frames:
-                view = sharpest(neighbours(frames))
+            view = sharpest(_present(frames)) if frames else None
+            if view is not None and view.captured != self._shown_ahead:
+                self._shown_ahead = view.captured
                 self._client.offer_frame(view.pixels, view.captured)
 
     def ask(self, query: str) -> Exchange:
@@ -124,6 +132,7 @@ class Conversation:
         self.cancel("a newer question took its place")
         exchange = Exchange(query, GuidanceOptions())
         self._state.add(exchange)
+        self._refusal = None
         self._wanted.set()
         self._asking = asyncio.create_task(self._ask(exchange))
         return exchange
@@ -131,7 +140,7 @@ class Conversation:
     def cancel(self, why: str = "cancelled") -> bool:
         """Gives up the question under way; returns whether there was one."""
         exchange = self._state.newest
-        if self._asking is None or self._asking.done() or exchange is None:
+        if self._asking is None or self._asking.done() or exchange is None or not exchange.pending:
             return False
         exchange.fail(why)
         self._asking.cancel()
@@ -165,9 +174,10 @@ class Conversation:
         try:
             sent = self._sent_ahead()
             view = await self._view() if sent is None else None
-            await self._connected.wait()
-            client = self._client
-            assert client is not None
+            while (client := self._client) is None:
+                await self._connected.wait()
+                if self._refusal is not None:
+                    raise self._refusal
             exchange.options = self._options(client)
             if view is not None:
                 sent = await client.send_frame(view.pixels, view.captured)
@@ -195,9 +205,9 @@ class Conversation:
             LegoError: The camera cannot be read.
         """
         sent = None if self._client is None else self._client.newest_frame
-        if sent is None or self._source.trouble:
+        if sent is None or self._source.trouble or self._source.unsure:
             return None
-        views = neighbours(self._source.newest())
+        views = _present(self._source.newest())
         view = next((each for each in views if each.captured == sent.captured), None)
         return sent if view is not None and as_sharp(view, views) else None
 
@@ -208,3 +218,8 @@ class Conversation:
             LegoError: The camera shows nothing.
         """
         return await asyncio.to_thread(lambda: sharpest(self._source.view(0, _FRAME_SECONDS, self._state.tell)))
+
+
+def _present(frames: Sequence[CapturedFrame]) -> list[CapturedFrame]:
+    """Returns those of the newest frames that show what is seen now."""
+    return [frame for frame in frames if frames[-1].captured - frame.captured <= _PRESENT_SECONDS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 
@@ -35,9 +36,10 @@ class Lines:
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            for line in sys.stdin:
-                if line.strip():
-                    loop.call_soon_threadsafe(self._hear, line.strip())
+            with contextlib.suppress(RuntimeError):  # the session is over
+                for line in sys.stdin:
+                    if line.strip():
+                        loop.call_soon_threadsafe(self._hear, line.strip())
 
         # Not asyncio's: standard input may be a file or a closed pipe, and a daemon does not keep the program alive.
         threading.Thread(target=read, name="questions", daemon=True).start()

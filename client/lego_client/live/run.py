@@ -94,9 +94,9 @@ async def run_live(
     state = LiveState(target=target, mode=settings.mode, aloud=speaker is not None)
     with source:
         conversation = Conversation(open_client, source, state, options, retries=settings.retries, ahead=settings.ahead)
-        files = AnswerFiles(conversation, state, source.name, settings.out)
         steps = None if settings.walk is None else Steps(settings.walk, conversation, state, settings.kept)
         async with Voice(hearing, speaker, conversation, state, steps) as voice:
+            files = AnswerFiles(conversation, state, source.name, settings.out)  # an answer is spoken, then saved
             controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps)
             display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
             if settings.first_query:

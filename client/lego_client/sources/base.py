@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -54,11 +54,6 @@ class CapturedFrame:
     def sharpness(self) -> float:
         """How sharp it is, compared with others of its camera; see `lego_client.sharpness`."""
         return sharpness(self.pixels)
-
-
-def neighbours(frames: Sequence[CapturedFrame]) -> list[CapturedFrame]:
-    """Returns those of some frames, oldest first, that show about what the last of them does."""
-    return [frame for frame in frames if frames[-1].captured - frame.captured <= _NEIGHBOURS_S]
 
 
 class FrameSource(ABC):
@@ -144,6 +139,11 @@ class FrameSource(ABC):
         with self._changed:
             return self._trouble or self._silence()
 
+    @property
+    def unsure(self) -> bool:
+        """Whether what it shows may not be the present yet: a camera that wakes up is black at first."""
+        return self._watch is not None and self._watch.unsure
+
     def newest(self) -> list[CapturedFrame]:
         """Returns the newest frames, at most `RING_SIZE`, oldest first.
 
@@ -211,14 +211,14 @@ class FrameSource(ABC):
                 after = max(after, self._ring[-1].sequence)
         end = monotonic() + timeout
         frames = self.wait_for(max(RING_SIZE, after + 1), timeout, tell)
-        while self._watch is not None and self._watch.unsure and not self.finished and monotonic() < end:
+        while self.unsure and not self.finished and monotonic() < end:
             frames = self.wait_for(frames[-1].sequence + 1, end - monotonic(), tell)  # a camera may still be waking up
         newest, trouble = frames[-1], self.trouble
         if newest.sequence <= after and not self.finished:
             raise LegoError(trouble or f"{self.name} has delivered no new frame for {timeout:g} s; {_CHECK}")
         if trouble:
             tell(trouble)
-        return neighbours(frames)
+        return [frame for frame in frames if newest.captured - frame.captured <= _NEIGHBOURS_S]
 
     def pause(self, seconds: float) -> None:
         """Lets a subclass keep time in `capture`; returns at once when the source is being closed."""
@@ -261,8 +261,7 @@ class FrameSource(ABC):
                 trouble = self._watch.look(view, now) if self._watch is not None else ""
                 captured = self._began + moment if self.live else now
                 frame = CapturedFrame(view, moment, self._captured + 1, captured)
-                if self.live:  # scored here, so that nobody who asks waits for it
-                    _ = frame.sharpness
+                _ = frame.sharpness  # scored here, so that nobody who asks waits for it
                 with self._changed:
                     self._captured += 1
                     self._heard = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -174,6 +175,8 @@ class Transcriber:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        with contextlib.suppress(Exception):  # it has failed already
+            self._recogniser.close()
 
     def _write_down(self, utterance: _Utterance) -> Final | NothingUnderstood | None:
         recogniser = self._recogniser
@@ -207,8 +210,10 @@ class Transcriber:
                 latest, written = heard, through
         seconds = utterance.samples / RATE
         if not utterance.worth:
+            recogniser.drop()
             return NothingUnderstood(seconds)
-        final = latest if latest is not None and written >= utterance.voiced else recogniser.finish()
+        known = recogniser.exact and latest is not None and written >= utterance.voiced
+        final = latest if known and latest is not None else recogniser.finish()
         if not final.text:
             return NothingUnderstood(seconds)
         delay = time.monotonic() - utterance.voiced_at
