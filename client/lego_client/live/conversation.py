@@ -124,8 +124,8 @@ class Conversation:
             frames = self._source.newest()
             view = sharpest(_present(frames)) if frames else None
             if view is not None and view.captured != self._shown_ahead:
-                self._shown_ahead = view.captured
                 self._client.offer_frame(view.pixels, view.captured)
+                self._shown_ahead = view.captured
 
     def ask(self, query: str) -> Exchange:
         """Asks about what the wearer sees now; a question still unanswered is given up for this one."""
