@@ -191,6 +191,11 @@ class PushToTalk:
         self._pressed = self._open = False
         self._voiced = self._length = 0
 
+    @property
+    def pressed(self) -> bool:
+        """Whether the button is down; the longest utterance lets it go by itself."""
+        return self._pressed
+
     def press(self) -> None:
         """The button goes down; may be called from any thread."""
         self._pressed = True

@@ -103,6 +103,20 @@ async def test_a_key_begins_and_ends_a_spoken_question(server: ScriptedServer, t
         assert "say it again" in wearer.state.notice
 
 
+async def test_a_key_that_is_down_again_is_told_so_while_the_question_before_is_written_down(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer, by_key=True) as voice:
+        await until(lambda: wearer.state.offline == "")
+        for _ in range(3):  # the first one asked, the second one begun
+            voice.talk()
+        voice.hear(said(QUERY))
+        assert wearer.state.talking
+        voice.talk()
+        voice.hear(NothingUnderstood(0.5))
+        assert not wearer.state.talking
+
+
 async def test_a_microphone_that_fails_is_told_and_typing_goes_on(server: ScriptedServer, tmp_path: Path) -> None:
     class Broken(Silence):
         def chunks(self) -> Generator[Samples | Notice, None, None]:
