@@ -23,7 +23,7 @@ from lego_client.connection import Connection
 from lego_client.events import PREVIEWS, GuidanceOptions
 from lego_client.observer import SessionObserver
 from lego_client.sending import Sending
-from lego_client.session import GuidanceClient, check_patience
+from lego_client.session import GuidanceClient, check_patience, check_query
 from lego_client.sources.framing import Framing
 from lego_client.token_sources import find_token
 from lego_client.tracing import traces_from_environment
@@ -231,10 +231,10 @@ def check_queries(queries: Sequence[str]) -> None:
     """Checks what a user asks.
 
     Raises:
-        LegoError: A query is empty.
+        LegoError: A query is empty or no text.
     """
-    if any(not query.strip() for query in queries):
-        raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
+    for query in queries:
+        check_query(query)
 
 
 def with_previews(options: GuidanceOptions, previews: int, client: GuidanceClient) -> GuidanceOptions:

@@ -37,7 +37,7 @@ from lego_client.sending import Sending
 from lego_client.stream import Route
 from lego_client.tracing import SessionTraces
 
-__all__ = ["GuidanceClient", "SentFrame", "check_patience", "check_target"]
+__all__ = ["GuidanceClient", "SentFrame", "check_patience", "check_query", "check_target"]
 
 _CANCEL_CONFIRMATION_S = 2.0
 _DEADLINE_GRACE_S = 1.0  # the server says it first, and better, where it can
@@ -192,7 +192,7 @@ class GuidanceClient:
             retries: How often to ask again when the server has no room and says when it may have.
 
         Raises:
-            LegoError: The query is empty or longer than the server allows, or a value is out of range.
+            LegoError: The query is empty, no text or longer than the server allows, or a value is out of range.
             ServerError: The server went away for good, or the query lost its connection again and again.
         """
         self._check_query(text, deadline_seconds, retries)
@@ -234,8 +234,7 @@ class GuidanceClient:
 
     def _check_query(self, text: str, deadline_seconds: float | None, retries: int) -> None:
         self._link.check()
-        if not text.strip():
-            raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
+        check_query(text)
         limit = self.info.max_query_characters
         if limit and len(text) > limit:
             raise LegoError(f"the query has {len(text)} characters; this server allows {limit}: ask more briefly")
@@ -391,6 +390,20 @@ def check_target(target: str) -> str:
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise LegoError(f"the server is {target!r}; it must be HOST:PORT, such as localhost:50051")
     return target
+
+
+def check_query(text: str) -> None:
+    """Checks what a wearer asks.
+
+    Raises:
+        LegoError: It is empty, or was typed in another encoding than this machine's.
+    """
+    if not text.strip():
+        raise LegoError("the query is empty; ask for example 'how do I open the drawer?'")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python keeps bytes that it could not read as halves of characters
+        raise LegoError(f"the query {text!r} holds bytes that are no text; type it again, in UTF-8") from None
 
 
 def check_patience(deadline_seconds: float | None, retries: int) -> None:

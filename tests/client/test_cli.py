@@ -270,6 +270,7 @@ async def test_a_missing_camera_is_one_line(server: ScriptedServer, tmp_path: Pa
         (["--server", "nowhere", QUERY], "must be HOST:PORT"),
         (["--colour", "red", QUERY], "No such option: --colour"),
         ([""], "the query is empty"),
+        (["caf\udce9"], "holds bytes that are no text"),
         ([], "Missing argument"),
     ],
 )

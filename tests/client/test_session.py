@@ -152,6 +152,13 @@ async def test_a_large_frame_is_shrunk_to_the_servers_limits(server: ScriptedSer
     assert sent.encoded.width * sent.encoded.height <= 30_000
 
 
+async def test_a_query_that_is_no_text_is_not_sent(server: ScriptedServer) -> None:
+    async with GuidanceClient(server.target) as client:
+        with pytest.raises(LegoError, match=r"the query .* holds bytes that are no text; type it again, in UTF-8"):
+            await anext(client.ask("caf\udce9"))
+    assert server.script.queries == []
+
+
 @pytest.mark.parametrize("query", ["", "   ", "\n"])
 async def test_an_empty_query_is_not_sent(server: ScriptedServer, query: str) -> None:
     async with GuidanceClient(server.target) as client:

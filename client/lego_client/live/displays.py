@@ -63,4 +63,4 @@ def open_display(name: str, state: LiveState, screen: Screen, controls: Controls
         return Terminal(state, screen, controls)
     from lego_client.live.lines import Lines
 
-    return Lines(state, controls)
+    return Lines(state, screen, controls)

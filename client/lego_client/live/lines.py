@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-import threading
 
 from lego_client.live.controls import Controls
+from lego_client.live.screen import Screen
 from lego_client.live.state import LiveState
+from lego_client.task.typed import TypedLines
 
 _PERIOD = 0.1  # seconds between two looks at the state
 _COMMANDS = {
@@ -26,27 +26,29 @@ _COMMANDS = {
 class Lines:
     """Writes a line whenever something changes. A line of input is a question, or one of a few commands."""
 
-    def __init__(self, state: LiveState, controls: Controls) -> None:
+    def __init__(self, state: LiveState, screen: Screen, controls: Controls) -> None:
         self._state = state
+        self._screen = screen
         self._controls = controls
         self._told: dict[str, object] = {}
 
     async def run(self) -> None:
         """See `Display`. The end of standard input is not the end: a voice may still ask."""
-        loop = asyncio.get_running_loop()
-
-        def read() -> None:
-            with contextlib.suppress(RuntimeError):  # the session is over
-                for line in sys.stdin:
-                    if line.strip():
-                        loop.call_soon_threadsafe(self._hear, line.strip())
-
-        # Not asyncio's: standard input may be a file or a closed pipe, and a daemon does not keep the program alive.
-        threading.Thread(target=read, name="questions", daemon=True).start()
-        while not self._state.leaving:
-            self._tell_changes()
-            await asyncio.sleep(_PERIOD)
+        reading = asyncio.create_task(self._read(TypedLines(sys.stdin)))
+        try:
+            while not self._state.leaving:
+                self._tell_changes()
+                if reading.done():
+                    reading.result()
+                await asyncio.sleep(_PERIOD)
+        finally:
+            reading.cancel()
         self._tell_changes()
+
+    async def _read(self, lines: TypedLines) -> None:
+        while (line := await lines.next()) is not None and not self._state.leaving:
+            if line:
+                self._hear(line)
 
     def _hear(self, line: str) -> None:
         if line in _COMMANDS:
@@ -59,7 +61,7 @@ class Lines:
     def _tell_changes(self) -> None:
         state, newest = self._state, self._state.newest
         self._tell("offline", state.offline, "online" if "offline" in self._told else "")
-        self._tell("notice", state.notice)
+        self._tell("notice", state.notice or self._screen.trouble)
         self._tell("step", state.step)
         self._tell("hearing", state.hearing and f"hearing: {state.hearing}")
         if newest is None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lego_core.errors import LegoError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lego_client.recording.recorder import Recorder
     from lego_client.speech.speak import Speaker
 
-_RECORD_SECONDS = 0.05  # between two looks for a new view
+_LOOK_SECONDS = 0.05  # between two looks for a new view
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ async def run_live(
         recorder: Keeps what is seen, sent and heard; None for nothing.
 
     Raises:
-        LegoError: The display cannot be had, or the server refuses.
+        LegoError: The display or the camera cannot be had, or the server refuses.
         ServerError: There is no server for as long as is waited for one.
     """
     state = LiveState(target=target, mode=settings.mode, aloud=speaker is not None)
@@ -101,7 +101,7 @@ async def run_live(
             display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
             if settings.first_query:
                 conversation.ask(settings.first_query)
-            work = [asyncio.create_task(display.run()), asyncio.create_task(conversation.connect())]
+            work = [asyncio.create_task(each) for each in (display.run(), conversation.connect(), _first_view(source))]
             beside = [asyncio.create_task(voice.run())]
             if settings.stream_fps:
                 beside.append(asyncio.create_task(conversation.stream(settings.stream_fps)))
@@ -123,6 +123,18 @@ async def run_live(
                         await task
 
 
+async def _first_view(source: FrameSource) -> NoReturn:
+    """Ends the session by what a camera says that cannot be had. One that fails later is told on the screen.
+
+    Raises:
+        LegoError: It cannot.
+    """
+    while not source.newest():  # noqa: ASYNC110 (captured in a thread)
+        await asyncio.sleep(_LOOK_SECONDS)
+    await asyncio.Event().wait()  # the session ends otherwise
+    raise AssertionError("nobody sets it")
+
+
 async def _record(source: FrameSource, recorder: Recorder) -> None:
     """Gives the recorder each new view; it takes what it has room for."""
     seen = 0
@@ -132,4 +144,4 @@ async def _record(source: FrameSource, recorder: Recorder) -> None:
             if frames and frames[-1].sequence != seen:
                 seen = frames[-1].sequence
                 recorder.captured(frames[-1].pixels)
-        await asyncio.sleep(_RECORD_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -54,11 +54,19 @@ class Screen:
             picture = put_list(picture, [(key.label, key.does) for key in self._keys])
         return picture
 
+    @property
+    def trouble(self) -> str:
+        """What keeps the camera from showing the present, in one sentence; "" when nothing does."""
+        try:
+            self._source.newest()
+        except LegoError as error:
+            return str(error)
+        return self._source.trouble
+
     def _view(self) -> Picture:
         try:
             frames = self._source.newest()
-        except LegoError as error:
-            self._state.tell(str(error), 1)
+        except LegoError:  # told in words
             frames = []
         if not frames:
             return blank(_WITHOUT_CAMERA)
@@ -87,7 +95,7 @@ class Screen:
             return f"› {state.typing}▏"
         if state.hearing:
             return f"“{state.hearing} …”"
-        if trouble := state.notice or self._source.trouble or state.offline:
+        if trouble := state.notice or self.trouble or state.offline:
             return trouble
         if shown is None:
             return state.step or ("" if state.help else "Enter: type a question   H: all keys")

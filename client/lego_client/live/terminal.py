@@ -64,8 +64,8 @@ class Terminal:
                 rows.append(ProgressBar(total=shown.steps, completed=shown.step, width=_MOST_COLUMNS // 2))
             if shown.picture is not None:
                 rows.append(blocks(shown.picture, *self._room()))
-        if state.notice:
-            rows.append(Text(state.notice, style="yellow"))
+        if notice := state.notice or self._screen.trouble:
+            rows.append(Text(notice, style="yellow"))
         if len(state.exchanges) > 1 and not state.help:
             rows.append(self._history())
         rows.append(self._prompt())

@@ -180,8 +180,8 @@ class Voice:
         self._act(self._dialogue.hear(said))
 
     def _end_of_speech(self) -> None:
-        self._state.hearing = ""
-        self._state.talking = self._talk is not None and self._talk.pressed
+        # The key may be down again: what ended may be the question before, or a microphone that was gone for a moment.
+        self._state.hearing, self._state.talking = "", self._talk is not None and self._talk.pressed
         if self._speaker is not None:
             try:
                 self._speaker.release()

@@ -38,7 +38,7 @@ class Final:
     """What an utterance said.
 
     Attributes:
-        text: The words; never empty.
+        text: The words; there is at least one.
         confidence: The recogniser's, in [0, 1]; None where it gives none.
         seconds: How long the utterance was, silence at its ends included.
         delay: Seconds from when the last of its speech was heard to this transcript, the hang-over included.
@@ -160,15 +160,18 @@ class Transcriber:
                     self._emit(NothingUnderstood(utterance.samples / RATE))
                     self._emit(Notice(str(error)))
                 with self._changed:
+                    # One that was lost may still be spoken, and the ear adds to it.
+                    self._changed.wait_for(lambda: self._closing or utterance.ended)  # noqa: B023
                     if self._closing:
-                        break  # the ear may still add to this one
+                        break
                     self._utterances.popleft()
                     self._changed.notify_all()
-            self._recogniser.close()
         except LegoError as error:
             self._fail(error)
         except Exception as error:  # of a library that may raise anything; whoever listens must hear of it
             self._fail(LegoError(f"the recogniser {self._recogniser.name} failed ({error}); choose another"))
+        finally:
+            self._recogniser.close()
 
     def _fail(self, error: LegoError) -> None:
         self._emit(error)  # before whoever waits is let go, so that nothing else is heard first
@@ -214,7 +217,7 @@ class Transcriber:
             return NothingUnderstood(seconds)
         known = recogniser.exact and latest is not None and written >= utterance.voiced
         final = latest if known and latest is not None else recogniser.finish()
-        if not final.text:
+        if not any(map(str.isalnum, final.text)):  # recognisers write "..." of noise
             return NothingUnderstood(seconds)
         delay = time.monotonic() - utterance.voiced_at
         return Final(final.text, final.confidence, seconds, delay, utterance.complete)

@@ -54,7 +54,10 @@ class WakeWord:
             alike = _alike(heard.replace(" ", ""), self.phrase.replace(" ", ""))
             if alike > best:
                 best, end = alike, found[count - 1].end()
-        return said[end:].lstrip(" ,.!?;:-") if best >= _ALIKE else None
+        if best < _ALIKE:
+            return None
+        first = _WORD.search(said, end)
+        return said[first.start() :] if first else ""
 
 
 def _alike(heard: str, meant: str) -> float:

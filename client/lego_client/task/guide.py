@@ -109,9 +109,10 @@ class TaskGuide:
     async def _ask(self, query: str) -> None:
         settings = self._settings
         try:
-            frames = await asyncio.to_thread(self._source.view, self._newest, _FRAMES_S)
+            frames = await asyncio.to_thread(self._source.view, self._newest, _FRAMES_S, self._warn)
             self._newest = frames[-1].sequence
-            frame = await self._client.send_frame((await asyncio.to_thread(sharpest, frames)).pixels)
+            seen = await asyncio.to_thread(sharpest, frames)
+            frame = await self._client.send_frame(seen.pixels, seen.captured)
             with AnswerDisplay(self._console, query) as display:
                 answer: Answer = await ask(
                     self._client, query, frame, source=self._source.name, options=settings.options,
@@ -128,6 +129,9 @@ class TaskGuide:
     def _tell(self, say: str) -> None:
         if say:
             self._console.print(Text(say, style="bold"), soft_wrap=True)
+
+    def _warn(self, trouble: str) -> None:
+        self._console.print(Text(trouble, style="yellow"), soft_wrap=True)
 
     def _written(self, paths: Sequence[Path]) -> None:
         self._console.print(Text(f"wrote {paths[0]}"), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from typing import TextIO
 
@@ -12,6 +13,8 @@ class TypedLines:
 
     def __init__(self, source: TextIO) -> None:
         """Begins to read; needs a running event loop."""
+        if isinstance(source, io.TextIOWrapper):
+            source.reconfigure(errors="replace")  # bytes that are no text are shown as such, and spoil nothing else
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
@@ -29,7 +32,7 @@ class TypedLines:
         while line:
             try:
                 line = self._source.readline()
-            except (OSError, ValueError):  # the terminal is gone, or what was typed is no text
+            except (OSError, ValueError):  # the terminal is gone
                 line = ""
             try:
                 self._loop.call_soon_threadsafe(self._lines.put_nowait, line.strip() if line else None)

@@ -77,7 +77,7 @@ def read_wav(path: Path) -> Samples:
     except FileNotFoundError:
         raise LegoError(f"there is no {str(path)!r}; give a WAV file") from None
     except (wave.Error, EOFError, RuntimeError) as error:
-        raise LegoError(f"{path} is no plain WAV file ({error or 'it ends too early'}); {_CONVERT}") from error
+        raise LegoError(f"{path} is no plain WAV file ({str(error) or 'it ends too early'}); {_CONVERT}") from error
     except OSError as error:
         raise LegoError(f"{path} cannot be read ({error.strerror}); check the path and who may read it") from error
     whole = data[: len(data) // (width * channels) * width * channels]  # a cut-off file may end within a frame

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from lego_client.speech.microphone import Notice
 from lego_client.speech.transcribe import Final, NothingUnderstood, Partial, Transcriber
 from lego_core.errors import LegoError
 from lego_core.speech.audio import CHUNK, RATE
+from lego_core.speech.recognise import Transcript, UtteranceLost
 
 from tests.client.speech.scripted_recogniser import ScriptedRecogniser
 from tests.client.speech.sounds import silence, tone
 
-Result = Partial | Final | NothingUnderstood | LegoError
+Result = Partial | Final | NothingUnderstood | Notice | LegoError
 
 
 class Told:
@@ -146,6 +148,37 @@ def test_an_utterance_without_a_word_is_told_as_such(told: Told) -> None:
     transcriber.close()
 
 
+def test_dots_are_no_words(told: Told) -> None:
+    class OfNoise(ScriptedRecogniser):
+        def _heard(self) -> Transcript:
+            return Transcript("...", 0.5)
+
+    transcriber = Transcriber(OfNoise(), told.put, partial_seconds=float("inf"))
+    transcriber.begin(tone(0.5))
+    transcriber.end(worth=True, complete=True)
+    assert told.next() == NothingUnderstood(0.5)
+    transcriber.close()
+
+
+def test_one_that_is_lost_while_it_is_spoken_is_told_and_the_next_is_written_down(told: Told) -> None:
+    class LosesTheFirst(ScriptedRecogniser):
+        def hypothesis(self, stop: Callable[[], bool]) -> Transcript | None:
+            if self.calls == ["start"]:
+                raise UtteranceLost("the server went away")
+            return super().hypothesis(stop)
+
+    transcriber = Transcriber(LosesTheFirst(), told.put)
+    transcriber.begin(tone(1.0))
+    assert isinstance(told.next(), NothingUnderstood)
+    assert told.next() == Notice("the server went away")
+    speak(transcriber, 1.0)  # on and on
+    transcriber.end(worth=True, complete=True)
+    transcriber.begin(tone(0.5))
+    transcriber.end(worth=True, complete=True)
+    assert told.final().seconds == 0.5
+    transcriber.close()
+
+
 def test_one_that_was_cut_off_says_so(transcriber: Transcriber, told: Told) -> None:
     transcriber.begin(tone(0.5))
     transcriber.end(worth=True, complete=False)
@@ -194,7 +227,8 @@ def test_a_recogniser_that_hangs_bounds_what_waits(
     ],
 )
 def test_a_recogniser_that_fails_ends_in_a_sentence(failure: Exception, part: str, told: Told) -> None:
-    transcriber = Transcriber(ScriptedRecogniser(fails=failure), told.put)
+    recogniser = ScriptedRecogniser(fails=failure)
+    transcriber = Transcriber(recogniser, told.put)
     transcriber.begin(tone(0.1))
     transcriber.end(worth=True, complete=True)
     error = told.next()
@@ -205,6 +239,7 @@ def test_a_recogniser_that_fails_ends_in_a_sentence(failure: Exception, part: st
         raise error
     transcriber.wait()  # whoever waits for it is let go
     transcriber.close()
+    assert recogniser.calls[-1] == "close"
 
 
 def test_closing_gives_up_what_is_left(recogniser: ScriptedRecogniser, told: Told) -> None:

@@ -39,8 +39,9 @@ def test_what_is_not_addressed_to_the_assistant_is_dropped(said: str) -> None:
     assert WakeWord().after(said) is None
 
 
-def test_it_may_be_all_that_was_said() -> None:
-    assert WakeWord().after("Hey Lego.") == ""
+@pytest.mark.parametrize("said", ["Hey Lego.", "Hey Lego…", "Hey Lego. (?)"])
+def test_it_may_be_all_that_was_said(said: str) -> None:
+    assert WakeWord().after(said) == ""
 
 
 def test_another_phrase_may_be_chosen() -> None:

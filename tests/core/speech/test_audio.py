@@ -53,7 +53,7 @@ def test_8_bit_stereo_at_44_khz_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "part"),
     [
-        (b"", "no plain WAV file"),
+        (b"", "no plain WAV file .it ends too early."),
         (b"ID3 this is an mp3", "ffmpeg"),
         (b"RIFF\x24\x00\x00\x00WAVE", "no plain WAV file"),
     ],
