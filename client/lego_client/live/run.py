@@ -97,7 +97,9 @@ async def run_live(
         files = AnswerFiles(conversation, state, source.name, settings.out)
         steps = None if settings.walk is None else Steps(settings.walk, conversation, state, settings.kept)
         async with Voice(hearing, speaker, conversation, state, steps) as voice:
-            controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps)
+            controls = Controls(
+                state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps, speaker is not None
+            )  # fmt: skip
             display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
             if settings.first_query:
                 conversation.ask(settings.first_query)

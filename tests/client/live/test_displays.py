@@ -55,13 +55,14 @@ async def test_a_camera_that_gives_up_and_a_line_that_is_no_text_are_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n/help\n/quit\nnever read\n"), encoding="utf-8")
+    typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n/help\n/voice\n/quit\nnever read\n"), encoding="utf-8")
     monkeypatch.setattr("sys.stdin", typed)
     async with asyncio.timeout(20):
         await Lines(*session).run()
     told = capsys.readouterr().out.splitlines()
     assert "the camera broke off; check its plug" in told
     assert "/help is none of the commands" in "".join(told)
+    assert "/voice does nothing in this session; start it with --speak" in told
     assert [exchange.query for exchange in session[0].exchanges] == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
