@@ -62,6 +62,8 @@ class LiveSettings:
             raise LegoError(f"the mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
         if not 0 <= self.stream_fps <= 30:
             raise LegoError(f"stream-fps is {self.stream_fps:g}; it must be from 0 to 30 views a second")
+        if self.stream_fps and not self.ahead:
+            raise LegoError("--stream-fps sends views all the time, and --data-saver none unasked; choose one")
 
 
 async def run_live(
