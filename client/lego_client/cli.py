@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -349,6 +350,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """The console command."""
+    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no text are shown as such, and bring nothing down
+        sys.stdin.reconfigure(errors="replace")
     sys.exit(run())
 
 

@@ -46,6 +46,8 @@ def answer_directory(out: Path, *, one_of_many: bool = False) -> Path:
         if not directory.exists():
             try:
                 directory.mkdir()
+            except FileExistsError:  # another answer was quicker
+                continue
             except OSError as error:
                 raise LegoError(f"{directory} cannot be made ({error.strerror}); choose another folder") from error
             return directory

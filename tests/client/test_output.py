@@ -115,6 +115,11 @@ def test_a_free_name_is_found_for_a_film(tmp_path: Path) -> None:
     assert free_path(tmp_path / "demo.mp4").name == "demo-2.mp4"
 
 
+def test_a_folder_that_another_answer_takes_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "001").symlink_to("nowhere")  # not there when it is looked for, there when it is to be made
+    assert answer_directory(tmp_path, one_of_many=True).name == "002"
+
+
 def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(LegoError, match="cannot be used for answers"):

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from lego_client.fonts import font_for
-from lego_client.overlay.labels import State, Status, annotate
+from lego_client.overlay.labels import State, Status, annotate, put_list
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
@@ -153,3 +153,9 @@ def test_a_font_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_letters_no_font_has_lose_their_accents_or_show_as_missing() -> None:
     _, drawn = font_for("\U000f0000 é", 20)  # of a private area: in no font
     assert drawn == "\U000f0000 e"
+
+
+def test_a_list_is_written_within_the_width_of_a_portrait_view() -> None:
+    picture = put_list(np.zeros((720, 405, 3), np.uint8), [("Enter", "type a question; Enter again asks it")] * 3)
+    written = np.flatnonzero((picture.max(axis=2) > 128).any(axis=0))
+    assert written.size and written[0] >= 8 and written[-1] < 405 - 8

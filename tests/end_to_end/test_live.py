@@ -64,6 +64,8 @@ def test_a_server_that_is_killed_shows_as_offline_and_the_question_is_answered_b
         (["--display", "none", "--stream-fps", "1000"], "it must be from 0 to 30"),
         (["--display", "none", "--source", "no such camera"], "there is no"),
         (["--display", "none", "--source", "97"], "there is no camera 97"),
+        (["--display", "none", "--stream-fps", "2", "--data-saver"], "--data-saver none unasked; choose one"),
+        (["--display", "none", "--wake", "hey lego"], "say how to listen; add --listen voice or --listen talk"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_anything_opens(kitchen: Path, arguments: list[str], told: str) -> None:

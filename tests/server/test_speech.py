@@ -79,7 +79,7 @@ async def test_a_server_without_a_recogniser_says_so() -> None:
         error = await refused(server, *pieces(SECOND))
     assert not info.HasField("speech")
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "writes down no speech" in (error.details() or "") and "--speech" in (error.details() or "")
+    assert "writes down no speech" in (error.details() or "") and "--speech auto" in (error.details() or "")
 
 
 @pytest.mark.parametrize(

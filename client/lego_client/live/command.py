@@ -88,7 +88,7 @@ def live(
     )  # fmt: skip
     open_client()  # wrong settings are told before a window opens
     speaker = _speaker() if speak else None  # may be missing; a recogniser would have been opened for nothing
-    heard = None if listen == "off" else _hearing(listen, hearing, server, security)
+    heard = _hearing(listen, hearing, server, security)
     about = {"command": "live", "source": frames.name, "server": server, "previews": previews}
     with recording_to(recording, about) as recorder:
         asyncio.run(
@@ -113,9 +113,16 @@ def _walk(task: str | None, state: Path | None) -> Walk | None:
     return Walk(planned) if state is None else load_walk(state, planned)
 
 
-def _hearing(listen: str, options: HearingOptions, server: str, security: SecurityOptions) -> Hearing:
+def _hearing(listen: str, options: HearingOptions, server: str, security: SecurityOptions) -> Hearing | None:
     if listen not in LISTEN:
         raise LegoError(f"listen is {listen!r}; it must be one of {', '.join(LISTEN)}")
+    if listen == "off":
+        if options != HearingOptions():
+            raise LegoError(
+                "--microphone, --audio, --recogniser, --speech-model, --wake and --headphones say how to listen; add "
+                "--listen voice or --listen talk"
+            )
+        return None
     source, recogniser = options.open_source(), options.open_recogniser(server, security, patient=True)
     return Hearing(source, recogniser, listen == "talk", options.word, options.headphones)
 

@@ -41,6 +41,7 @@ class Controls:
         save: Saves the answer on display.
         talk: Begins or ends a spoken question; None without a microphone.
         steps: The task that is led through; None without one.
+        speaks: Whether there is a voice for answers.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Controls:
         save: Callable[[], None],
         talk: Callable[[], None] | None = None,
         steps: Steps | None = None,
+        speaks: bool = False,
     ) -> None:
         self._state = state
         self._conversation = conversation
@@ -66,7 +68,7 @@ class Controls:
             Key(("]",), "]", "move the slider right", lambda: self._slide(_SLIDE)),
             Key(("left",), "←", "an older answer", lambda: state.browse(1)),
             Key(("right",), "→", "a newer answer", lambda: state.browse(-1)),
-            Key(("v",), "V", "speak answers aloud, or not", self._speak),
+            *((Key(("v",), "V", "speak answers aloud, or not", self._speak),) if speaks else ()),
             Key(("s",), "S", "save the answer on display", save),
             Key(("h", "?"), "H", "show or hide these keys", self._help),
             Key(("q",), "Q", "leave", self._leave),
@@ -77,6 +79,10 @@ class Controls:
         """Asks what was typed, or does it where it is a way through the task."""
         if self._steps is None or not self._steps.hear(text):
             self._conversation.ask(text)
+
+    def knows(self, name: str) -> bool:
+        """Says whether a key does something in this session."""
+        return name in self._by_name
 
     def press(self, name: str) -> None:
         """Does what a key does now; while a question is typed, keys are letters."""

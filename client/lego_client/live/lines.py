@@ -21,6 +21,7 @@ _COMMANDS = {
     "/voice": "v",
     "/save": "s",
 }
+_NEEDS = {"n": "--task FILE", "b": "--task FILE", " ": "--listen talk", "v": "--speak"}  # of keys
 
 
 class Lines:
@@ -51,8 +52,11 @@ class Lines:
                 self._hear(line)
 
     def _hear(self, line: str) -> None:
-        if line in _COMMANDS:
-            self._controls.press(_COMMANDS[line])
+        key = _COMMANDS.get(line, "")
+        if self._controls.knows(key):
+            self._controls.press(key)
+        elif key:
+            self._print(f"{line} does nothing in this session; start it with {_NEEDS[key]}")
         elif line.startswith("/"):
             self._print(f"{line} is none of the commands {' '.join(_COMMANDS)}")
         else:

@@ -62,6 +62,8 @@ class LiveSettings:
             raise LegoError(f"the mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
         if not 0 <= self.stream_fps <= 30:
             raise LegoError(f"stream-fps is {self.stream_fps:g}; it must be from 0 to 30 views a second")
+        if self.stream_fps and not self.ahead:
+            raise LegoError("--stream-fps sends views all the time, and --data-saver none unasked; choose one")
 
 
 async def run_live(
@@ -97,7 +99,9 @@ async def run_live(
         steps = None if settings.walk is None else Steps(settings.walk, conversation, state, settings.kept)
         async with Voice(hearing, speaker, conversation, state, steps) as voice:
             files = AnswerFiles(conversation, state, source.name, settings.out)  # an answer is spoken, then saved
-            controls = Controls(state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps)
+            controls = Controls(
+                state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps, speaker is not None
+            )  # fmt: skip
             display = open_display(settings.display, state, Screen(state, source, controls.keys), controls)
             if settings.first_query:
                 conversation.ask(settings.first_query)

@@ -104,7 +104,7 @@ def put_list(picture: Picture, rows: Sequence[tuple[str, str]]) -> Picture:
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        rows: Names and meanings; as many as there is room for are shown.
+        rows: Names and meanings; as many as there is room for are shown, in letters that fit the picture's width.
 
     Raises:
         LegoError: It is no picture, or too small; or `LEGO_FONT` is no font.
@@ -154,10 +154,14 @@ def _within(lines: list[str], letters: Font, width: int, height: int) -> list[st
 @lru_cache(maxsize=8)
 def _list(rows: tuple[tuple[str, str], ...], size: int, width: int, height: int) -> NDArray[np.uint8]:
     """Returns (h, w, 4): two columns on a dark panel, no larger than the room there is."""
-    letters, _ = font_for("".join(name + meaning for name, meaning in rows), size)
-    step, margin = line_height(letters), size
-    left = round(max((letters.getlength(name) for name, _ in rows), default=0)) + margin
-    right = round(max((letters.getlength(meaning) for _, meaning in rows), default=0))
+    while True:
+        letters, _ = font_for("".join(name + meaning for name, meaning in rows), size)
+        step, margin = line_height(letters), size
+        left = round(max((letters.getlength(name) for name, _ in rows), default=0)) + margin
+        right = round(max((letters.getlength(meaning) for _, meaning in rows), default=0))
+        if left + right + 2 * margin <= width or size <= _LEAST_LETTERS:
+            break
+        size -= 1
     rows = rows[: max(1, (height - 2 * margin) // step)]
     page = Image.new("RGBA", (min(width, left + right + 2 * margin), len(rows) * step + 2 * margin), _BAND)
     draw = ImageDraw.Draw(page)

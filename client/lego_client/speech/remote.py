@@ -66,8 +66,8 @@ class ServerRecogniser:
             raise ServerError(fault) if fault else self._route.explained(cast(grpc.Call, error)) from error
         if not info.HasField("speech"):
             raise LegoError(
-                f"the server at {self._route.target} writes down no speech; have its operator serve with --speech, or "
-                "choose another --recogniser"
+                f"the server at {self._route.target} writes down no speech; have its operator serve with --speech "
+                "auto, or choose another --recogniser"
             )
         self.name = f"{info.speech.recogniser} of {self._route.target}"
 

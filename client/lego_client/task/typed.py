@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from typing import TextIO
 
@@ -13,8 +12,6 @@ class TypedLines:
 
     def __init__(self, source: TextIO) -> None:
         """Begins to read; needs a running event loop."""
-        if isinstance(source, io.TextIOWrapper):
-            source.reconfigure(errors="replace")  # bytes that are no text are shown as such, and spoil nothing else
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()

@@ -114,9 +114,11 @@ export class Camera {
     return devices.filter((each) => each.kind === "videoinput").length;
   }
 
-  /** Opens the next camera. */
+  /** Opens the next camera; returns false if it has been stopped meanwhile. */
   async next(): Promise<boolean> {
+    const attempt = this.#attempt;
     const devices = (await navigator.mediaDevices.enumerateDevices()).filter((each) => each.kind === "videoinput");
+    if (attempt !== this.#attempt) return false;
     const now = this.#track?.getSettings() ?? {};
     if (now.facingMode !== undefined && devices.length === 2) {
       this.#facing = now.facingMode === "user" ? "environment" : "user";

@@ -7,10 +7,11 @@ export interface EncodedFrame {
   readonly height: number;
 }
 
-/** What a server takes; 0 means no limit of its own. */
+/** What a server takes, 0 where it has no limit of its own; and the longer side that the wearer wishes. */
 export interface Limits {
   maxBytes: number;
   maxPixels: number;
+  longestSide: number;
 }
 
 /** Cannot be sent, with a sentence that says why and what to do. */
@@ -50,7 +51,7 @@ export async function encodeWithin(
   encode: Encode,
 ): Promise<EncodedFrame> {
   let quality = QUALITY;
-  let size = fit(width, height, Math.max(width, height), limits.maxPixels);
+  let size = fit(width, height, limits.longestSide, limits.maxPixels);
   for (;;) {
     const jpeg = await encode(size.width, size.height, quality);
     if (!limits.maxBytes || jpeg.length <= limits.maxBytes) return { jpeg, ...size };

@@ -14,7 +14,8 @@ export class FrameWindow {
   #acknowledged = 0n;
   #open = false;
   #nextId = 1n;
-  #waiting: (() => void)[] = [];
+  /** The frame asked about, while there is no room for it. */
+  #waiting: (() => void) | null = null;
 
   /** Takes what sends a frame and returns whether it went out. */
   constructor(send: (id: bigint, frame: EncodedFrame) => boolean) {
@@ -39,7 +40,7 @@ export class FrameWindow {
     this.#open = false;
     this.#onWay = [];
     for (const [frame, id] of this.#held) if (id > this.#acknowledged) this.#held.delete(frame);
-    this.#waiting = [];
+    this.#waiting = null;
   }
 
   /** The server has this frame and all before it. */
@@ -59,12 +60,21 @@ export class FrameWindow {
     return this.hasRoom && this.#transmit(frame);
   }
 
-  /** Calls back with the id that a frame has in this session, once it is sent; never if the stream breaks before. */
+  /**
+   * Calls back with the id that a frame has in this session, once it is sent; never if the stream breaks before, or
+   * another frame takes the place of one that waits for room.
+   */
   ensure(frame: EncodedFrame, then: (id: bigint) => void): void {
+    this.giveUp();
     const known = this.#held.get(frame);
     if (known !== undefined) then(known);
-    else if (!this.hasRoom) this.#waiting.push(() => this.ensure(frame, then));
+    else if (!this.hasRoom) this.#waiting = () => this.ensure(frame, then);
     else if (this.#transmit(frame)) then(this.#held.get(frame)!);
+  }
+
+  /** A frame that still waits for room is not sent any more. */
+  giveUp(): void {
+    this.#waiting = null;
   }
 
   #transmit(frame: EncodedFrame): boolean {
@@ -82,8 +92,6 @@ export class FrameWindow {
   }
 
   #wake(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const each of waiting) each();
+    this.#waiting?.();
   }
 }

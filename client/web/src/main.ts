@@ -6,7 +6,7 @@ import { browserClock } from "./clock.ts";
 import { diagnose, dial } from "./dial.ts";
 import { Dialogs } from "./dialogs.ts";
 import { find, Pictures, show, write } from "./dom.ts";
-import { encodeCanvas, UnfitFrame } from "./encoding.ts";
+import { encodeCanvas, type Limits, UnfitFrame } from "./encoding.ts";
 import { Panel } from "./panel.ts";
 import { photoOf } from "./photo.ts";
 import { Session, type SessionEvent, type Wishes } from "./session.ts";
@@ -251,9 +251,10 @@ function longestSide(): number {
   return settings.saveData ? LONGEST_SIDE_SAVING : LONGEST_SIDE;
 }
 
-function limits(): { maxBytes: number; maxPixels: number } {
+function limits(): Limits {
   const server = state.server;
-  return { maxBytes: server?.maxImageBytes ?? 0, maxPixels: Number(server?.maxImagePixels ?? 0n) };
+  const [maxBytes, maxPixels] = [server?.maxImageBytes ?? 0, Number(server?.maxImagePixels ?? 0n)];
+  return { maxBytes, maxPixels, longestSide: longestSide() };
 }
 
 /** Returns what would be asked about now: the photo, or the sharpest of the last views; null if there is neither. */

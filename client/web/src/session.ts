@@ -196,6 +196,7 @@ export class Session {
   #forgetQuestion(): void {
     this.#question?.pause?.();
     this.#question = null;
+    this.#frames.giveUp();
     this.#link.expect(false);
   }
 

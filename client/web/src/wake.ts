@@ -21,6 +21,7 @@ export class Wake {
     } else if (!document.hidden && (this.#lock === null || this.#lock.released)) {
       try {
         this.#lock = (await navigator.wakeLock?.request("screen")) ?? null;
+        if (!this.#wanted) await this.#apply(); // the camera was turned off meanwhile
       } catch {
         // A battery that runs low forbids it; the screen then goes off as it always does.
       }

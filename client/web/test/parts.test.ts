@@ -64,14 +64,16 @@ test("a picture of too many bytes is sent at lower quality, then smaller", async
     tried.push([width, height, quality]);
     return new Uint8Array(Math.round(width * height * quality));
   };
-  const sent = await encodeWithin(100, 100, { maxBytes: 3_000, maxPixels: 0 }, encode);
+  const sent = await encodeWithin(100, 100, { maxBytes: 3_000, maxPixels: 0, longestSide: 1024 }, encode);
   assert.ok(sent.jpeg.length <= 3_000 && sent.width < 100);
   assert.ok(
     tried.every(([width, , quality]) => width === 100 || quality === 0.4),
     "quality goes first",
   );
-  assert.equal((await encodeWithin(100, 100, { maxBytes: 0, maxPixels: 0 }, encode)).width, 100);
-  await assert.rejects(encodeWithin(100, 100, { maxBytes: 1, maxPixels: 0 }, encode), UnfitFrame);
+  const free = { maxBytes: 0, maxPixels: 0, longestSide: 1024 };
+  assert.equal((await encodeWithin(100, 100, free, encode)).width, 100);
+  await assert.rejects(encodeWithin(100, 100, { ...free, maxBytes: 1 }, encode), UnfitFrame);
+  assert.equal((await encodeWithin(100, 50, { ...free, longestSide: 64 }, encode)).width, 64, "as the wearer wishes");
 });
 
 function stripes(contrast: number, period: number): Grey {

@@ -78,6 +78,21 @@ test("a newer question supersedes the one before, of which nothing is told any m
   assert.equal(answers(events).length, 1);
 });
 
+test("a picture that waits for a credit is not sent once its question is cancelled or replaced", () => {
+  const { session, server } = connected();
+  session.offer(frame(1));
+  session.offer(frame(2));
+  session.ask("how?", frame(3), {});
+  session.cancel();
+  session.ask("and how?", frame(4), {});
+  session.ask("or how?", frame(5), {});
+  acknowledge(server.newest);
+  acknowledge(server.newest);
+  const sent = server.newest.requests.flatMap((each) => each.frame?.image[0] ?? []);
+  assert.deepEqual(sent, [1, 2, 5]);
+  assert.equal(server.newest.last("query").text, "or how?");
+});
+
 test("frames keep within the credits, and the newest offered view is the one that is sent", () => {
   const { session, server } = connected();
   assert.ok(session.wantsViews);

@@ -35,7 +35,7 @@ _PARTIAL_SECONDS = 0.25
 _CROWDED_RETRY_SECONDS = 2.0  # utterances are short
 _log = logging.getLogger(__name__)
 
-NO_SPEECH = "this server writes down no speech; recognise it on your device, or have the operator serve with --speech"
+NO_SPEECH = "this server writes down no speech; recognise it on your device, or have it served with --speech auto"
 
 
 def open_desk(settings: SpeechSettings) -> SpeechDesk | None:

@@ -76,7 +76,7 @@ async def live(
             ahead=ahead,
         )
         steps = None if walk is None else Steps(walk, conversation, state, kept)
-        controls = Controls(state, conversation, lambda: saved.append("saved"), steps=steps)
+        controls = Controls(state, conversation, lambda: saved.append("saved"), steps=steps, speaks=True)
         connecting = asyncio.create_task(conversation.connect())
         try:
             yield Live(state, conversation, controls, steps, Screen(state, source, controls.keys), source, saved)

@@ -50,19 +50,19 @@ def session(source: GivesUp) -> tuple[LiveState, Screen, Controls]:
     return state, Screen(state, source, controls.keys), controls
 
 
-async def test_a_camera_that_gives_up_and_a_line_that_is_no_text_are_told(
+async def test_a_camera_that_gives_up_and_what_cannot_be_done_are_told_in_lines(
     session: tuple[LiveState, Screen, Controls],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n/help\n/quit\nnever read\n"), encoding="utf-8")
-    monkeypatch.setattr("sys.stdin", typed)
+    monkeypatch.setattr("sys.stdin", io.StringIO("how?\n\n/help\n/voice\n/quit\nnever read\n"))
     async with asyncio.timeout(20):
         await Lines(*session).run()
     told = capsys.readouterr().out.splitlines()
     assert "the camera broke off; check its plug" in told
     assert "/help is none of the commands" in "".join(told)
-    assert [exchange.query for exchange in session[0].exchanges] == ["caf\N{REPLACEMENT CHARACTER}"]
+    assert "/voice does nothing in this session; start it with --speak" in told
+    assert [exchange.query for exchange in session[0].exchanges] == ["how?"]
 
 
 def test_a_camera_that_gives_up_is_told_in_a_terminal(session: tuple[LiveState, Screen, Controls]) -> None:

@@ -88,7 +88,7 @@ async def test_what_is_no_longer_wanted_is_dropped_and_leaves_its_place() -> Non
 
 async def test_a_server_without_a_recogniser_is_told_at_once_with_the_cure() -> None:
     async with running(FakeEngine()) as server, asking(server) as recogniser:
-        with pytest.raises(LegoError, match="writes down no speech; have its operator serve with --speech"):
+        with pytest.raises(LegoError, match="writes down no speech; have its operator serve with --speech auto, "):
             await asyncio.to_thread(recogniser.check)
 
 

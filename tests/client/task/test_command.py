@@ -41,7 +41,7 @@ async def led(lines: str, *arguments: str) -> Finished:
     process = await asyncio.create_subprocess_exec(
         *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    stdout, stderr = await asyncio.wait_for(process.communicate(lines.encode()), 60)
+    stdout, stderr = await asyncio.wait_for(process.communicate(lines.encode(errors="surrogateescape")), 60)
     return Finished(process.returncode, stdout.decode(), stderr.decode())
 
 
@@ -58,6 +58,12 @@ async def test_a_task_is_led_from_its_first_step_to_its_last(server: ScriptedSer
     assert text.count("".join(PIECES)) == 4
     assert sorted(path.name for path in (task.parent / "out").iterdir()) == ["001", "002", "003", "004"]
     assert json.loads((task.parent / "out" / "003" / "record.json").read_text())["query"] == asked[2]
+
+
+async def test_a_byte_that_is_no_text_is_asked_as_such(server: ScriptedServer, task: Path, picture: Path) -> None:
+    finished = await led("caf\udce9?\nstop\n", *command(server, task, picture))
+    assert finished.code == 0, finished.stderr
+    assert [query.text for query in server.script.queries] == ["caf\N{REPLACEMENT CHARACTER}?"]
 
 
 async def test_one_can_stop_and_go_on_later(server: ScriptedServer, task: Path, picture: Path) -> None:
