@@ -8,10 +8,12 @@ no file of weights is needed. Every call that the server makes is timed, in half
 
 - eager: as torch runs it; channels-last: the same with convolutions in the layout that tensor cores read;
 - compiled: torch.compile with CUDA graphs, channels-last, the guidance branches mixed in the same call;
-- onnxruntime, TensorRT (as onnxruntime's provider): the exported graph.
+- onnxruntime, TensorRT (as onnxruntime's provider): the exported graph; its first output comes to the host, where the
+  server needs it, and torch's stays on the GPU.
 
 With `--engines DIR` a built engine directory runs as well, by the server's own engine on `--engine-devices`. It keeps
-to `--budget` seconds: what does not fit, or lacks its package, is left out, and why is said. Not yet run on a GPU.
+to `--budget` seconds: what does not fit, or lacks its package, is left out, and why is said. Figures are written after
+every call, so a run that is killed keeps what it has. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -34,6 +37,7 @@ import numpy as np
 import torch
 import typer
 from lego_core.errors import LegoError
+from lego_core.files import write_whole
 from lego_core.manifest import TensorSpec
 from lego_export.graphs import (
     Decoder,
@@ -52,7 +56,7 @@ from lego_model.checkpoint import LegoCheckpoint
 from lego_model.create import train_tokenizer
 from lego_model.skeleton import read_skeleton
 from lego_server.engines import load_engine
-from lego_server.engines.onnx_graph import OnnxGraph, require_providers
+from lego_server.engines.onnx_graph import OnnxGraph, Provider, require_providers
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -69,13 +73,16 @@ SIZES = {"released": "lego-sd15-llava7b.yaml", "nano": "nano.yaml"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # The most important first, as time may run out; the language model's together, as there is room for one group only.
 KINDS = ("Denoise", "DecodeLatent", "EncodeFrame", "BuildCondition", "Extend", "Prefill")
+LANGUAGE = ("Extend", "Prefill")
 ALONE = ("Prefill", "BuildCondition")  # the server makes these for one query at a time
 RUNNERS = ("eager", "channels-last", "compiled", "onnxruntime", "tensorrt")
-CONVOLUTIONS = ("Denoise", "DecodeLatent", "EncodeFrame")
+# Calls that are made of convolutions, and how many of their inputs, the first, are pictures.
+CONVOLUTIONS = {"Denoise": 2, "DecodeLatent": 1, "EncodeFrame": 2}
 # Of the largest value; what is further from float32 is told, and not used to predict. Guidance multiplies differences
 # between branches by its scale, and their rounding with them.
 TOLERANCE = 1e-1
-# Seconds that preparing a network of the released size may take before its first call; less being left, it is left out.
+# Seconds that preparing a network of the released size may take before its first call, the language model twice as
+# many; less being left, it is left out.
 _PREPARING = {"compiled": 75.0, "onnxruntime": 60.0, "tensorrt": 150.0}
 _LARGE = 100_000_000
 _WORDS, _TOKENS = 24, 20  # of a prompt beside its image, and of a description
@@ -151,7 +158,7 @@ class Networks:
 
     def module(self, kind: str, dtype: torch.dtype) -> nn.Module:
         """Returns what a kind of call computes; the same weights for any dtype, but for their rounding."""
-        checkpoint = self._checkpoint("language" if kind in ("Prefill", "Extend") else "painting", dtype)
+        checkpoint = self._checkpoint("language" if kind in LANGUAGE else "painting", dtype)
         module: nn.Module
         match kind:
             case "EncodeFrame":
@@ -200,7 +207,7 @@ class Networks:
             case "Denoise":
                 context = normal(3 * batch, 2 * lego.text_tokens + lego.image_tokens, self._context_width)
                 keys_values = KeysValues(self._checkpoint("painting", dtype).unet)(context)
-                timesteps = torch.linspace(999, 1, batch, device=self._device).to(dtype)
+                timesteps = torch.linspace(999, 1, batch, device=self._device)  # bfloat16 has no 999
                 return normal(batch, 4, side, side), normal(batch, 4, side, side), timesteps, *keys_values
             case _:
                 return (normal(batch, 4, side, side),)
@@ -258,11 +265,19 @@ class Networks:
 
 
 class Bench:
-    """Runs calls until the time is used up."""
+    """Runs calls until the time is used up.
 
-    def __init__(self, networks: Networks, device: str, seconds: float) -> None:
+    Args:
+        networks: What is run.
+        device: On which.
+        seconds: The time.
+        noted: Called after each row.
+    """
+
+    def __init__(self, networks: Networks, device: str, seconds: float, noted: Callable[[], None]) -> None:
         self.networks = networks
         self._device = device
+        self._noted = noted
         self._until = time.monotonic() + seconds
         self._references: dict[tuple[str, int], np.ndarray | str] = {}
         self.rows: list[Row] = []
@@ -272,11 +287,17 @@ class Bench:
         """Seconds left."""
         return self._until - time.monotonic()
 
-    def refer(self, kinds: Sequence[str], batches: Sequence[int]) -> None:
-        """Has float32 make every call once, to compare with."""
-        for kind in kinds:
-            for batch in batches[:1] if kind in ALONE else batches:
-                self._reference(kind, batch)
+    def refer(self, kind: str, batch: int) -> None:
+        """Has float32 make a call once, to compare with; notes why there is nothing to compare with, if so."""
+        try:
+            with torch.inference_mode():
+                module = self.networks.module(kind, torch.float32)
+                inputs = self.networks.inputs(kind, batch, torch.float32)
+                self._references[kind, batch] = _array(_as_tuple(module(*inputs))[0])
+        except torch.OutOfMemoryError:
+            self._references[kind, batch] = "float32 does not fit in this GPU's memory, so nothing to compare with"
+        except Exception as error:
+            self._references[kind, batch] = _told(error)
 
     def has(self, runner: str) -> bool:
         """Returns whether there is what runs it; says why not."""
@@ -288,27 +309,18 @@ class Bench:
             return False
         return True
 
-    def run(self, kind: str, runner: str, dtype: str, batches: Sequence[int]) -> None:
-        """Times a kind of call in one way, at each batch, or says why not."""
-        batches = batches[:1] if kind in ALONE else batches
-        for batch in batches:
-            row = Row(kind, runner, dtype, batch)
-            try:
-                self._check(runner, dtype, kind)
-                self._forget_peak()
-                with torch.inference_mode(), self._prepared(kind, runner, dtype, batch) as call:
-                    output = _array(call()[0])
-                    row = replace(row, seconds=self._time(call), gigabytes=self._peak())
-                reference = self._reference(kind, batch)
-                if isinstance(reference, str):
-                    row = replace(row, reason=reference)
-                else:
-                    row = replace(row, error=compare(reference, output).relative)
-            except Exception as error:  # each library has its own, and what cannot run here must not end the rest
-                torch._dynamo.reset()
-                row = replace(row, reason=" ".join(str(error).split())[:200] or type(error).__name__)
-            self.rows.append(row)
-            _say(row)
+    def run(self, kind: str, runner: str, dtype: str, batch: int) -> None:
+        """Times a kind of call in one way, or says why not."""
+        row = Row(kind, runner, dtype, batch)
+        try:
+            self._check(row)
+            row = self._measured(row)
+        except Exception as error:  # each library has its own, and what cannot run here must not end the rest
+            row = replace(row, reason=_told(error))
+        finally:
+            if runner == "compiled":
+                torch._dynamo.reset()  # gives back memory; and after a few shapes of a module torch runs it uncompiled
+        self._note(row)
 
     def engine(self, directory: Path, device: str, batches: Sequence[int]) -> None:
         """Times an engine directory, run by the server's own engine."""
@@ -319,17 +331,15 @@ class Bench:
         except Exception as error:  # a package that is missing, a GPU that is not there, plans of another
             self._leave_out(Row("all", name, "", 0), error)
             return
-        for kind, by_batch in samples.items():
-            for batch, taken in by_batch.items():
-                median = float(np.median(taken))
-                self.rows.append(
-                    Row(kind, name, engine_dtype(directory), batch, median, reason="see lego-export verify")
-                )
-                _say(self.rows[-1])
+        dtype = engine_dtype(directory)
+        for kind in KINDS:
+            for batch, taken in samples.get(kind, {}).items():
+                self._note(Row(kind, name, dtype, batch, float(np.median(taken)), reason="see lego-export verify"))
 
-    def _check(self, runner: str, dtype: str, kind: str) -> None:
+    def _check(self, row: Row) -> None:
+        kind, runner, dtype = row.kind, row.runner, row.dtype
         large = self.networks.parameters["unet"] > _LARGE
-        if self.left <= (_PREPARING.get(runner, 0.0) if large else 0.0):
+        if self.left <= (_PREPARING.get(runner, 0.0) * (1 + (kind in LANGUAGE)) if large else 0.0):
             raise LegoError(f"{max(0, self.left):.0f} s are left of --budget, too few for this")
         if runner in ("onnxruntime", "tensorrt") and dtype == "bf16":
             raise LegoError("onnxruntime takes no bfloat16 from NumPy; see fp16")
@@ -337,6 +347,20 @@ class Bench:
             raise LegoError("onnxruntime computes in float32 on a CPU")
         if runner == "channels-last" and kind not in CONVOLUTIONS:
             raise LegoError("it has no convolutions")
+
+    def _measured(self, row: Row) -> Row:
+        """Times a call and compares what it gives with float32's; nothing of it stays in memory."""
+        self._forget_peak()
+        with torch.inference_mode(), self._prepared(row.kind, row.runner, row.dtype, row.batch) as call:
+            output = _array(call()[0])
+            row = replace(row, seconds=self._time(call), gigabytes=self._peak())
+        reference = self._references[row.kind, row.batch]
+        if isinstance(reference, str):
+            return replace(row, reason=reference)
+        reason = ""
+        if row.runner == "compiled" and torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]:
+            reason = "not as a CUDA graph, or not all of it"
+        return replace(row, error=compare(reference, output).relative, reason=reason)
 
     @contextlib.contextmanager
     def _prepared(self, kind: str, runner: str, dtype: str, batch: int) -> Iterator[Callable[[], Sequence[Any]]]:
@@ -350,14 +374,13 @@ class Bench:
         if runner != "eager" and kind in CONVOLUTIONS:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             inputs = tuple(
-                each.contiguous(memory_format=torch.channels_last)
-                if each.ndim == 4 and each.shape[1] in (3, 4)
-                else each
-                for each in inputs
+                each.contiguous(memory_format=torch.channels_last) if number < CONVOLUTIONS[kind] else each
+                for number, each in enumerate(inputs)
             )
         else:
             module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if runner == "compiled":
+            torch._dynamo.utils.counters.clear()
             mode = "reduce-overhead" if self._device.startswith("cuda") else "default"  # the former: CUDA graphs
             module = cast(nn.Module, torch.compile(module, mode=mode, dynamic=False))
 
@@ -376,7 +399,10 @@ class Bench:
         with torch.device(self._device):
             torch.onnx.ONNXProgram(convert(definition), None).save(folder / "graph.onnx", external_data=True)
         device = self._provider(runner)
-        graph = OnnxGraph(kind, folder / "graph.onnx", device, 0, require_providers(device))
+        providers: list[Provider] = [*require_providers(device)]
+        if runner == "tensorrt" and inputs[0].dtype == torch.float16:  # until TensorRT 11 it asks for permission
+            providers[0] = "TensorrtExecutionProvider", {"trt_fp16_enable": "True"}
+        graph = OnnxGraph(kind, folder / "graph.onnx", device, 0, providers)
         # Placed beforehand, as the server's engine has what is large: a query's keys and values, its caches.
         kept = {
             spec.name: graph.place(spec.name, _array(each))
@@ -390,24 +416,16 @@ class Bench:
 
         return call
 
-    def _reference(self, kind: str, batch: int) -> np.ndarray | str:
-        """Returns float32's first output; or why there is none."""
-        if (kind, batch) not in self._references:
-            try:
-                with torch.inference_mode():
-                    module = self.networks.module(kind, torch.float32)
-                    inputs = self.networks.inputs(kind, batch, torch.float32)
-                    self._references[kind, batch] = _array(_as_tuple(module(*inputs))[0])
-            except torch.OutOfMemoryError:
-                self._references[kind, batch] = "float32 does not fit in this GPU's memory, so nothing to compare with"
-        return self._references[kind, batch]
-
     def _provider(self, runner: str) -> str:
         return runner if runner == "tensorrt" else self._device.partition(":")[0]
 
     def _leave_out(self, row: Row, error: Exception) -> None:
-        self.rows.append(replace(row, reason=" ".join(str(error).split()) or type(error).__name__))
-        _say(self.rows[-1])
+        self._note(replace(row, reason=_told(error)))
+
+    def _note(self, row: Row) -> None:
+        self.rows.append(row)
+        _say(row)
+        self._noted()
 
     def _time(self, call: Callable[[], Sequence[Any]]) -> float:
         for _ in range(_WARM_UP):
@@ -459,16 +477,23 @@ def main(
                 "there is no NVIDIA GPU that torch can use; check nvidia-smi, or give --device cpu --size nano"
             )
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the reference is float32
-        bench = Bench(Networks(SIZES[size], device), device, budget)
+        bench = Bench(
+            Networks(SIZES[size], device), device, budget, lambda: _write(_figures(bench, device, size), json_file)
+        )
         numbers = [int(batch) for batch in batches.split(",")]
-        bench.refer(_list(kinds, KINDS), numbers)
-        # Eager first, of everything: it needs no preparation.
-        for runner in _list(runners, RUNNERS):
-            if not bench.has(runner):
-                continue
-            for dtype in wanted:
-                for kind in _list(kinds, KINDS):
-                    bench.run(kind, runner, dtype, numbers)
+        calls = [
+            (kind, batch) for batch, kind in product(numbers, _list(kinds, KINDS))
+            if kind not in ALONE or batch == numbers[0]
+        ]  # fmt: skip
+        by_group = sorted(calls, key=lambda call: call[0] in LANGUAGE)
+        for call in by_group:
+            bench.refer(*call)
+        able = [runner for runner in _list(runners, RUNNERS) if bench.has(runner)]
+        # First what needs no preparation, of everything; then the most important calls in every other way.
+        for runner, dtype, call in product([each for each in able if each not in _PREPARING], wanted, by_group):
+            bench.run(call[0], runner, dtype, call[1])
+        for dtype, call, runner in product(wanted, calls, [each for each in able if each in _PREPARING]):
+            bench.run(call[0], runner, dtype, call[1])
         if engines is not None:
             for each in engine_devices.split(","):
                 bench.engine(engines, each, numbers)
@@ -476,9 +501,11 @@ def main(
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     figures = _figures(bench, device, size)
+    _show(figures, bench.rows, plot or json_file.with_suffix(".png"))
     if (times := _call_times(bench.rows, bench.networks)) is not None and rest.is_dir():
         figures |= times | {"rest": measure_rest(rest, 6.0)}
-    _report(figures, bench.rows, json_file, plot or json_file.with_suffix(".png"))
+    _write(figures, json_file)
+    print(f"figures in {json_file}")
 
 
 def engine_dtype(directory: Path) -> str:
@@ -513,6 +540,10 @@ def _array(value: Any) -> np.ndarray:
     if not isinstance(value, Tensor):
         return np.asarray(value)
     return value.detach().to(torch.float32 if value.dtype == torch.bfloat16 else value.dtype).cpu().numpy().copy()
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _say(row: Row) -> None:
@@ -550,9 +581,12 @@ def _call_times(rows: Sequence[Row], networks: Networks) -> dict[str, Any] | Non
     return {"calls": best, "plan": plan, "sharing": {"lanes": 1, "max_active": 64, "max_batch": most}}
 
 
-def _report(figures: dict[str, Any], rows: Sequence[Row], path: Path, plot: Path) -> None:
+def _write(figures: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+    write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())
+
+
+def _show(figures: dict[str, Any], rows: Sequence[Row], plot: Path) -> None:
     table = Table(
         "call", "how", "precision", "batch", "ms", "off by", "GB", title=f"{figures['size']} on {figures['device']}"
     )
@@ -562,7 +596,7 @@ def _report(figures: dict[str, Any], rows: Sequence[Row], path: Path, plot: Path
             row.kind, row.runner, row.dtype, str(row.batch), f"{1e3 * cast(float, row.seconds):.2f}",
             "" if row.error is None else f"{row.error:.1e}", "" if row.gigabytes is None else f"{row.gigabytes:.1f}",
         )  # fmt: skip
-    Console().print(table, f"figures in {path}")
+    Console().print(table)
     if measured:
         _draw(measured, plot)
 

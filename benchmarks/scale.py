@@ -73,17 +73,19 @@ def main(
     try:
         if call_times is not None:
             costs, sharing, plan = _of_another_machine(call_times)
+            server_seconds = costs.processor
             figures: dict[str, Any] = {"call_times": str(call_times)}
         else:
             numbers = [int(each) for each in wearers.split(",")]
             sizes = tuple(int(each) for each in batches.split(","))
             sharing = Sharing(lanes, max(numbers), max(sizes), len(os.sched_getaffinity(0)))
             costs, plan, figures = _measure_costs(model, sharing, sizes, calibrate)
+            server_seconds = figures["rest_milliseconds"]["server"] / 1e3  # the wearers are no part of a server
             server = _Server(model, sharing, seconds)
             figures["wearers"] = _compare(costs, plan, server, numbers, rounds)
             figures["steps"] = _compare_steps(costs, plan, server, [int(each) for each in steps.split(",")])
             figures["shapes"] = _shapes(model)
-        figures["fleet"] = _fleet(costs, sharing, plan, pause, limit)
+        figures["fleet"] = _fleet(costs, sharing, plan, pause, limit, server_seconds)
     except LegoError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -204,10 +206,12 @@ def _of_another_machine(path: Path) -> tuple[Costs, Sharing, list[str]]:
         raise LegoError(f"{path} has no call times ({error!r}); give a file that benchmarks.gpu wrote") from error
 
 
-def _fleet(costs: Costs, sharing: Sharing, plan: list[str], pause: float, limit: float) -> dict[str, Any]:
+def _fleet(
+    costs: Costs, sharing: Sharing, plan: list[str], pause: float, limit: float, server_seconds: float
+) -> dict[str, Any]:
     alone = simulate(costs, sharing, plan, 1, 60.0).latency(50)
     limit = limit or 3 * alone
-    most = _SERVER_SHARE / costs.processor if costs.processor else math.inf
+    most = _SERVER_SHARE / server_seconds if server_seconds else math.inf
     served = wearers_served(costs, sharing, plan, pause, limit, most)
     return {
         "pause_seconds": pause, "limit_seconds": limit, "alone_seconds": alone, "wearers_per_engine": served,

@@ -4,7 +4,8 @@
 
 A real server in a process of its own, over real gRPC, and the live client's own code: a camera, `Conversation`,
 `Screen`. Both record OpenTelemetry spans; the server sends its own to a collector here. What is no engine call is
-overhead: it is told as a whole and by what it went into.
+overhead: it is told as a whole and by what it went into. Questions are typed, so that the live client sends views while
+they are; with `--at-once` they come out of nothing, as from a key that asks again.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ import matplotlib.pyplot as plt
 _CAMERA_FPS = 15.0
 _DISPLAY_FPS = 25.0
 _READING_SECONDS = 0.8  # between an answer and the next question: no frame of the one is among those of the other
+_LETTERS = 8  # of a question that are typed here; how long it is does not matter
+_LETTER_SECONDS = 0.1
 _LIMIT_SECONDS = 120.0
 ENGINE_CALLS = {
     "engine.encode_frames": "frame encoder", "engine.prefill": "VLLM, prompt", "engine.extend": "VLLM, a token",
@@ -60,9 +63,10 @@ ENGINE_CALLS = {
 }  # fmt: skip
 # What overhead goes into, in the order of a query's life.
 PARTS = (
-    "choose the sharpest frame", "encode it as JPEG", "to the server", "decode and resize it", "to the engine",
+    "choose a frame", "encode it as JPEG", "to the server", "decode and resize it", "to the engine",
     "between engine calls", "picture to JPEG", "to the client", "decode it", "draw the screen",
 )  # fmt: skip
+BETWEEN = PARTS[5]
 
 
 @dataclass(frozen=True)
@@ -94,32 +98,38 @@ class Query:
         return sum(call.end - call.begin for call in self.calls)
 
     @property
-    def overhead(self) -> dict[str, float]:
-        """Seconds outside engine calls, by what they went into; together all of them."""
-        encode, frame, ask = (self.spans[name] for name in ("encode frame", "frame", "ask"))
+    def stretches(self) -> list[Span]:
+        """All of `PARTS`, one after the other; those that fell away, as the server had the frame, take no time."""
+        ask, query = self.spans["ask"], self.spans["query"]
+        encode = self.spans.get("encode frame", Span("", ask.begin, ask.begin))
+        frame = self.spans.get("frame", Span("", query.begin, query.begin))
         moments = (
             0.0, encode.begin, encode.end, frame.begin, frame.end, self.calls[0].begin,
             self.calls[-1].end, self.spans["answer"].end, self.spans["picture"].begin, ask.end, self.seconds,
         )  # fmt: skip
-        seconds = dict(zip(PARTS, (after - before for before, after in pairwise(moments)), strict=True))
-        seconds["between engine calls"] -= self.model_seconds
+        return [Span(name, before, after) for name, (before, after) in zip(PARTS, pairwise(moments), strict=True)]
+
+    @property
+    def overhead(self) -> dict[str, float]:
+        """Seconds outside engine calls, by what they went into; together all of them."""
+        seconds = {each.name: each.end - each.begin for each in self.stretches}
+        seconds[BETWEEN] -= self.model_seconds
         return seconds
 
 
 class _Camera(FrameSource):
-    """Drawn pictures, one after another, as a camera delivers them."""
+    """Looks at a drawn picture, and never quite still, as a camera on a head."""
 
-    def __init__(self, frames: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, picture: NDArray[np.uint8]) -> None:
         super().__init__("drawn frames", live=True)
-        self._frames = frames
+        self.looks_at = picture
 
     def capture(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
         for number in count():
             if self.closing:
                 return
-            # Moved each time: what the server has seen before it would not look at again.
-            cycle, which = divmod(number, len(self._frames))
-            yield np.roll(self._frames[which], cycle, axis=1), self.elapsed()
+            # What the server has seen before it would not look at again.
+            yield np.roll(self.looks_at, number, axis=1), self.elapsed()
             self.pause(1 / _CAMERA_FPS)
 
 
@@ -146,16 +156,17 @@ def main(
     steps: Annotated[int, typer.Option(min=0, help="Denoising steps; 0 takes the model's own.")] = 0,
     device: Annotated[str, typer.Option(help="What runs the server's graphs.")] = "cpu",
     mode: Annotated[str, typer.Option(help="How guidance is shown.")] = "picture-in-picture",
+    at_once: Annotated[bool, typer.Option(help="Questions are asked without being typed.")] = False,
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/waterfall.json"),
     plot: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("out/waterfall.png"),
 ) -> None:
     """Measure queries one after another and write figures and plot."""
     options = ["--engines", str(model), "--device", device]
-    measured = asyncio.run(_measure(options, queries, warm_up, steps, mode))
+    measured = asyncio.run(_measure(options, queries, warm_up, steps, mode, at_once))
     _report(measured, json_file, plot)
 
 
-async def _measure(options: list[str], queries: int, warm_up: int, steps: int, mode: str) -> list[Query]:
+async def _measure(options: list[str], queries: int, warm_up: int, steps: int, mode: str, at_once: bool) -> list[Query]:
     collector = _Collector()
     port_server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", -1)])
     port_server.add_generic_rpc_handlers((collector,))
@@ -165,23 +176,24 @@ async def _measure(options: list[str], queries: int, warm_up: int, steps: int, m
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     asked: list[tuple[int, int]] = []
     async with own_server([*options, "--trace-endpoint", f"http://127.0.0.1:{port}"]) as target:
-        await _ask_all(target, SessionTraces(provider), queries + warm_up, steps, mode, asked)
+        await _ask_all(target, SessionTraces(provider), queries + warm_up, steps, mode, at_once, asked)
     port_server.stop(None).wait()
     return _queries(asked, exporter.get_finished_spans(), collector.spans)[warm_up:]
 
 
 async def _ask_all(
-    target: str, traces: SessionTraces, queries: int, steps: int, mode: str, asked: list[tuple[int, int]]
-) -> None:
+    target: str, traces: SessionTraces, queries: int, steps: int, mode: str, at_once: bool,
+    asked: list[tuple[int, int]],
+) -> None:  # fmt: skip
     questions = Questions(distinct=True, folder=None, seed=0)
     given = [questions.next() for _ in range(37)]
     frames = [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg, _ in given]
     state = LiveState(target=target, mode=mode)
     ended: asyncio.Queue[Exchange] = asyncio.Queue()
-    with _Camera(frames) as camera:
+    with _Camera(frames[0]) as camera:
         conversation = Conversation(
             lambda: GuidanceClient(target, traces=traces), camera, state,
-            lambda client: GuidanceOptions(seed=0, steps=steps or None), ahead=False,
+            lambda client: GuidanceOptions(seed=0, steps=steps or None),
         )  # fmt: skip
         conversation.when_ended(ended.put)
         screen = Screen(state, camera, ())
@@ -190,7 +202,11 @@ async def _ask_all(
             while state.offline:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             for number in track(range(queries), "queries"):
+                camera.looks_at = frames[number % len(given)]
                 await asyncio.sleep(_READING_SECONDS)
+                for _ in range(0 if at_once else _LETTERS):
+                    conversation.look_ahead()
+                    await asyncio.sleep(_LETTER_SECONDS)
                 began = time.time_ns()
                 conversation.ask(given[number % len(given)][1])
                 async with asyncio.timeout(_LIMIT_SECONDS):
@@ -255,6 +271,7 @@ def _report(queries: list[Query], path: Path, plot: Path) -> None:
         "engine_call_milliseconds": {
             label: _quantiles([call.end - call.begin for query in queries for call in query.calls if call.name == name])
             for name, label in ENGINE_CALLS.items()
+            if any(call.name == name for query in queries for call in query.calls)
         },
         "calls": float(np.median([len(query.calls) for query in queries])),
         "overhead_milliseconds": [round(1e3 * value, 3) for value in overheads],
@@ -269,6 +286,8 @@ def _report(queries: list[Query], path: Path, plot: Path) -> None:
         "milliseconds", "least", "p50", "p95", title=f"{len(queries)} queries, one after another", title_justify="left"
     )
     for name, values in figures["milliseconds"].items():  # type: ignore[attr-defined]
+        if values["p95"] == 0:  # the server had the frame
+            continue
         table.add_row(name, *(f"{value:.2f}" for value in values.values()), end_section=name == PARTS[-1])
     Console().print(table, f"figures in {path}, plot in {plot}")
     _draw(median, plot)
@@ -299,21 +318,14 @@ def _draw(query: Query, path: Path) -> None:
 
 def _bars(query: Query) -> Generator[tuple[str, float, float, bool], None, None]:
     """Yields what is drawn: label, begin, end, whether it is an engine call; in the order in which things begin."""
-    encode, frame, ask = (query.spans[name] for name in ("encode frame", "frame", "ask"))
-    answered, picture = query.spans["answer"].end, query.spans["picture"].begin
-    yield PARTS[0], 0.0, encode.begin, False
-    yield PARTS[1], encode.begin, encode.end, False
-    yield PARTS[2], encode.end, frame.begin, False
-    yield PARTS[3], frame.begin, frame.end, False
-    yield PARTS[4], frame.end, query.calls[0].begin, False
-    for call in query.calls:
-        yield ENGINE_CALLS[call.name], call.begin, call.end, True
-    for before, after in pairwise(query.calls):
-        yield PARTS[5], before.end, after.begin, False
-    yield PARTS[6], query.calls[-1].end, answered, False
-    yield PARTS[7], answered, picture, False
-    yield PARTS[8], picture, ask.end, False
-    yield PARTS[9], ask.end, query.seconds, False
+    for each in query.stretches:
+        if each.name == BETWEEN:
+            for call in query.calls:
+                yield ENGINE_CALLS[call.name], call.begin, call.end, True
+            for before, after in pairwise(query.calls):
+                yield BETWEEN, before.end, after.begin, False
+        elif each.end > each.begin:
+            yield each.name, each.begin, each.end, False
 
 
 if __name__ == "__main__":

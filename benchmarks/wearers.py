@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from typing import Annotated, Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 import typer
 from lego_model.pipeline import LegoPipeline
 from lego_server.bench.questions import Questions
@@ -42,6 +44,8 @@ def main(
     json_file: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path("out/wearers.json"),
 ) -> None:
     """Measure all sides and write figures and plot."""
+    threads = len(os.sched_getaffinity(0))  # as many as a server takes, whatever OMP_NUM_THREADS says
+    torch.set_num_threads(threads)
     pipeline = LegoPipeline.from_pretrained(model)
     options = {
         LANES: ["--device", device, "--lanes", "2", "--max-active", str(wearers), "--max-waiting", "16"],
@@ -54,7 +58,7 @@ def main(
             print(f"round {number + 1}, {name}: {runs[name][-1]['throughput']:.2f} a second", flush=True)
         runs[PIPELINE].append(_call(pipeline, seconds))
         print(f"round {number + 1}, {PIPELINE}: {runs[PIPELINE][-1]['throughput']:.2f} a second", flush=True)
-    _report(runs, wearers, json_file)
+    _report(runs, wearers, threads, json_file)
 
 
 def _load(model: Path, wearers: int, seconds: float, options: list[str]) -> dict[str, Any]:
@@ -69,29 +73,34 @@ def _load(model: Path, wearers: int, seconds: float, options: list[str]) -> dict
 
 def _call(pipeline: LegoPipeline, seconds: float) -> dict[str, Any]:
     questions = Questions(distinct=True, folder=None, seed=0)
-    pipeline(Image.open(io.BytesIO(questions.next()[0])), questions.next()[1], seed=0)  # pays for the warm-up
-    began, answered = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+
+    def ask() -> None:
         frame, query = questions.next()
         pipeline(Image.open(io.BytesIO(frame)), query, seed=0)
+
+    ask()  # pays for the warm-up
+    began, answered = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        ask()
         answered += 1
     return {"throughput": answered / (time.perf_counter() - began)}
 
 
-def _report(runs: dict[str, list[dict[str, Any]]], wearers: int, path: Path) -> None:
+def _report(runs: dict[str, list[dict[str, Any]]], wearers: int, threads: int, path: Path) -> None:
     rates = {name: [run["throughput"] for run in each] for name, each in runs.items()}
     ratios = {
         name: np.divide(rates[LANES], rates[name]).tolist() for name in (SERIAL, PIPELINE)
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"wearers": wearers, "runs": runs, "times_as_many": ratios}, indent=2) + "\n")
+    figures = {"wearers": wearers, "threads": threads, "runs": runs, "times_as_many": ratios}
+    path.write_text(json.dumps(figures, indent=2) + "\n")
     table = Table("", "queries a second", "first token, p50", "result, p50", "result, p95", title=f"{wearers} wearers")
     for name, each in runs.items():
-        figures = [f"{np.median(rates[name]):.2f} ({min(rates[name]):.2f} to {max(rates[name]):.2f})"]
+        cells = [f"{np.median(rates[name]):.2f} ({min(rates[name]):.2f} to {max(rates[name]):.2f})"]
         if "latency" in each[0]:
             for what, which in (("first token", "p50"), ("result", "p50"), ("result", "p95")):
-                figures.append(f"{np.median([run['latency'][what][which] for run in each]):.2f} s")
-        table.add_row(name, *figures)
+                cells.append(f"{np.median([run['latency'][what][which] for run in each]):.2f} s")
+        table.add_row(name, *cells)
     told = [f"{np.median(each):.2f} times as many as {name}" for name, each in ratios.items()]
     Console().print(table, f"{LANES}: {', '.join(told)}. Figures in {path}")
     figure, axis = plt.subplots(figsize=(7, 2.4))

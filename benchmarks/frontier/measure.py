@@ -29,6 +29,7 @@ from benchmarks.frontier.sides import TORCH_SIDES, Outcome, Side
 
 # Scenes whose pictures are judged begin at FIRST_SEED; those that are timed lie elsewhere.
 FIRST_ROUND = FIRST_SEED + 500_000
+WHOLE = (0.0, 1.0)  # guidance at every step
 
 
 class Figures:
@@ -113,9 +114,18 @@ def settings_of(
 
 
 def warm_up(sides: Mapping[str, Side], samplings: Sequence[GuidanceDefaults]) -> None:
-    """Has every side answer once with each sampler, in a few steps: the first call pays for what comes once."""
-    shortest = {each.sampler: each for each in sorted(samplings, key=lambda row: -row.steps)}.values()
-    short = [each if each.sampler == "distilled" else replace(each, steps=min(2, each.steps)) for each in shortest]
+    """Has every side answer once by each kind of sampling, in a few steps: a first call pays for what comes once."""
+    # Beside the graphs, an engine may have to prepare for as many rows as a call has, which change with the interval.
+    kinds = {
+        (each.sampler, each.cache_interval > 1, each.guidance_interval == WHOLE): each
+        for each in sorted(samplings, key=lambda row: -row.steps)
+    }
+    short = [
+        each
+        if each.sampler == "distilled" or each.steps < 4
+        else replace(each, steps=4, guidance_interval=WHOLE if whole else (0.5, 1.0))
+        for (_, _, whole), each in kinds.items()
+    ]
     with Progress() as progress:
         task = progress.add_task("warming up", total=len(sides))
         for side in sides.values():

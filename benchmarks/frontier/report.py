@@ -14,6 +14,7 @@ from benchmarks.frontier.sides import STAGES, TITLES, TORCH_SIDES
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 _COLUMNS = (
     "side", "sampling", "description", "guidance frame", "whole query", "times as fast", "PSNR to the first row",
@@ -60,7 +61,7 @@ def pareto(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def markdown(figures: Figures, rows: list[dict[str, Any]]) -> str:
     """Returns the table."""
-    frontier = pareto(rows)
+    frontier, compared = pareto(rows), set[tuple[bool, str]]()
     lines = [
         f"| {' | '.join(_COLUMNS)} |",
         "| --- " * len(_COLUMNS) + "|",
@@ -69,6 +70,9 @@ def markdown(figures: Figures, rows: list[dict[str, Any]]) -> str:
         stages = [f"{row[stage][1]:.3f} s" for stage in STAGES[:2]]
         whole, fast = (f"{row[key][1]:{form}} ({row[key][0]:{form}} to {row[key][2]:{form}})" for key, form in _SPREAD)
         near = ["equal" if row[key] is None else f"{row[key]:.1f} dB" for key in ("psnr_db", "parity_db")]
+        if (twins := _twins(figures, row)) not in compared:
+            compared.add(twins)
+            near[1] = "reference"
         quality = [""] * 4
         if "success" in row:
             low, high = row["success_interval"]
@@ -105,13 +109,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         )  # fmt: skip
     frontier = pareto(rows)
     axis.plot([row["whole"][1] for row in frontier], [row["success"] for row in frontier], color="grey", zorder=0)
-    # Each sampling is named where it is fastest.
-    named = {row["sampling"]: row for row in sorted(judged, key=lambda row: -row["whole"][1])}
-    for name, row in named.items():
-        axis.annotate(
-            name, (row["whole"][1], row["success"]), (2, -6), textcoords="offset points", fontsize=7, rotation=-50,
-            ha="left", va="top", rotation_mode="anchor",
-        )  # fmt: skip
+    _name_samplings(axis, judged)
     if judged:
         low = min(row["success_interval"][0] for row in judged)
         axis.set(xscale="log", ylim=(max(0.0, low - 0.25), 1.02))
@@ -126,7 +124,32 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def _name_samplings(axis: Axes, rows: list[dict[str, Any]]) -> None:
+    """Names each sampling where it is fastest; names that would lie on each other are moved to the right."""
+    if not rows:
+        return
+    named: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["whole"][1]):
+        named.setdefault(row["sampling"], row)
+    gap = (max(each["whole"][1] for each in rows) / min(each["whole"][1] for each in rows)) ** 0.03
+    place = 0.0
+    for name, row in named.items():
+        seconds = row["whole"][1]
+        place = max(seconds, place * gap)
+        axis.annotate(
+            name, (seconds, row["success"]), (place, row["success"] - _BELOW), fontsize=7, rotation=-50,
+            ha="left", va="top", rotation_mode="anchor",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+
+
+_BELOW = 0.02  # of action success
 _SPREAD = (("whole", ".3f"), ("times_as_fast", ".2f"))
+
+
+def _twins(figures: Figures, row: dict[str, Any]) -> tuple[bool, str]:
+    """Returns a key that rows share if their pictures are compared with each other, as `run_rounds` does."""
+    return row["side"] in TORCH_SIDES or row["sampling"] == next(iter(figures.settings["samplings"])), row["sampling"]
 
 
 def _quality(figures: Figures, side: str, sampling: str) -> dict[str, Any]:

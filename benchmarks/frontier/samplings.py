@@ -12,7 +12,13 @@ from lego_core.errors import LegoError
 ROWS: tuple[dict[str, Any], ...] = (
     {"sampler": "dpm_solver_pp", "steps": 50},
     {"sampler": "dpm_solver_pp", "steps": 25},
+    {"sampler": "dpm_solver_pp", "steps": 20, "cache_interval": 2},
+    {"sampler": "dpm_solver_pp", "steps": 20, "cache_interval": 3},
     {"sampler": "dpm_solver_pp", "steps": 12},
+    {"sampler": "dpm_solver_pp", "steps": 10, "cache_interval": 2},
+    {"sampler": "dpm_solver_pp", "steps": 10, "guidance_interval": (0.2, 1.0)},
+    {"sampler": "dpm_solver_pp", "steps": 10, "guidance_interval": (0.5, 1.0)},
+    {"sampler": "dpm_solver_pp", "steps": 10, "guidance_interval": (0.2, 1.0), "cache_interval": 2},
     {"sampler": "distilled", "steps": 2},
     {"sampler": "distilled", "steps": 1},
 )
@@ -24,7 +30,7 @@ def default_samplings(lego: LegoConfig) -> list[GuidanceDefaults]:
     rows = {lego.preset(name) for name in get_args(Preset)}
     rows |= {_row(lego, **each) for each in ROWS if each["sampler"] != "distilled" or lego.student is not None}
     paper = lego.preset("faithful")
-    return [paper, *sorted(rows - {paper}, key=lambda row: (row.sampler == "distilled", -row.steps))]
+    return [paper, *sorted(rows - {paper}, key=_dearest_first)]
 
 
 def parse_samplings(lego: LegoConfig, text: str) -> list[GuidanceDefaults]:
@@ -62,10 +68,20 @@ def name_of(row: GuidanceDefaults, lego: LegoConfig) -> str:
     """Returns what a row is called: sampler, steps, what else is not the model's own, and the preset if it is one."""
     own = replace(lego.defaults(row.sampler), sampler=row.sampler, steps=row.steps)
     others = ((each.name, getattr(row, each.name)) for each in fields(row))
-    told = [f"{name} {value}" for name, value in others if value != getattr(own, name)]
+    told = [_told(name, value) for name, value in others if value != getattr(own, name)]
     presets = [name for name in get_args(Preset) if lego.preset(name) == row]
     words = [_TITLES.get(row.sampler, row.sampler), f"{row.steps} step{'s' * (row.steps > 1)}", *told]
     return ", ".join(words) + (f" ({', '.join(presets)})" if presets else "")
+
+
+def _dearest_first(row: GuidanceDefaults) -> tuple[Any, ...]:
+    return row.sampler == "distilled", -row.steps, row.cache_interval, row.guidance_interval
+
+
+def _told(name: str, value: Any) -> str:
+    if name == "guidance_interval":
+        return f"guidance {value[0]:g}–{value[1]:g}"
+    return f"deep layers 1 in {value}" if name == "cache_interval" else f"{name} {value}"
 
 
 def _row(lego: LegoConfig, **row: Any) -> GuidanceDefaults:

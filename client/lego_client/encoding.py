@@ -71,8 +71,12 @@ def encode_frame(
             )
         # Averaging by a fraction costs three times as much; above a half, each pixel counts without it too.
         how = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR
-        picture = pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=how)
-        ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        try:
+            picture = pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=how)
+            bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        except cv2.error as error:
+            raise LegoError(f"the frame of {width}x{height} pixels cannot be encoded as JPEG: {error}") from error
         if not ok:
             raise LegoError(f"the frame of {width}x{height} pixels cannot be encoded as JPEG")
         if not max_bytes or jpeg.size <= max_bytes:

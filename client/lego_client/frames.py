@@ -27,7 +27,7 @@ class FrameSender:
 
     Attributes:
         window: What the server's session has; told of streams and acknowledgements by the owner.
-        newest: The frame sent last; None before the first.
+        newest: The frame sent last; None before the first. The owner forgets one that has been refused.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class FrameSender:
         self._offered: tuple[NDArray[np.uint8], float] | None = None
         self._offer_arrived = asyncio.Event()
         self._offers: asyncio.Task[None] | None = None
+        self._offer_failed: LegoError | None = None
 
     def start(self) -> None:
         """Begins to send what is offered."""
@@ -62,6 +63,7 @@ class FrameSender:
         """See `GuidanceClient.send_frame`."""
         self._link.check()
         captured = time.monotonic() if captured is None else captured
+        self._offered = None  # older than this one
         return await self._send(await self._encode(pixels), captured)
 
     def offer(self, pixels: NDArray[np.uint8], captured: float | None = None) -> None:
@@ -69,6 +71,9 @@ class FrameSender:
         self._link.check()
         if self._offers is not None and self._offers.done():
             self._offers.result()
+        failed, self._offer_failed = self._offer_failed, None
+        if failed is not None:
+            raise failed
         if self._sending.data_saver:
             return
         self._offered = pixels, time.monotonic() if captured is None else captured
@@ -124,4 +129,7 @@ class FrameSender:
             pace.take(time.monotonic())
             if offered is not None and self._link.up:
                 pixels, captured = offered
-                await self._send(await self._encode(pixels), captured)
+                try:
+                    await self._send(await self._encode(pixels), captured)
+                except LegoError as error:  # of this frame; the next may be better
+                    self._offer_failed = error

@@ -67,7 +67,7 @@ class Link:
     @property
     def up(self) -> bool:
         """Whether there is a stream now."""
-        return self._stream is not None
+        return self._stream is not None and self.failure is None
 
     @property
     def round_trip(self) -> float:
@@ -156,8 +156,13 @@ class Link:
                 stream, started, resumed = await self._open_again(outage, failure)
                 await self._begin(stream, started, resumed)
         except (ServerError, LegoError) as error:
-            self.failure = error if isinstance(error, ServerError) else ServerError(str(error))
-            self._hooks.ended(self.failure)
+            self._end(error if isinstance(error, ServerError) else ServerError(str(error)))
+        except Exception as error:  # queries must not wait for ever, whatever it is
+            self._end(ServerError(f"the session with {self._route.target} failed ({error}); ask again in a new one"))
+
+    def _end(self, failure: ServerError) -> None:
+        self.failure = failure
+        self._hooks.ended(failure)
 
     async def _listen(self, stream: Stream) -> ConnectionFailed:
         """Passes on what comes, each message once, and returns why it ended."""

@@ -111,6 +111,11 @@ class GuidanceClient:
         """Whether there is a connection just now."""
         return self._link.up
 
+    @property
+    def newest_frame(self) -> SentFrame | None:
+        """The frame sent last; None before the first, and when the server has refused one since."""
+        return self._frames.newest
+
     def check(self) -> None:
         """Looks whether the session can go on, now or once the connection is back.
 
@@ -350,6 +355,7 @@ class GuidanceClient:
         if isinstance(event, QueryFailed) and event.query_id == 0:
             # A frame was refused. The query about it fails next, and should say why.
             self._refused_frame = event.message
+            self._frames.newest = None  # it may be that one
             return
         query = self._queries.get(event.query_id)
         if query is None:  # a query already given up

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lego_client.sources.base import CapturedFrame
+if TYPE_CHECKING:
+    from lego_client.sources.base import CapturedFrame
 
 _SCORED_SIDE = 320  # pixels: blur that matters is still seen, sensor noise no longer is
 _AS_SHARP = 0.95  # a newer frame this close to the sharpest shows the present better
@@ -34,6 +36,9 @@ def sharpest(frames: Sequence[CapturedFrame]) -> CapturedFrame:
     Args:
         frames: At least one, oldest first.
     """
-    scores = [sharpness(frame.pixels) for frame in frames]
-    enough = _AS_SHARP * max(scores)
-    return next(frame for frame, score in zip(reversed(frames), reversed(scores), strict=True) if score >= enough)
+    return next(frame for frame in reversed(frames) if as_sharp(frame, frames))
+
+
+def as_sharp(frame: CapturedFrame, frames: Sequence[CapturedFrame]) -> bool:
+    """Says whether a frame is about as sharp as the sharpest of some, at least one."""
+    return frame.sharpness >= _AS_SHARP * max(each.sharpness for each in frames)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lego_core.branches import STUDENT_BRANCH, Evaluation, plan_evaluations
 from lego_core.images import encode_jpeg, guidance_frame
 from lego_core.manifest import Manifest
 from lego_core.noise import gaussian_noise
@@ -38,6 +37,8 @@ from lego_server.work import (
 )
 
 PREVIEW_JPEG_QUALITY = 70
+_PIECE_SECONDS = 0.02  # between two pieces: nobody reads sooner, and telling a token may take longer than writing it
+_PROGRESS_SECONDS = 0.04  # between two steps that are told: a screen shows no more
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,13 @@ class Assistant:
         """Lets the VLLM write; returns the description and its (T, D) hidden states, end token's included (C7)."""
         eos, limit = self._manifest.decoder.eos_token_id, self._manifest.lego.max_description_tokens
         step: DecoderStep = yield Prefill(features, prompt)
-        states, ids, sent = [step.hidden_states], [], 0
+        states, ids, sent, due = [step.hidden_states], [], 0, 0.0
         while step.token_id != eos:
             ids.append(step.token_id)
-            piece = next_piece(self._texts.description(ids), sent)
-            if piece:
+            now = time.perf_counter()
+            if now >= due and (piece := next_piece(self._texts.description(ids), sent)):
                 yield DescriptionPiece(piece, done=False)
-                sent += len(piece)
+                sent, due = sent + len(piece), now + _PIECE_SECONDS
             if len(ids) == limit:
                 break
             step = yield Extend(step.cache, (step.token_id,))
@@ -218,13 +219,8 @@ class Assistant:
         side = self._manifest.lego.resolution // spec.factor
         if options.sampler == "distilled":
             assert self._manifest.lego.student is not None
-            plan = [Evaluation(STUDENT_BRANCH)] * options.steps
             sigmas = self._schedule.sigmas_at(self._manifest.lego.student.timesteps)
         else:
-            plan = plan_evaluations(
-                options.steps, options.text_scale, options.image_scale, options.guidance_interval,
-                options.cache_interval,
-            )  # fmt: skip
             sigmas = self._schedule.sigmas(options.steps)
         sampling = start_sampling(
             options.sampler,
@@ -234,7 +230,8 @@ class Assistant:
         timesteps = [self._schedule.timestep(float(sigma)) for sigma in sigmas[:-1]]
         latent, sigma = next(sampling)
         features: DeepFeatures | None = None
-        for step, (evaluation, timestep) in enumerate(zip(plan, timesteps, strict=True), start=1):
+        due = 0.0
+        for step, (evaluation, timestep) in enumerate(zip(options.evaluations(), timesteps, strict=True), start=1):
             weights = evaluation.weights
             asked = latent * np.float32(input_scale(sigma)), timestep, condition, tuple(weights)
             predictions: Array
@@ -251,7 +248,10 @@ class Assistant:
             preview = b""
             if options.preview_every and step % options.preview_every == 0 and step < options.steps:
                 preview = yield from self._preview(clean, frame, options)
-            yield StepDone(step, options.steps, preview)
+            now = time.perf_counter()
+            if now >= due or preview or step == options.steps:
+                yield StepDone(step, options.steps, preview)
+                due = now + _PROGRESS_SECONDS
             try:
                 latent, sigma = sampling.send(clean)
             except StopIteration as end:

@@ -105,7 +105,7 @@ class Sessions(Section):
     )
     frame_credits: int = setting(3, "Frames of a session that may be on their way at once.", 1, 64)
     encode_ahead_seconds: float = setting(
-        0.5, "Least time between frames of a session that are encoded before a query asks about them, in seconds; 0 "
+        0.2, "Least time between frames of a session that are encoded before a query asks about them, in seconds; 0 "
         "encodes none ahead.", 0, 3600,
     )  # fmt: skip
 

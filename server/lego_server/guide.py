@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from lego_core.branches import cost
+
 from lego_server.assistant import Assistant, Question
 from lego_server.backend import Backend, Cancellable, CheckedQuery
 from lego_server.config import ServerConfig
@@ -84,7 +86,7 @@ class Guide(Backend[PreparedFrame]):
 
     def refuse_if_full(self, query: CheckedQuery) -> None:
         """See `Backend.refuse_if_full`."""
-        self.engine_loop.refuse_if_full(query.deadline, query.options.steps)
+        self.engine_loop.refuse_if_full(query.deadline, cost(query.options.evaluations()))
 
     def submit(self, query: CheckedQuery, frame: PreparedFrame, listener: Listener, wearer: str = "") -> Cancellable:
         """Hands a query to the engine loop; see `Backend.submit`."""
@@ -95,7 +97,7 @@ class Guide(Backend[PreparedFrame]):
         answer = Repeatable(lambda: self._assistant.answer(question))
         steps = watch.steps(answer, lambda: self.engine.last_call)
         return self.engine_loop.submit(
-            steps, watch.listener(listener), wearer, query.deadline, query.options.steps, answer.restart
+            steps, watch.listener(listener), wearer, query.deadline, cost(query.options.evaluations()), answer.restart
         )
 
     def hand_back_waiting(self) -> None:

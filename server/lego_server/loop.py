@@ -9,11 +9,11 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lego_server import work
-from lego_server.assistant import Event, Failed, Steps
+from lego_server.assistant import Answer, Event, Failed, Steps
 from lego_server.engines.base import Engine
 from lego_server.failures import Reason, RequestError, shutting_down
 from lego_server.pace import Pace
@@ -36,7 +36,7 @@ class Job:
         wearer: Who asks; the loop is fair between them.
         deadline: `time.perf_counter()` at which the answer is worth nothing any more.
         order: Increases from job to job.
-        denoising_steps: It has been asked for.
+        evaluations: Of the U-Net that it asks for, as `lego_core.branches.cost` counts them.
         restart: Makes `steps` begin anew; None where they cannot.
         pending: The next engine call; None before the first.
         running: Whether a thread is at it.
@@ -49,7 +49,7 @@ class Job:
 
     def __init__(
         self, steps: Steps, listener: Listener, event_loop: asyncio.AbstractEventLoop, wake: Callable[[], None],
-        wearer: str, deadline: float, order: int, denoising_steps: int, restart: Callable[[], None] | None,
+        wearer: str, deadline: float, order: int, evaluations: float, restart: Callable[[], None] | None,
     ) -> None:  # fmt: skip
         self._listener = listener
         self._event_loop = event_loop
@@ -58,7 +58,7 @@ class Job:
         self.wearer = wearer
         self.deadline = deadline
         self.order = order
-        self.denoising_steps = denoising_steps
+        self.evaluations = evaluations
         self.restart = restart
         self.pending: Work | None = None
         self.running = False
@@ -78,17 +78,18 @@ class Job:
         self.absent = absent
         self._wake()
 
-    def tell(self, event: Event) -> None:
-        """Hands an event to the listener, on the event loop."""
+    def tell(self, *events: Event) -> None:
+        """Hands events to the listener, on the event loop."""
         try:
-            self._event_loop.call_soon_threadsafe(self._deliver, event)
+            self._event_loop.call_soon_threadsafe(self._deliver, events)
         except RuntimeError:  # the event loop is closed: nobody listens any more
             self.cancelled = True
 
-    def _deliver(self, event: Event) -> None:
-        # Asked again here: the query may have been cancelled while the event was on its way.
-        if not self.cancelled:
-            self._listener(event)
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            # Asked again here: the query may have been cancelled while the event was on its way.
+            if not self.cancelled:
+                self._listener(event)
 
 
 class EngineLoop:
@@ -145,7 +146,7 @@ class EngineLoop:
             return len(self._waiting)
 
     def submit(
-        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, denoising_steps: int = 1,
+        self, steps: Steps, listener: Listener, wearer: str = "", deadline: float = math.inf, evaluations: float = 1,
         restart: Callable[[], None] | None = None,
     ) -> Job:  # fmt: skip
         """Takes in a query; called on an event loop, where `listener` will be called with its events.
@@ -156,15 +157,15 @@ class EngineLoop:
             wearer: Who asks.
             deadline: `time.perf_counter()` by which it must be answered. It is for the asker to cancel it then. A
                 query of the server's own has none, and says nothing of how long others take.
-            denoising_steps: It asks for.
+            evaluations: Of the U-Net that it asks for, as `lego_core.branches.cost` counts them.
             restart: Makes `steps` begin anew. A query that cannot keeps its place although its wearer is not there.
 
         Raises:
             RequestError: OVERLOADED: too many are waiting, or it would be too late; UNAVAILABLE: the loop is closed.
         """
         with self._changed:
-            self._refuse_if_full(deadline, denoising_steps)
-            job = self._job(steps, listener, wearer, deadline, denoising_steps, restart)
+            self._refuse_if_full(deadline, evaluations)
+            job = self._job(steps, listener, wearer, deadline, evaluations, restart)
             self._waiting.append(job)
             self._changed.notify()
             return job
@@ -179,14 +180,14 @@ class EngineLoop:
             self._changed.notify()
             return job
 
-    def refuse_if_full(self, deadline: float = math.inf, denoising_steps: int = 1) -> None:
+    def refuse_if_full(self, deadline: float = math.inf, evaluations: float = 1) -> None:
         """Refuses a query that has not been prepared yet, as `submit` would: the work on its frame is then spared.
 
         Raises:
             RequestError: OVERLOADED or UNAVAILABLE.
         """
         with self._changed:
-            self._refuse_if_full(deadline, denoising_steps)
+            self._refuse_if_full(deadline, evaluations)
 
     def hand_back_waiting(self) -> None:
         """Ends every query that has not had a turn, as UNAVAILABLE: another server may answer it sooner."""
@@ -209,19 +210,19 @@ class EngineLoop:
             lane.join(max(0.0, until - time.monotonic()))
 
     def _job(
-        self, steps: Steps, listener: Listener, wearer: str, deadline: float, denoising_steps: int,
+        self, steps: Steps, listener: Listener, wearer: str, deadline: float, evaluations: float,
         restart: Callable[[], None] | None = None,
     ) -> Job:  # fmt: skip
         event_loop, order = asyncio.get_running_loop(), next(self._order)
-        return Job(steps, listener, event_loop, self._notify, wearer, deadline, order, denoising_steps, restart)
+        return Job(steps, listener, event_loop, self._notify, wearer, deadline, order, evaluations, restart)
 
-    def _refuse_if_full(self, deadline: float, denoising_steps: int) -> None:
+    def _refuse_if_full(self, deadline: float, evaluations: float) -> None:
         if self._closed:
             raise shutting_down()
         # Those who are not there give way. Their number has another bound: a session has one query.
         others = [job for job in (*self._active, *self._waiting) if not job.cancelled and not job.absent]
         live = len(others)
-        estimate = self._pace.seconds(denoising_steps)
+        estimate = self._pace.seconds(evaluations)
         ahead = sum(self._seconds_left(job) for job in others) / len(self._lanes)
         needed = _CAUTION * (ahead + estimate)
         if live >= self._max_active + self._max_waiting:
@@ -240,7 +241,7 @@ class EngineLoop:
             )
 
     def _seconds_left(self, job: Job) -> float:
-        return max(0.0, self._pace.seconds(job.denoising_steps) - job.denoising - job.rest)
+        return max(0.0, self._pace.seconds(job.evaluations) - job.denoising - job.rest)
 
     def _notify(self) -> None:
         with self._changed:
@@ -249,17 +250,26 @@ class EngineLoop:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
+        before: list[Job] = []
+        seconds, denoising = 0.0, False
+        while (batch := self._take(before, seconds, denoising)) is not None:
             began, denoising = time.perf_counter(), isinstance(batch[0].pending, Denoise)
             if batch[0].pending is None:
                 self._advance(batch[0], None)  # its first turn: up to its first engine call
             else:
                 self._run_engine(batch)
-            self._give_back(batch, time.perf_counter() - began, denoising)
+            before, seconds = batch, time.perf_counter() - began
 
-    def _take(self) -> list[Job] | None:
-        """Waits for a turn and returns whose it is; None once the loop is closed."""
+    def _take(self, before: list[Job], seconds: float, denoising: bool) -> list[Job] | None:
+        """Ends a lane's turn, waits for the next and returns whose it is; None once the loop is closed.
+
+        Args:
+            before: Whose turn it was.
+            seconds: How long it took.
+            denoising: Whether it was an evaluation of the U-Net.
+        """
         with self._changed:
+            self._give_back(before, seconds, denoising)
             while True:
                 self._drop_cancelled()
                 while self._waiting and self._has_place():
@@ -300,19 +310,17 @@ class EngineLoop:
         self._waiting.append(job)
 
     def _give_back(self, batch: list[Job], seconds: float, denoising: bool) -> None:
-        with self._changed:
-            for job in batch:
-                job.running = False
-                if denoising:
-                    job.denoising += seconds / len(batch)
-                else:
-                    job.rest += seconds / len(batch)
-                if job.answered:
-                    if job.deadline < math.inf:
-                        self._pace.learn(job.denoising, job.denoising_steps, job.rest)
-                    self._remove(job)
-            self._drop_cancelled()
-            self._changed.notify_all()
+        for job in batch:
+            job.running = False
+            if denoising:
+                job.denoising += seconds / len(batch)
+            else:
+                job.rest += seconds / len(batch)
+            if job.answered:
+                if job.deadline < math.inf:
+                    self._pace.learn(job.denoising, job.evaluations, job.rest)
+                self._remove(job)
+        self._changed.notify_all()
 
     def _drop_cancelled(self) -> None:
         for jobs in (self._active, self._waiting, self._idle):
@@ -335,16 +343,25 @@ class EngineLoop:
 
     def _advance(self, job: Job, result: Any) -> None:
         """Sends an engine result to a query and passes on its events, up to its next engine call or its end."""
+        # Told together and last: an event loop that is woken now would run in turns with this thread, not beside it.
+        events: list[Event] = []
         try:
             item = job.steps.send(result)
             while isinstance(item, Event):
-                job.tell(item)
+                events.append(item)
+                if isinstance(item, Answer):  # before the query ends
+                    job.tell(*events)
+                    events.clear()
                 item = job.steps.send(None)
             job.pending = item
         except StopIteration:
             job.answered = True
         except Exception as error:
+            job.tell(*events)
             self._fail(job, error)
+            return
+        if events:
+            job.tell(*events)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, RequestError):  # else nothing is amiss, and who asked is told

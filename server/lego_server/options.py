@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from lego_core.branches import STUDENT_BRANCH, Evaluation, plan_evaluations
 from lego_core.config import (
     FIDELITIES,
     MAX_CACHE_INTERVAL,
@@ -80,6 +81,14 @@ class SamplingOptions:
     preview: Preview = "full"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     cache_interval: int = 1
+
+    def evaluations(self) -> list[Evaluation]:
+        """Returns what each step asks of the U-Net."""
+        if self.sampler == "distilled":
+            return [Evaluation(STUDENT_BRANCH)] * self.steps
+        return plan_evaluations(
+            self.steps, self.text_scale, self.image_scale, self.guidance_interval, self.cache_interval
+        )
 
 
 def resolve_options(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,22 @@ def test_what_finds_no_time_left_is_left_out(tmp_path: Path) -> None:
         "eager", "--budget", "1e-3", "--json", str(tmp_path / "gpu.json"),
     )  # fmt: skip
     assert "Extend, eager, fp32, batch 1: skipped: 0 s are left of --budget, too few for this" in told
+
+
+def test_a_run_that_is_killed_keeps_what_it_has(tmp_path: Path) -> None:
+    json_file = tmp_path / "gpu.json"
+    command = [
+        sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--size", "nano", "--dtypes", "fp32", "--batches",
+        "1,2", "--runners", "eager", "--json", str(json_file),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not json_file.is_file():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    assert process.returncode < 0, "it had ended before"
+    rows = json.loads(json_file.read_text())["rows"]
+    assert rows[0]["kind"] == "Denoise" and rows[0]["seconds"]
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lego_core.branches import branch_weights, plan_evaluations
+from lego_core.branches import SHALLOW_SHARE, branch_weights, cost, plan_evaluations
 from lego_core.errors import LegoError
 
 ALL = ("conditional", "image_only", "null")
@@ -72,3 +72,10 @@ def test_where_the_branches_change_features_are_computed_anew() -> None:
     assert "".join(features(8, 7.5, 1.5, (0.25, 0.75), 3)) == "krkrrdkr"
     # Guided or not, scales of 1 ask the conditional branch alone: nothing changes.
     assert "".join(features(8, 1.0, 1.0, (0.25, 0.75), 3)) == "krrkrrkr"
+
+
+def test_evaluations_cost_what_their_rows_do_and_those_without_the_deep_layers_their_share() -> None:
+    assert cost(plan_evaluations(10, 7.5, 1.5)) == 30
+    assert cost(plan_evaluations(10, 7.5, 1.5, (0.5, 1.0))) == 5 + 15
+    assert cost(plan_evaluations(10, 7.5, 1.5, cache_interval=2)) == pytest.approx(15 + 15 * SHALLOW_SHARE)
+    assert cost(plan_evaluations(4, 1.0, 1.0, cache_interval=4)) == pytest.approx(1 + 3 * SHALLOW_SHARE)

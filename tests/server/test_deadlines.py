@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -13,8 +14,8 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.harness import GuideClient, eventually, picture, running
 
 
-async def ask(client: GuideClient, query_id: int, deadline_ms: int, steps: int = 4) -> None:
-    options = pb.GuidanceOptions(seed=1, steps=steps)
+async def ask(client: GuideClient, query_id: int, deadline_ms: int, steps: int = 4, **others: Any) -> None:
+    options = pb.GuidanceOptions(seed=1, steps=steps, **others)
     query = pb.Query(query_id=query_id, text="how do I open the drawer", options=options, deadline_ms=deadline_ms)
     await client.call.write(pb.GuideRequest(query=query))
 
@@ -101,6 +102,27 @@ async def test_queries_beyond_what_can_be_in_time_are_refused_at_once_with_word_
     assert error.code == pb.QueryError.CODE_OVERLOADED and "busy with 3 queries" in error.message
     assert error.retry_after_ms >= 500
     assert seconds < 0.5
+
+
+async def test_a_query_of_cheaper_steps_is_taken_where_as_many_whole_ones_would_be_too_late() -> None:
+    engine = FakeEngine(delay=0.02, caching=True)
+    cheaper = {"guidance_interval": pb.GuidanceInterval(low=0.5, high=1), "cache_interval": 100}
+    async with running(engine, max_active=1) as server:
+        clients = [await server.open_session() for _ in range(2)]
+        for client in clients:
+            await client.frame()
+        await ask(clients[0], 1, 60_000, steps=30)  # teaches the server how long one takes
+        await clients[0].result()
+        engine.gate.clear()
+        await ask(clients[0], 2, 60_000)
+        await eventually(lambda: server.server.live_queries == 1)
+        await ask(clients[1], 1, 12_000, steps=1000)  # 3000 evaluations, about 20 s
+        error = await clients[1].error()
+        await ask(clients[1], 2, 12_000, steps=1000, **cheaper)  # about 400
+        await eventually(lambda: server.server.live_queries == 2)
+        engine.gate.set()
+
+    assert error.code == pb.QueryError.CODE_OVERLOADED
 
 
 async def test_a_stopping_server_hands_back_what_it_has_not_begun_and_what_it_cannot_end() -> None:

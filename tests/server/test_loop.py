@@ -319,7 +319,7 @@ async def test_what_cannot_begin_anew_keeps_its_place() -> None:
     assert len(heard[0]) == 30
 
 
-async def test_how_long_queries_take_is_known_by_their_steps_and_from_queries_of_wearers_alone() -> None:
+async def test_how_long_queries_take_is_known_by_their_evaluations_and_from_queries_of_wearers_alone() -> None:
     def paint(steps: int) -> Generator[Work | Event, Any, None]:
         yield EncodeFrame(np.zeros((3, 64, 64), np.float32), np.zeros((3, 32, 32), np.float32))
         condition = Condition(_Handle(latent=np.zeros((4, 8, 8), np.float32), strength=np.float32(0)))
@@ -329,7 +329,7 @@ async def test_how_long_queries_take_is_known_by_their_steps_and_from_queries_of
 
     async def needed(steps: int) -> float:
         """Returns how long a query would take by itself, as a refusal tells it."""
-        holder = loop.submit(paint(0), lambda event: None, denoising_steps=0)
+        holder = loop.submit(paint(0), lambda event: None, evaluations=0)
         with pytest.raises(RequestError) as refused:
             loop.refuse_if_full(time.perf_counter(), steps)
         holder.cancel()
@@ -343,7 +343,7 @@ async def test_how_long_queries_take_is_known_by_their_steps_and_from_queries_of
     loop.submit(paint(1), lambda event: None)  # the server's own, without a deadline
     await eventually(lambda: loop.live == 0)
     assert await needed(100) == 0
-    loop.submit(paint(10), lambda event: None, deadline=time.perf_counter() + 60, denoising_steps=10)
+    loop.submit(paint(10), lambda event: None, deadline=time.perf_counter() + 60, evaluations=10)
     await eventually(lambda: loop.live == 0)
     few, many = await needed(10), await needed(100)
     loop.close()

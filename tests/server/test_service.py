@@ -9,6 +9,7 @@ import grpc
 import pytest
 from lego_core.errors import LegoError
 from lego_proto.v1 import guidance_pb2 as pb
+from lego_server import assistant
 from lego_server.server import SERVICE_NAME
 from PIL import Image
 
@@ -27,6 +28,21 @@ async def test_a_session_begins_with_what_the_server_runs_and_allows() -> None:
         assert info.notice == "A fake model for tests."
         assert (info.defaults.steps, info.defaults.sampler) == (4, pb.SAMPLER_EULER_ANCESTRAL)
         assert all(info.defaults.HasField(f) for f in ("text_scale", "image_scale", "preview_every", "jpeg_quality"))
+
+
+@pytest.mark.parametrize(("seconds", "pieces"), [(0.0, [1, 1, 1, 1, 1, 1, 0]), (3600.0, [1, 5])])
+async def test_words_come_as_they_are_written_but_no_oftener_than_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, pieces: list[int]
+) -> None:
+    monkeypatch.setattr(assistant, "_PIECE_SECONDS", seconds)
+    async with running(FakeEngine()) as server:
+        client = await server.open_session()
+        await client.frame(5)
+        await client.query(1)
+        responses = await client.read_until("result")
+    told = [r.description_delta.text for r in responses if r.HasField("description_delta")]
+    assert [len(text.split()) for text in told] == pieces
+    assert "".join(told) == responses[-1].result.description
 
 
 async def test_an_answer_comes_as_description_then_progress_then_picture() -> None:

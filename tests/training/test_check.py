@@ -170,15 +170,17 @@ def test_metadata_without_a_clips_size_is_found(root: Path, break_it: Callable[[
 
 def test_a_record_may_have_several_faults_and_the_walk_goes_on(root: Path) -> None:
     broken = {**RECORD, "action": "", "llava_forecast_finetune": ""}
-    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"a": broken, "b": "x", "c": RECORD}, "d": []}))
+    clips = {"clip": {"a": broken, "b": "x", "c": RECORD}, "d": [], "e": {}}
+    (root / f"{NAME}_train.json").write_text(json.dumps(clips))
 
     report = check_data(root)
 
     assert [(finding.record, finding.kind) for finding in report.findings] == [
         ("record clip/a", "empty description"), ("record clip/a", "label"), ("record clip/b", "no record"),
         ("record d/*", "no record"), ("record d/*", "metadata"),
+        ("record e/*", "no record"), ("record e/*", "metadata"),
     ]  # fmt: skip
-    assert report.records == 6
+    assert report.records == 7
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000])
@@ -199,7 +201,7 @@ def test_a_file_that_cannot_be_read_is_found_and_the_others_are_walked(root: Pat
     ("file", "content"),
     [
         ("ego4d_train.json", "{}"),
-        ("ego4d_val.json", '{"clip": {}}'),
+        ("ego4d_val.json", "{}"),
         ("curation_from_gpt/ego4d_for_tuning_forecasting.json", "[]"),
     ],
 )

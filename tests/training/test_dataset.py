@@ -70,6 +70,8 @@ def test_ego4d_keeps_its_frames_in_a_folder_of_another_name(root: Path) -> None:
         ),
         ({"clip": {"cut": "a"}}, "record clip/cut: must be a mapping; it is a str"),
         ({"clip": ["cut"]}, r"record clip/\*: must be a mapping; it is a list"),
+        ({"clip": {}}, r"record clip/\*: is empty: a clip needs an action"),
+        ({"clip": {"cut": {}}}, "record clip/cut: is empty"),
         (
             {"clip": {"cut": {"image_0": "/etc/hosts", "image_1": "b", "action": "cut"}}},
             "record clip/cut: image_0 is '/etc/hosts'; it must be relative to the split's folder and stay in it",

@@ -184,7 +184,7 @@ def _walk_split(
     clips: set[str] = set()
     for clip_id, action_id, values in records:
         faults = list(record_faults(values))
-        if isinstance(values, dict):
+        if isinstance(values, dict) and values:
             paths = {key: values[key] for key in ("image_0", "image_1") if _is_followed(values.get(key), key)}
             faults += _text_faults(values, name, described) + _order_faults(paths)
             for key, path in paths.items():

@@ -133,9 +133,10 @@ def read_metadata(root: Path, name: str) -> dict[str, Any] | None:
 
 
 def walk_index(clips: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Yields (clip id, action id, values) in file order; a clip without a mapping of actions is one record, "*"."""
+    """Yields (clip id, action id, values) in file order; a clip that lists no actions is one record, "*"."""
     for clip_id, actions in clips.items():
-        yield from ((clip_id, *each) for each in (actions.items() if isinstance(actions, dict) else [("*", actions)]))
+        listed = actions.items() if isinstance(actions, dict) and actions else [("*", actions)]
+        yield from ((clip_id, *each) for each in listed)
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,9 @@ def record_faults(values: Any) -> Iterator[Fault]:
     """Yields what keeps a record from being read; only its description may be absent."""
     if not isinstance(values, dict):
         yield Fault("no record", f"must be a mapping; it is a {type(values).__name__}")
+        return
+    if not values:
+        yield Fault("no record", "is empty: a clip needs an action, and an action its frames and label; or remove it")
         return
     for key in ("image_0", "image_1", "action", "llava_forecast_finetune"):
         if key not in values:

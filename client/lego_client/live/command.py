@@ -87,8 +87,8 @@ def live(
         sending=Sending(data_saver=view.data_saver),
     )  # fmt: skip
     open_client()  # wrong settings are told before a window opens
+    speaker = _speaker() if speak else None  # may be missing; a recogniser would have been opened for nothing
     heard = _hearing(listen, hearing, server, security)
-    speaker = _speaker() if speak else None
     about = {"command": "live", "source": frames.name, "server": server, "previews": previews}
     with recording_to(recording, about) as recorder:
         asyncio.run(

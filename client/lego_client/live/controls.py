@@ -104,8 +104,7 @@ class Controls:
         elif name == "backspace":
             self._state.typing = text[:-1]
         elif len(name) == 1 and name.isprintable() and len(text) < _LONGEST_QUERY:
-            if not text:
-                self._conversation.look_ahead()
+            self._conversation.look_ahead()
             self._state.typing = text + name
 
     def _type(self) -> None:

@@ -63,7 +63,7 @@ class Exchange:
     @property
     def age_seconds(self) -> float:
         """Seconds since the moment that the picture shows, by this machine's own clock."""
-        return time.monotonic() - self.asked_at
+        return time.monotonic() - self.asked_at if self.frame is None else self.frame.age
 
     @property
     def seconds(self) -> float:

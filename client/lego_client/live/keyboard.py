@@ -46,7 +46,10 @@ def keys_to(press: Callable[[str], None]) -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
 
     def read() -> None:
-        for name in names_of(os.read(descriptor, 1024).decode(errors="ignore")):
+        keys = os.read(descriptor, 1024)
+        if not keys:  # the terminal is gone
+            loop.remove_reader(descriptor)
+        for name in names_of(keys.decode(errors="ignore")):
             press(name)
 
     tty.setcbreak(descriptor)

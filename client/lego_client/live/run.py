@@ -40,7 +40,7 @@ class LiveSettings:
         mode: One of `overlay.modes.MODES`.
         out: A folder for every answer; None saves on demand only.
         stream_fps: Views sent per second whether asked about or not; 0 sends none but those asked about.
-        ahead: Whether a view is sent when the wearer begins to ask.
+        ahead: Whether views are sent while the wearer asks.
         retries: How often to ask again when the server has no room.
         first_query: Asked at once; "" for none.
         walk: A task to be led through; None for none.
@@ -96,9 +96,9 @@ async def run_live(
     state = LiveState(target=target, mode=settings.mode, aloud=speaker is not None)
     with source:
         conversation = Conversation(open_client, source, state, options, retries=settings.retries, ahead=settings.ahead)
-        files = AnswerFiles(conversation, state, source.name, settings.out)
         steps = None if settings.walk is None else Steps(settings.walk, conversation, state, settings.kept)
         async with Voice(hearing, speaker, conversation, state, steps) as voice:
+            files = AnswerFiles(conversation, state, source.name, settings.out)  # an answer is spoken, then saved
             controls = Controls(
                 state, conversation, files.save_shown, voice.talk if voice.by_key else None, steps, speaker is not None
             )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # speech is an extra, and is imported when it is asked for
     from lego_client.speech.microphone import AudioSource
     from lego_client.speech.speak import Speaker
     from lego_client.speech.wake import WakeWord
+
+_LOOK_SECONDS = 0.1  # between two looks whether somebody speaks
 
 Listen = Literal["off", "talk", "voice"]
 LISTEN: tuple[Listen, ...] = ("off", "talk", "voice")
@@ -94,13 +97,16 @@ class Voice:
     def talk(self) -> None:
         """Begins or ends a spoken question."""
         assert self._talk is not None
-        if self._state.talking:
+        if not self._state.microphone:
+            self._state.tell("nobody listens any more; type your question")
+            return
+        if self._talk.pressed:
             self._talk.release()
         else:
             self._hush()
             self._talk.press()
             self._conversation.look_ahead()
-        self._state.talking = not self._state.talking
+        self._state.talking = self._talk.pressed
 
     async def run(self) -> None:
         """Listens until cancelled. What keeps it from listening is told, and typing goes on."""
@@ -109,6 +115,7 @@ class Voice:
         from lego_client.speech.hearing import Listener
 
         hearing = self._hearing
+        looking = asyncio.create_task(self._look_while_heard())
         try:
             async with Listener(
                 hearing.source, hearing.recogniser, self._talk, voice=self._speaker, headphones=hearing.headphones
@@ -117,7 +124,10 @@ class Voice:
                     self.hear(heard)
         except LegoError as error:
             self._state.tell(f"{error}; you can still type", 30)
+        except Exception as error:  # the wearer must hear of it, whatever it is
+            self._state.tell(f"listening failed ({error}); you can still type", 30)
         finally:
+            looking.cancel()
             self._state.microphone, self._state.hearing, self._state.talking = False, "", False
 
     def hear(self, heard: Heard) -> None:
@@ -129,8 +139,7 @@ class Voice:
         match heard:
             case SpeechBegan():
                 self._state.hearing = "…"
-                if self._hearing is not None and self._hearing.wake is None:  # it may be meant for somebody else
-                    self._conversation.look_ahead()
+                self._look_ahead()
                 if self._speaker is not None:
                     self._speaker.hold()
             case Partial(text):
@@ -148,11 +157,24 @@ class Voice:
                 if said:
                     self._obey(said)
 
+    async def _look_while_heard(self) -> None:
+        """Sends views until what is said has been understood: the last of them is what is asked about."""
+        while True:
+            if self._state.hearing or self._state.talking:
+                self._look_ahead()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _look_ahead(self) -> None:
+        if self._hearing is not None and self._hearing.wake is None:  # else it may be meant for somebody else
+            self._conversation.look_ahead()
+
     def _obey(self, said: str) -> None:
         if self._steps is not None:
             self._hush()
             if self._steps.hear(said):
                 return
+        if not any(letter.isalnum() for letter in said):  # a recogniser may write a sigh as "..."
+            return
         if self._state.newest is not None:  # typed, or of the task
             self._dialogue.asked(self._state.newest.query)
         self._act(self._dialogue.hear(said))
@@ -161,7 +183,10 @@ class Voice:
         # The key may be down again: what ended may be the question before, or a microphone that was gone for a moment.
         self._state.hearing, self._state.talking = "", self._talk is not None and self._talk.pressed
         if self._speaker is not None:
-            self._speaker.release()
+            try:
+                self._speaker.release()
+            except LegoError as error:
+                self._state.tell(str(error))
 
     def _act(self, meaning: Meaning) -> None:
         from lego_client.speech.correction import Intent

@@ -90,7 +90,7 @@ def recording_to(options: RecordOptions, settings: Mapping[str, object]) -> Iter
         except (LegoError, ServerError) as error:
             recorder.note(f"the session ended: {error}")
             raise
-    print(f"recorded {path}", file=sys.stderr)
+    print(recorder.failure or f"recorded {path}", file=sys.stderr)
 
 
 def _folder() -> Path:

@@ -275,6 +275,8 @@ class Recorder(SessionObserver):
             self._stop(f"the recording stopped ({error.strerror}); {self.path} keeps what came before")
         except _LimitReached:
             self._stop(f"the recording stopped at its limit of {self._limit / MEGABYTE:g} MB; {self.path} is whole")
+        except Exception as error:  # whatever it is, the wearer must know that no more is kept
+            self._stop(f"the recording stopped ({error}); {self.path} keeps what came before")
         finally:
             file.abandon()
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 from typing import Self
 
@@ -14,6 +15,7 @@ import numpy as np
 from lego_core.errors import LegoError
 from numpy.typing import NDArray
 
+from lego_client.sharpness import sharpness
 from lego_client.sources.framing import Framing
 from lego_client.sources.watch import PictureWatch
 
@@ -47,6 +49,11 @@ class CapturedFrame:
     def age(self) -> float:
         """Seconds since it was captured."""
         return monotonic() - self.captured
+
+    @cached_property
+    def sharpness(self) -> float:
+        """How sharp it is, compared with others of its camera; see `lego_client.sharpness`."""
+        return sharpness(self.pixels)
 
 
 class FrameSource(ABC):
@@ -132,6 +139,11 @@ class FrameSource(ABC):
         with self._changed:
             return self._trouble or self._silence()
 
+    @property
+    def unsure(self) -> bool:
+        """Whether what it shows may not be the present yet: a camera that wakes up is black at first."""
+        return self._watch is not None and self._watch.unsure
+
     def newest(self) -> list[CapturedFrame]:
         """Returns the newest frames, at most `RING_SIZE`, oldest first.
 
@@ -199,7 +211,7 @@ class FrameSource(ABC):
                 after = max(after, self._ring[-1].sequence)
         end = monotonic() + timeout
         frames = self.wait_for(max(RING_SIZE, after + 1), timeout, tell)
-        while self._watch is not None and self._watch.unsure and not self.finished and monotonic() < end:
+        while self.unsure and not self.finished and monotonic() < end:
             frames = self.wait_for(frames[-1].sequence + 1, end - monotonic(), tell)  # a camera may still be waking up
         newest, trouble = frames[-1], self.trouble
         if newest.sequence <= after and not self.finished:
@@ -248,11 +260,13 @@ class FrameSource(ABC):
                 now = monotonic()
                 trouble = self._watch.look(view, now) if self._watch is not None else ""
                 captured = self._began + moment if self.live else now
+                frame = CapturedFrame(view, moment, self._captured + 1, captured)
+                _ = frame.sharpness  # scored here, so that nobody who asks waits for it
                 with self._changed:
                     self._captured += 1
                     self._heard = now
                     self._trouble = trouble
-                    self._ring.append(CapturedFrame(view, moment, self._captured, captured))
+                    self._ring.append(frame)
                     self._changed.notify_all()
         except LegoError as error:
             self._error = error

@@ -193,7 +193,7 @@ class PushToTalk:
 
     @property
     def pressed(self) -> bool:
-        """Whether the button is down; the longest utterance lets it go by itself."""
+        """Whether the button is down; it comes up by itself when an utterance has become too long."""
         return self._pressed
 
     def press(self) -> None:

@@ -40,6 +40,8 @@ class ServerRecogniser:
         LegoError: A certificate file cannot be used, or a token would travel in the clear.
     """
 
+    exact = False  # a busy server answers with what it wrote down before
+
     def __init__(self, route: Route) -> None:
         route.connection.check(route.target)
         self.name = f"the recogniser of {route.target}"
@@ -71,7 +73,7 @@ class ServerRecogniser:
 
     def start(self) -> None:
         """A new utterance begins; what the server has of an earlier one is dropped."""
-        self._drop()
+        self.drop()
         requests: queue.SimpleQueue[pb.TranscribeRequest | None] = queue.SimpleQueue()
         self._requests = requests
         self._call = self._stub.Transcribe(
@@ -96,10 +98,11 @@ class ServerRecogniser:
 
     def close(self) -> None:
         """Leaves the server."""
-        self._drop()
+        self.drop()
         self._channel.close()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Has the server forget the utterance."""
         if self._call is not None:
             self._requests.put(None)  # lets go the thread that waits for more to send
             self._call.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -170,7 +171,8 @@ class Transcriber:
         except Exception as error:  # of a library that may raise anything; whoever listens must hear of it
             self._fail(LegoError(f"the recogniser {self._recogniser.name} failed ({error}); choose another"))
         finally:
-            self._recogniser.close()
+            with contextlib.suppress(Exception):  # it may have failed already
+                self._recogniser.close()
 
     def _fail(self, error: LegoError) -> None:
         self._emit(error)  # before whoever waits is let go, so that nothing else is heard first
@@ -210,8 +212,10 @@ class Transcriber:
                 latest, written = heard, through
         seconds = utterance.samples / RATE
         if not utterance.worth:
+            recogniser.drop()
             return NothingUnderstood(seconds)
-        final = latest if latest is not None and written >= utterance.voiced else recogniser.finish()
+        known = recogniser.exact and latest is not None and written >= utterance.voiced
+        final = latest if known and latest is not None else recogniser.finish()
         if not any(map(str.isalnum, final.text)):  # recognisers write "..." of noise
             return NothingUnderstood(seconds)
         delay = time.monotonic() - utterance.voiced_at

@@ -110,6 +110,8 @@ class MoonshineRecogniser:
         model: The model.
     """
 
+    exact = True
+
     def __init__(self, name: str, model: Moonshine) -> None:
         self.name = name
         self._model = model
@@ -134,9 +136,13 @@ class MoonshineRecogniser:
         assert transcript is not None  # nothing stopped it
         return transcript
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Forgets what was heard."""
         self._heard = []
+
+    def close(self) -> None:
+        """Forgets what was heard."""
+        self.drop()
 
 
 def _give_memory_back() -> None:

@@ -35,9 +35,11 @@ class Recogniser(Protocol):
 
     Attributes:
         name: What to call it in messages and records.
+        exact: Whether a hypothesis is of all that has been fed, so that `finish` would say nothing else.
     """
 
     name: str
+    exact: bool
 
     def start(self) -> None:
         """A new utterance begins; whatever was fed before is forgotten."""
@@ -61,6 +63,10 @@ class Recogniser(Protocol):
 
     def finish(self) -> Transcript:
         """Returns what was said, now that the utterance is whole; raises as `hypothesis` does."""
+        ...
+
+    def drop(self) -> None:
+        """Gives up the utterance: it is not to be written down."""
         ...
 
     def close(self) -> None:

@@ -31,6 +31,8 @@ class Sphinx:
         LegoError: There is no such file, it is no grammar, or it has a word that the dictionary does not know.
     """
 
+    exact = True
+
     def __init__(self, grammar: Path | None = None) -> None:
         self.name = "pocketsphinx" if grammar is None else f"pocketsphinx with {grammar.name}"
         if grammar is not None and not grammar.is_file():
@@ -67,6 +69,9 @@ class Sphinx:
         """Returns what was said. No confidence: its own is as low for what it got right as for what it did not."""
         self._ask(FINISH)
         return Transcript(self._answer())
+
+    def drop(self) -> None:
+        """Leaves the utterance as it is: the next start forgets it."""
 
     def close(self) -> None:
         """Ends the process. It can be used no more."""

@@ -70,6 +70,8 @@ class OnnxGraph:
         options.inter_op_num_threads = 1
         # Each graph has its own threads: idle ones must not spin on the cores the next graph needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if name == "unet" else "0")
+        # And between two of its own calls they leave the cores to what has to be done there.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 4  # what goes wrong is raised; a log line beside it would only repeat it
         try:
             self._session = ort.InferenceSession(str(path), options, providers=list(providers))

@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -143,7 +143,7 @@ class WatchedEngine:
             result = call()
             failed = False
         finally:
-            over = self._last.call = replace(under_way, ended=time.perf_counter())
+            over = self._last.call = EngineCall(name, under_way.rows, under_way.began, time.perf_counter())
             with self._lock:
                 del self._calls[threading.get_ident()]
                 self._failed = failed

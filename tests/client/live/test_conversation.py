@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from lego_client.errors import ServerError
 from lego_client.overlay.labels import State
+from lego_client.sources import RING_SIZE
+from lego_client.sources.watch import PictureWatch
 from lego_proto.v1 import guidance_pb2 as pb
 
-from tests.client.live.parts import QUERY, live, until
+from tests.client.live.parts import QUERY, Camera, live, until
+from tests.client.scenes import scene
 from tests.client.scripted_server import PIECES, Script, ScriptedServer
 from tests.client.test_session import free_port
 
@@ -74,6 +80,120 @@ async def test_nothing_is_sent_before_the_wearer_begins_to_ask(server: ScriptedS
         wearer.controls.press("h")
         await until(lambda: len(server.script.frames) == 1)
         assert server.script.queries == []
+
+
+async def test_a_question_is_about_the_view_that_was_sent_while_it_was_typed(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    async with live(server.target, tmp_path) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        wearer.source.wait_for(1, 5)
+        wearer.controls.press("enter")
+        wearer.controls.press("h")
+        await until(lambda: len(server.script.frames) == 1)
+        wearer.controls.press("i")
+        wearer.controls.press("enter")
+        await until(lambda: wearer.state.doing is State.ANSWER)
+        shown = wearer.state.shown
+    assert [query.frame_id for query in server.script.queries] == list(server.script.frames)
+    assert shown is not None and shown.frame is not None
+    assert [shown.frame.encoded.jpeg] == list(server.script.frames.values())
+
+
+@pytest.mark.parametrize("since", ["sharper views", "another view"])
+async def test_a_question_is_not_about_a_view_sent_before_if_there_is_a_better_one(
+    since: str, server: ScriptedServer, tmp_path: Path
+) -> None:
+    camera = Camera()
+    blurred = cv2.GaussianBlur(scene(), (0, 0), 2)
+    async with live(server.target, tmp_path, camera=camera) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        camera.shows.put(blurred)
+        camera.wait_for(1, 5)
+        wearer.conversation.look_ahead()
+        await until(lambda: len(server.script.frames) == 1)
+        for _ in range(RING_SIZE if since == "another view" else 3):
+            camera.shows.put(blurred if since == "another view" else scene())
+        camera.wait_for(RING_SIZE + 1 if since == "another view" else 4, 5)
+        wearer.conversation.ask(QUERY)
+        await until(lambda: wearer.state.doing is State.ANSWER)
+    first, second = server.script.frames
+    assert [query.frame_id for query in server.script.queries] == [second] != [first]
+
+
+async def test_a_view_that_is_older_than_the_present_is_not_asked_about(server: ScriptedServer, tmp_path: Path) -> None:
+    camera = Camera()
+    async with live(server.target, tmp_path, camera=camera) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        camera.shows.put(scene())
+        camera.wait_for(1, 5)
+        wearer.conversation.look_ahead()
+        await until(lambda: len(server.script.frames) == 1)
+        await asyncio.sleep(0.6)  # of a slow camera, whose newest frames are seconds apart
+        for shade in range(RING_SIZE - 1):
+            camera.shows.put(scene(100 + shade))
+        camera.wait_for(RING_SIZE, 5)
+        wearer.conversation.ask(QUERY)
+        await until(lambda: wearer.state.doing is State.ANSWER)
+    assert [query.frame_id for query in server.script.queries] == [max(server.script.frames)]
+    assert len(server.script.frames) == 2
+
+
+async def test_the_same_view_is_sent_ahead_once(server: ScriptedServer, tmp_path: Path) -> None:
+    async with live(server.target, tmp_path) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        wearer.source.wait_for(1, 5)
+        for _ in range(3):
+            wearer.conversation.look_ahead()
+            await asyncio.sleep(0.35)
+    assert len(server.script.frames) == 1
+
+
+async def test_what_a_camera_shows_while_it_wakes_up_is_not_sent_ahead(server: ScriptedServer, tmp_path: Path) -> None:
+    camera = Camera(PictureWatch(finds_still=False))
+    async with live(server.target, tmp_path, camera=camera) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        camera.shows.put(np.zeros((180, 320, 3), np.uint8))
+        camera.wait_for(1, 5)
+        wearer.conversation.look_ahead()
+        await asyncio.sleep(0.4)
+        assert server.script.frames == {}
+        camera.shows.put(scene())
+        camera.wait_for(2, 5)
+        wearer.conversation.look_ahead()
+        await until(lambda: len(server.script.frames) == 1)
+
+
+async def test_one_view_that_cannot_be_sent_does_not_end_sending_ahead(server: ScriptedServer, tmp_path: Path) -> None:
+    camera = Camera()
+    async with live(server.target, tmp_path, camera=camera) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        camera.shows.put(np.zeros((4, 4000, 3), np.uint8))  # too narrow
+        camera.wait_for(1, 5)
+        wearer.conversation.look_ahead()
+        await asyncio.sleep(0.4)
+        for _ in range(RING_SIZE):
+            camera.shows.put(scene())
+        camera.wait_for(RING_SIZE + 1, 5)
+        for _ in range(2):  # the first is told what became of the one before
+            wearer.conversation.look_ahead()
+            await asyncio.sleep(0.35)
+        await until(lambda: len(server.script.frames) == 1)
+
+
+async def test_a_question_for_which_no_server_comes_back_ends_and_the_next_tries_again(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    async with live(server.target, tmp_path, patience=0.3) as wearer:
+        await until(lambda: wearer.state.doing is State.READY)
+        await server.stop()
+        await until(lambda: "tries again" in wearer.state.offline)
+        wearer.conversation.ask(QUERY)
+        await until(lambda: wearer.state.newest is not None and not wearer.state.newest.pending)
+        assert wearer.state.newest is not None and server.target in wearer.state.newest.failed
+        await server.restart()
+        wearer.conversation.ask(QUERY)
+        await until(lambda: wearer.state.doing is State.ANSWER)
 
 
 async def test_without_looking_ahead_only_the_question_brings_a_view(server: ScriptedServer, tmp_path: Path) -> None:

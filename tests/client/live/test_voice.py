@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from lego_client.task.plan import Step, Task
 from lego_client.task.walk import Walk
 from lego_core.speech.audio import Samples
 
-from tests.client.live.parts import QUERY, Live, live, until
+from tests.client.live.parts import QUERY, Camera, Live, live, until
+from tests.client.scenes import scene
 from tests.client.scripted_server import Script, ScriptedServer
 from tests.client.speech.scripted_recogniser import ScriptedRecogniser
 
@@ -101,6 +103,37 @@ async def test_a_key_begins_and_ends_a_spoken_question(server: ScriptedServer, t
         assert not wearer.state.talking
         voice.hear(NothingUnderstood(0.5))
         assert "say it again" in wearer.state.notice
+
+
+@pytest.mark.parametrize("text", ["…", ".", "?!"])
+async def test_a_transcript_without_a_word_is_passed_over(server: ScriptedServer, tmp_path: Path, text: str) -> None:
+    async with live(server.target, tmp_path) as wearer, voice_of(wearer) as voice:
+        await until(lambda: wearer.state.offline == "")
+        voice.hear(said(text))
+        voice.hear(said(QUERY))
+        await until(lambda: wearer.state.doing is State.ANSWER)
+    assert len(server.script.queries) == 1
+
+
+async def test_views_are_sent_as_long_as_somebody_speaks(server: ScriptedServer, tmp_path: Path) -> None:
+    camera = Camera()
+    async with live(server.target, tmp_path, camera=camera) as wearer, voice_of(wearer) as voice:
+        listening = asyncio.create_task(voice.run())
+        await until(lambda: wearer.state.offline == "")
+        camera.shows.put(scene())
+        camera.wait_for(1, 5)
+        voice.hear(SpeechBegan())
+        await until(lambda: len(server.script.frames) == 1)
+        camera.shows.put(scene(60))
+        await until(lambda: len(server.script.frames) == 2)
+        voice.hear(NothingUnderstood(0.5))
+        camera.shows.put(scene(200))
+        camera.wait_for(3, 5)
+        await asyncio.sleep(0.5)
+        assert len(server.script.frames) == 2
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
 
 
 async def test_a_key_that_is_down_again_is_told_so_while_the_question_before_is_written_down(

@@ -16,9 +16,11 @@ class ScriptedRecogniser:
         calls: The names of the methods called, in order.
         gate: A hypothesis waits for this; set from the start.
         stopped: Whether a hypothesis was broken off.
+        exact: As `Recogniser` has it.
     """
 
     name = "scripted"
+    exact = True
 
     def __init__(self, samples_a_word: int = 1000, fails: Exception | None = None) -> None:
         self.calls: list[str] = []
@@ -51,6 +53,9 @@ class ScriptedRecogniser:
         if self._fails is not None:
             raise self._fails
         return self._heard()
+
+    def drop(self) -> None:
+        self.calls.append("drop")
 
     def close(self) -> None:
         self.calls.append("close")

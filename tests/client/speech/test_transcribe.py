@@ -88,6 +88,38 @@ def test_what_was_written_down_at_the_pause_is_the_final(
     assert "finish" not in recogniser.calls
 
 
+def test_a_hypothesis_that_may_be_of_less_than_was_said_is_never_the_final(
+    transcriber: Transcriber, recogniser: ScriptedRecogniser, told: Told
+) -> None:
+    recogniser.exact = False  # as a server's that is busy
+    transcriber.begin(tone(0.4))
+    speak(transcriber, 0.3, voiced=False)
+    assert isinstance(told.next(), Partial)
+    transcriber.end(worth=True, complete=True)
+    told.final()
+    assert recogniser.calls[-1] == "finish"
+
+
+def test_what_is_not_worth_writing_down_is_dropped_at_once(
+    transcriber: Transcriber, recogniser: ScriptedRecogniser, told: Told
+) -> None:
+    transcriber.begin(tone(0.1))
+    transcriber.end(worth=False, complete=True)
+    assert isinstance(told.next(), NothingUnderstood)
+    assert recogniser.calls == ["start", "drop"]
+
+
+def test_a_recogniser_that_fails_is_closed(told: Told) -> None:
+    recogniser = ScriptedRecogniser(fails=OSError("gone"))
+    transcriber = Transcriber(recogniser, told.put)
+    transcriber.begin(tone(0.4))
+    transcriber.end(worth=True, complete=True)
+    while not isinstance(told.next(), LegoError):
+        pass
+    transcriber.close()
+    assert recogniser.calls[-1] == "close"
+
+
 def test_a_hypothesis_that_speech_has_outrun_is_broken_off_at_the_end(
     transcriber: Transcriber, recogniser: ScriptedRecogniser, told: Told
 ) -> None:
@@ -195,8 +227,7 @@ def test_a_recogniser_that_hangs_bounds_what_waits(
     ],
 )
 def test_a_recogniser_that_fails_ends_in_a_sentence(failure: Exception, part: str, told: Told) -> None:
-    recogniser = ScriptedRecogniser(fails=failure)
-    transcriber = Transcriber(recogniser, told.put)
+    transcriber = Transcriber(ScriptedRecogniser(fails=failure), told.put)
     transcriber.begin(tone(0.1))
     transcriber.end(worth=True, complete=True)
     error = told.next()
@@ -207,7 +238,6 @@ def test_a_recogniser_that_fails_ends_in_a_sentence(failure: Exception, part: st
         raise error
     transcriber.wait()  # whoever waits for it is let go
     transcriber.close()
-    assert recogniser.calls[-1] == "close"
 
 
 def test_closing_gives_up_what_is_left(recogniser: ScriptedRecogniser, told: Told) -> None:
