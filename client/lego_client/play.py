@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +159,8 @@ async def _stream(
 
 def _query(path: Path, number: int, entry: object) -> TimedQuery:
     match entry:
-        case {"time": int() | float() as time, "query": str() as query} if time >= 0 and query.strip():
+        case {"time": bool()}:  # which Python takes for a number
+            pass
+        case {"time": int() | float() as time, "query": str() as query} if 0 <= time < math.inf and query.strip():
             return TimedQuery(float(time), query)
     raise LegoError(f'{path}: query {number} is {entry!r}; it must be {{"time": seconds from 0, "query": "words"}}')

@@ -112,6 +112,8 @@ def test_queries_are_read_in_order_of_time(tmp_path: Path) -> None:
         ('[{"time": 1, "query": "a"}, {"time": -1, "query": "b"}]', "query 2 is"),
         ('[{"time": 1, "query": " "}]', "query 1 is"),
         ('[{"time": NaN, "query": "a"}]', "query 1 is"),
+        ('[{"time": 1e999, "query": "a"}]', "query 1 is"),
+        ('[{"time": true, "query": "a"}]', "query 1 is"),
         ('[{"query": "a"}]', "query 1 is"),
     ],
 )

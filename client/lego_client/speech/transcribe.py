@@ -171,15 +171,14 @@ class Transcriber:
         except Exception as error:  # of a library that may raise anything; whoever listens must hear of it
             self._fail(LegoError(f"the recogniser {self._recogniser.name} failed ({error}); choose another"))
         finally:
-            self._recogniser.close()
+            with contextlib.suppress(Exception):  # it may have failed already
+                self._recogniser.close()
 
     def _fail(self, error: LegoError) -> None:
         self._emit(error)  # before whoever waits is let go, so that nothing else is heard first
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        with contextlib.suppress(Exception):  # it has failed already
-            self._recogniser.close()
 
     def _write_down(self, utterance: _Utterance) -> Final | NothingUnderstood | None:
         recogniser = self._recogniser
