@@ -193,6 +193,9 @@ class Conversation:
         except (LegoError, ServerError) as error:
             exchange.fail(error)
             self._state.tell(exchange.failed)
+        except Exception as error:  # a question must not wait for ever, whatever it is
+            exchange.fail(f"the question failed ({error}); ask again")
+            self._state.tell(exchange.failed)
         if exchange.pending:  # the server ended it without a word
             exchange.fail("the server gave no answer; ask again")
         for listener in self._ended:
