@@ -64,7 +64,7 @@ def study_images(
         for name in complete
     ]  # fmt: skip
     built = build(folder, folder.name, "images", choose(examples, items, seed, _first(missing)), raters, seed, question)
-    _tell_built(folder, len(built.items))
+    _tell_built(folder, len(built.items), missing)
 
 
 @study.command("descriptions")
@@ -98,15 +98,19 @@ def study_descriptions(
                 raise LegoError(f"{files[name]}: {record_name} is {said!r:.80}; {cure}")
     examples: list[Example] = []
     missing: list[str] = []
+    known: set[str] = set()
     for record in read_records(data, dataset, cast(Any, split)):
         name = f"{record.clip_id}/{record.action_id}"
+        known.add(name)
         written = {each: values[name] for each, values in sentences.items() if name in values}
         if len(written) == len(sentences):
             examples.append(Example(record.input_path, record.target_path, record.action, written))
         missing += [f"{files[each]} has no sentence of {name}" for each in sentences if each not in written]
+    for each, values in sentences.items():
+        missing += [f"{files[each]}: {name} is no record of {dataset}_{split}" for name in values if name not in known]
     chosen = choose(examples, items, seed, _first(missing))
     built = build(folder, folder.name, "descriptions", chosen, raters, seed, question)
-    _tell_built(folder, len(built.items))
+    _tell_built(folder, len(built.items), missing)
 
 
 @study.command("serve")
@@ -204,7 +208,9 @@ def _first(missing: list[str]) -> str:
     return f"{missing[0]}{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}" if missing else ""
 
 
-def _tell_built(folder: Path, count: int) -> None:
+def _tell_built(folder: Path, count: int, missing: list[str]) -> None:
+    if missing:
+        typer.echo(f"left out: {_first(missing)}")
     typer.echo(
         f"{count} items in {folder}: lego-train study serve {folder}, or give raters the folder "
         f"{folder / 'public'} (never the one above it: key.json tells who made what)"

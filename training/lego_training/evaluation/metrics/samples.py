@@ -69,7 +69,7 @@ def find_samples(
     are read; of several the target's own ending is taken.
 
     Returns:
-        What can be judged, in the records' order, and a fault for every record that cannot.
+        What can be judged, in the records' order, and a fault for every file that others lack.
 
     Raises:
         LegoError: The folder is not there, or none of its pictures belongs to the dataset.
@@ -90,9 +90,8 @@ def find_samples(
             )
             if not path.is_file()
         ]  # fmt: skip
-        if missing:
-            faults += missing[:1]
-        else:
+        faults += missing
+        if not missing:
             assert picture is not None
             name = f"{record.clip_id}/{record.action_id}"
             samples.append(Sample(name, picture, target, record.input_path, record.action, record.description))

@@ -395,14 +395,18 @@ def _remarks(found: Reproduction) -> Iterator[tuple[str, list[str]]]:
         if others:
             chosen = ", ".join(METHODS[name].title for name in METHODS if name in others)
             yield "What else people could choose", [f"{chosen}: in the study, and no row of this table"]
-    faults = [sentence for each in found.methods for sentence in _faults(each)]
-    if found.untimed:
-        faults.append(f"{len(found.untimed)} records are in no bin, as the time between their frames is not known")
+    faults = left_out(found)
     if faults:
         shown = faults[:_NAMED_FAULTS]
         if len(faults) > len(shown):
             shown.append(f"and {len(faults) - len(shown)} more; all are in figures.json")
         yield "What was left out", shown
+
+
+def left_out(found: Reproduction) -> list[str]:
+    """Returns a sentence for every record or picture that was left out, or judged at another size."""
+    faults = [sentence for each in found.methods for sentence in _faults(each)]
+    return faults + [f"{name}: in no bin, as the time between its frames is not known" for name in found.untimed]
 
 
 def _faults(method: MethodFigures) -> Iterator[str]:
