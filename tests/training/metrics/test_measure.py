@@ -139,10 +139,12 @@ def test_nothing_to_judge_is_an_error_that_says_why(
     monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "method" / "images").mkdir(parents=True)
     common = ("--data", data, "--dataset", "ego4d", "--json", tmp_path / "out.json")
     for folder, told in (
         ("nowhere", "is no folder; give the one"),
         ("empty", "has no picture of a record of ego4d_val"),
+        ("method", f"paints into {tmp_path / 'method' / 'images'}, give that"),
     ):
         assert run(monkeypatch, *common, "--generated", tmp_path / folder) == 2
         assert told in capsys.readouterr().err

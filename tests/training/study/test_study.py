@@ -278,13 +278,15 @@ def test_what_is_left_out_of_a_study_is_named_though_there_is_enough_of_others(m
     methods = ("--method", f"LEGO={made / 'LEGO'}", "--method", f"SDEdit={tmp_path / 'some'}", "--items", 3)
     where = ("--data", made / "data", "--dataset", "toykitchen")
 
-    assert f"left out: {victim}: the generated picture is missing\n" in run("images", tmp_path / "a", *where, *methods)
+    told = run("images", tmp_path / "a", *where, *methods)
+    assert f"left out: {victim}: the generated picture is missing; all of it is in {tmp_path / 'a'}" in told
+    assert (tmp_path / "a" / "left_out.txt").read_text() == f"{victim}: the generated picture is missing\n"
 
     names = [f"{each.clip_id}/{each.action_id}" for each in read_records(made / "data", "toykitchen", "val")]
     path = tmp_path / "tuned.json"
     path.write_text(json.dumps({"elsewhere/action": "A hand.", **dict.fromkeys(names, "A hand.")}))
     told = run("descriptions", tmp_path / "b", *where, "--items", 4, "--method", f"tuned={path}")
-    assert f"left out: {path}: elsewhere/action is no record of toykitchen_val\n" in told
+    assert f"left out: {path}: elsewhere/action is no record of toykitchen_val; all of it" in told
 
 
 @pytest.mark.parametrize(

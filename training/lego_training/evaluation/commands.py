@@ -237,7 +237,7 @@ def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, fram
     from lego_training.evaluation.metrics.weights import Absent
     from lego_training.evaluation.reproduce.actions import paint_sheets
     from lego_training.evaluation.reproduce.comparisons import METHODS
-    from lego_training.evaluation.reproduce.report import left_out, screen_table, write_report
+    from lego_training.evaluation.reproduce.report import left_out, resized, screen_table, write_report
 
     sheets = []
     if frames and any(each.name == "lego" for each in result.methods):
@@ -251,6 +251,7 @@ def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, fram
         if each.absent:
             console.print(f"absent: {METHODS[each.name].title}: {each.absent}", highlight=False, markup=False)
     tell_some("left out", left_out(result), f"all of them in {folder / 'figures.json'}")
+    tell_some("resized and judged", resized(result), f"all of them in {folder / 'figures.json'}")
     console.print(f"report: {folder / 'report.html'}, report.md, figures.csv and figures.json beside it")
 
 

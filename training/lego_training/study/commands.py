@@ -210,7 +210,9 @@ def _first(missing: list[str]) -> str:
 
 def _tell_built(folder: Path, count: int, missing: list[str]) -> None:
     if missing:
-        typer.echo(f"left out: {_first(missing)}")
+        path = folder / "left_out.txt"
+        path.write_text("\n".join(missing) + "\n", encoding="utf-8")
+        typer.echo(f"left out: {_first(missing)}; all of it is in {path}")
     typer.echo(
         f"{count} items in {folder}: lego-train study serve {folder}, or give raters the folder "
         f"{folder / 'public'} (never the one above it: key.json tells who made what)"

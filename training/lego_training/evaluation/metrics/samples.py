@@ -97,7 +97,9 @@ def find_samples(
             samples.append(Sample(name, picture, target, record.input_path, record.action, record.description))
     if not samples:
         first = f": {faults[0]}" if faults else ""
-        raise LegoError(f"{generated} has no picture of a record of {dataset}_{split}{first}")
+        inner = generated / "images"
+        hint = f"; lego-train reproduce paints into {inner}, give that" if inner.is_dir() else ""
+        raise LegoError(f"{generated} has no picture of a record of {dataset}_{split}{first}{hint}")
     return samples, faults
 
 
