@@ -271,6 +271,37 @@ def test_records_whose_time_is_no_number_are_named(
         assert f"left out: {told}" in said and f"- {told}" in text
 
 
+def test_faults_of_the_dataset_are_named_by_file_on_the_screen_and_in_the_report(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    frames = tmp_path / "data" / "EgoGen" / "ego4d.fho"
+    shutil.copytree(frames / "val_gt_for_metric", tmp_path / "made")
+    made, truth = (folder / "val0" for folder in (tmp_path / "made", frames / "val_gt_for_metric"))
+    (truth / "action_0" / "frame_9.jpg").unlink()
+    Image.new("RGB", (64, 64)).save(made / "action_1" / "frame_9.jpg")
+    larger = tmp_path / "made" / "val1" / "action_0" / "frame_9.jpg"
+    Image.open(larger).resize((184, 128)).save(larger)
+    (frames / "val" / "val1" / "action_1" / "frame_0.jpg").unlink()
+    shutil.rmtree(tmp_path / "made" / "val2" / "action_0")
+    places = ("--data", tmp_path / "data", "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table7", *places, "--pictures", f"lego={tmp_path / 'made'}", "--resamples", "0") == 0
+
+    said, text = capsys.readouterr().out, (tmp_path / "out" / "table7" / "report.md").read_text()
+    for told in (
+        f"{truth / 'action_0' / 'frame_9.jpg'}: the ground truth is missing",
+        f"{made / 'action_1' / 'frame_9.jpg'}: it is 64x64 and its target 92x64: the shapes disagree",
+        f"{frames / 'val' / 'val1' / 'action_1' / 'frame_0.jpg'}: the input frame is missing",
+        f"{tmp_path / 'made' / 'val2' / 'action_0' / 'frame_9.jpg'}: the generated picture is missing",
+    ):
+        assert f"left out: LEGO: {told}\n" in said and f"- LEGO: {told}\n" in text
+    resized = f"LEGO: {larger}: it is 184x128 and its target 92x64\n"
+    assert f"resized and judged: {resized}" in said and f"## What was resized and judged\n\n- {resized}" in text
+    lego = json.loads((tmp_path / "out" / "table7" / "figures.json").read_text())["methods"]["lego"]
+    assert (lego["pictures"], len(lego["skipped"]), len(lego["resized"])) == (2, 4, 1)
+
+
 def test_two_records_of_one_target_frame_are_refused(
     data: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,20 @@ def test_one_picture_has_no_fid(samples: list[Sample], bench: Bench) -> None:
         Fid().score(samples[:1], "published", bench)
 
 
+def test_a_picture_whose_features_are_no_numbers_is_left_out_by_name(samples: list[Sample], bench: Bench) -> None:
+    whole, _ = Fid().score(samples, "published", bench)
+    kind = f"fid published {bench.weights.digest(bench.weights.find('inception'))}"
+    bench.cache.put({bench.cache.key(kind, samples[1].generated): np.full(2048, np.nan, np.float32)})
+
+    score, faults = Fid().score(samples, "published", bench)
+
+    assert [(fault.file, fault.reason) for fault in faults] == [
+        (str(samples[1].generated), "its Inception features are no numbers")
+    ]
+    assert score.names == (samples[0].name, samples[2].name)
+    assert score.value() == pytest.approx(whole.take(np.array([0, 2])).value())
+
+
 def test_other_weights_are_refused(weights: Path) -> None:
     with pytest.raises(LegoError, match=r"alexnet.*lacks the weights Conv2d_1a_3x3.* it is of another network"):
         load_inception(weights / "alexnet-owt-7be5be79.pth")

@@ -74,7 +74,10 @@ def study_descriptions(
     dataset: Dataset,
     method: Annotated[
         list[str],
-        typer.Option(help="NAME=FILE, JSON of clip/action to a sentence; give tuned and untuned to compare them."),
+        typer.Option(
+            help="NAME=FILE, JSON of clip/action to a sentence or the _descriptions.json of lego-train features; give "
+            "tuned and untuned to compare them."
+        ),
     ],
     split: Split = "val",
     items: Annotated[int, typer.Option(min=1, help="Examples to ask about; the paper has 100.")] = 100,
@@ -91,7 +94,7 @@ def study_descriptions(
         raise LegoError(f"split is {split!r}; it must be train or val")
     files = _named(method, "method")
     cure = "it must map clip/action to a sentence"
-    sentences = {name: read_json(Path(path), cure) for name, path in files.items()}
+    sentences = {name: _by_record(read_json(Path(path), cure)) for name, path in files.items()}
     for name, values in sentences.items():
         for record_name, said in values.items():
             if not isinstance(said, str) or not said.strip():
@@ -202,6 +205,18 @@ def _named(pairs: list[str], option: str) -> dict[str, str]:
             raise LegoError(f"--{option} names {value} twice; each method has pictures or sentences of its own")
         named[name] = value
     return named
+
+
+def _by_record(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns sentences by clip/action, of a file that has them so or as `lego-train features` writes them."""
+    flat: dict[str, Any] = {}
+    for name, said in values.items():
+        nested = said if isinstance(said, dict) else {}
+        inner = {
+            f"{name}/{action}": each.get("description") for action, each in nested.items() if isinstance(each, dict)
+        }
+        flat |= inner if inner and len(inner) == len(nested) else {name: said}
+    return flat
 
 
 def _first(missing: list[str]) -> str:
