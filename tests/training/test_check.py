@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import pty
 import re
@@ -109,6 +110,20 @@ def metadata(**values: Any) -> Callable[[Path], None]:
     return lambda root: (root / f"{NAME}_metadata.json").write_text(json.dumps(values)) and None
 
 
+def said(**values: Any) -> Callable[[Path], None]:
+    """Has the metadata say more of the clip."""
+    return metadata(clip={"height": HEIGHT, "width": WIDTH, **values})
+
+
+def linked(root: Path, name: str, split: str = "train") -> dict[str, str]:
+    """Returns a sound record with frames of its own."""
+    folder = root / "EgoGen" / FOLDER / split / "clip"
+    (folder / name).mkdir()
+    for frame in ("0001.jpg", "0002.jpg"):
+        (folder / name / frame).hardlink_to(folder / "cut" / frame)
+    return {**RECORD, "image_0": f"clip/{name}/0001.jpg", "image_1": f"clip/{name}/0002.jpg"}
+
+
 CASES: list[tuple[Callable[[Path], None], str, str]] = [
     (frame("train", 1, None), "missing frame", r"image_0: .*train/clip/cut/0001\.jpg is missing"),
     (frame("train", 2, lambda _: b"not a picture"), "unreadable frame", r"image_1: .*0002\.jpg: .* are not a JPEG"),
@@ -124,6 +139,8 @@ CASES: list[tuple[Callable[[Path], None], str, str]] = [
     (changed(llava_forecast_finetune=None), "empty description", "has no description"),
     (changed(action="cut carrot"), "label", "action is 'cut carrot'; a narration of Ego4D begins with '#C C '"),
     (changed(action=""), "label", "action is empty"),
+    (changed(action="#C C "), "label", "the label '#C C ' names no action; correct it or drop its record"),
+    (changed(image_0=" "), "missing frame", "image_0 is empty; it must name a frame"),
     (backwards, "frame order", "the target 0001.jpg does not come after the input 0002.jpg by name"),
 ]
 
@@ -157,9 +174,14 @@ def test_a_target_that_metrics_would_miss_is_found(root: Path, content: Callable
         (metadata(), "its clip is not in the metadata"),
         (metadata(clip={"height": HEIGHT}), "its clip's width is None in the metadata"),
         (metadata(clip={"height": "256", "width": WIDTH}), "its clip's height is '256' in the metadata"),
+        (metadata(clip={"height": math.nan, "width": WIDTH}), "its clip's height is nan in the metadata"),
+        (said(fps=math.nan), "its clip's fps is nan in the metadata, which is no number"),
+        (said(actions={"cut": {"times": [0.5, math.inf]}}), "its clip's actions.cut.times.1 is inf in the metadata"),
+        (said(actions=["cut"]), "its clip's actions are ['cut'] in the metadata; they must be a mapping"),
+        (said(actions={"cut": 5}), "the metadata say 5 of it; that must be a mapping"),
     ],
 )
-def test_metadata_without_a_clips_size_is_found(root: Path, break_it: Callable[[Path], None], message: str) -> None:
+def test_what_is_wrong_with_metadata_is_found(root: Path, break_it: Callable[[Path], None], message: str) -> None:
     break_it(root)
 
     report = check_data(root)
@@ -170,17 +192,53 @@ def test_metadata_without_a_clips_size_is_found(root: Path, break_it: Callable[[
 
 def test_a_record_may_have_several_faults_and_the_walk_goes_on(root: Path) -> None:
     broken = {**RECORD, "action": "", "llava_forecast_finetune": ""}
-    clips = {"clip": {"a": broken, "b": "x", "c": RECORD}, "d": [], "e": {}}
-    (root / f"{NAME}_train.json").write_text(json.dumps(clips))
+    records = {"a": broken, "b": "x", "c": linked(root, "c")}
+    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": records, "d": []}))
 
     report = check_data(root)
 
     assert [(finding.record, finding.kind) for finding in report.findings] == [
-        ("record clip/a", "empty description"), ("record clip/a", "label"), ("record clip/b", "no record"),
+        ("record clip/a", "label"), ("record clip/a", "empty description"), ("record clip/b", "no record"),
         ("record d/*", "no record"), ("record d/*", "metadata"),
-        ("record e/*", "no record"), ("record e/*", "metadata"),
     ]  # fmt: skip
-    assert report.records == 7
+    assert report.records == 6
+
+
+def test_a_clip_that_lists_no_actions_is_found(root: Path) -> None:
+    (root / f"{NAME}_train.json").write_text(json.dumps({"empty": {}, "clip": {"cut": RECORD}}))
+    said(fps=30)(root)
+    about = json.loads((root / f"{NAME}_metadata.json").read_text())
+    metadata(**about, empty=about["clip"])(root)
+
+    report = check_data(root)
+
+    assert faults(report) == [(f"{NAME}_train.json", "record empty/*", "no actions")]
+    assert str(report.findings[0]).endswith("record empty/*: its clip lists no actions; list them or take the clip out")
+    assert report.records == 4
+
+
+def test_records_that_share_a_frame_are_found(root: Path) -> None:
+    again = {**linked(root, "again"), "image_1": RECORD["image_1"]}
+    (root / f"{NAME}_train.json").write_text(json.dumps({"clip": {"cut": RECORD, "again": again}}))
+
+    report = check_data(root)
+
+    assert faults(report) == [(f"{NAME}_train.json", "record clip/again", "shared frame")]
+    assert report.findings[0].message == "image_1 is 'clip/cut/0002.jpg', which is that of clip/cut too"
+
+
+def test_a_clip_or_action_that_is_listed_twice_is_found(root: Path) -> None:
+    record = json.dumps(RECORD)
+    for content, key in (
+        (f'{{"clip": {{"cut": {record}}}, "clip": {{"mix": {record}}}}}', "clip"),
+        (f'{{"clip": {{"cut": {record}, "cut": {record}}}}}', "cut"),
+    ):
+        (root / f"{NAME}_train.json").write_text(content)
+
+        report = check_data(root)
+
+        assert faults(report) == [(f"{NAME}_train.json", "", "unreadable file")]
+        assert f"'{key}' is listed twice" in report.findings[0].message
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000])
@@ -201,7 +259,6 @@ def test_a_file_that_cannot_be_read_is_found_and_the_others_are_walked(root: Pat
     ("file", "content"),
     [
         ("ego4d_train.json", "{}"),
-        ("ego4d_val.json", "{}"),
         ("curation_from_gpt/ego4d_for_tuning_forecasting.json", "[]"),
     ],
 )
@@ -237,7 +294,11 @@ def test_a_path_that_no_system_takes_is_a_fault_like_others(root: Path) -> None:
     long = f"clip/cut/{'1' * 5000}.jpg"
     broken = {**RECORD, "image_1": long}
     for split in ("train", "val"):
-        (root / f"{NAME}_{split}.json").write_text(json.dumps({"clip": {"a": broken, "b": {**RECORD, "action": ""}}}))
+        fine = linked(root, "b", split)
+        (root / f"{NAME}_{split}.json").write_text(json.dumps({"clip": {"a": broken, "b": {**fine, "action": ""}}}))
+    targets = root / "EgoGen" / FOLDER / "val_gt_for_metric" / "clip"
+    (targets / "b").mkdir()
+    (targets / "b" / "0002.jpg").hardlink_to(targets / "cut" / "0002.jpg")
 
     report = check_data(root)
 
@@ -308,7 +369,8 @@ def test_more_than_there_is_cannot_be_skipped(root: Path) -> None:
 
 
 def test_ctrl_c_shows_what_is_found_so_far_and_how_to_go_on(root: Path) -> None:
-    records = {"first": {**RECORD, "action": ""}, **{f"{number:04}": RECORD for number in range(3000)}}
+    records = {"first": {**RECORD, "action": ""}}
+    records |= {f"{number:04}": linked(root, f"{number:04}") for number in range(3000)}
     (root / f"{NAME}_train.json").write_text(json.dumps({"clip": records}))
     # A terminal, so that the progress bar tells when the walk is under way.
     screen, terminal = pty.openpty()

@@ -70,8 +70,16 @@ def test_ego4d_keeps_its_frames_in_a_folder_of_another_name(root: Path) -> None:
         ),
         ({"clip": {"cut": "a"}}, "record clip/cut: must be a mapping; it is a str"),
         ({"clip": ["cut"]}, r"record clip/\*: must be a mapping; it is a list"),
-        ({"clip": {}}, r"record clip/\*: is empty: a clip needs an action"),
-        ({"clip": {"cut": {}}}, "record clip/cut: is empty"),
+        ({"empty": {}}, r"record empty/\*: its clip lists no actions; list them or take the clip out"),
+        (
+            {"clip": {"cut": {"image_0": "", "image_1": "b", "action": "cut"}}},
+            "record clip/cut: image_0 is empty; it must name a frame",
+        ),
+        (
+            {"clip": {"cut": {"image_0": "a", "image_1": "b", "action": " "}}},
+            "record clip/cut: action is empty",
+        ),
+        ('{"clip": {}, "clip": {}}', "is not valid JSON .'clip' is listed twice"),
         (
             {"clip": {"cut": {"image_0": "/etc/hosts", "image_1": "b", "action": "cut"}}},
             "record clip/cut: image_0 is '/etc/hosts'; it must be relative to the split's folder and stay in it",
@@ -95,6 +103,14 @@ def test_damaged_metadata_is_named(root: Path) -> None:
     write(root, "{", f"{NAME}_metadata.json")
 
     with pytest.raises(LegoError, match=r"cooking_metadata\.json is not valid JSON"):
+        read_records(root, NAME, "train")
+
+
+@pytest.mark.parametrize("about", [{"actions": ["cut"]}, {"actions": {"cut": "fast"}}])
+def test_metadata_that_say_nothing_readable_of_an_action_are_named(root: Path, about: Any) -> None:
+    write(root, {"clip": about}, f"{NAME}_metadata.json")
+
+    with pytest.raises(LegoError, match=r"cooking_metadata\.json: record clip/cut: .* must be a mapping"):
         read_records(root, NAME, "train")
 
 

@@ -53,7 +53,7 @@ def test_only_the_corrected_mode_spares_labels_of_another_form(label: str, corre
 def test_a_label_of_nothing_is_refused_and_its_record_named(mode: str) -> None:
     record = Record("clip", "7", Path("a.jpg"), Path("b.jpg"), "#C C ", "")
 
-    with pytest.raises(LegoError, match="record clip/7: the label '#C C ' names no action"):
+    with pytest.raises(LegoError, match=r"record clip/7 \(a\.jpg\): the label '#C C ' names no action"):
         normalise_records([record], "ego4d", mode)  # type: ignore[arg-type]
 
 

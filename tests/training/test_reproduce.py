@@ -249,6 +249,76 @@ def test_figure_10_divides_by_time(data: Path, weights: Path, monkeypatch: pytes
     assert "0.50 to 0.75 s" in (tmp_path / "figure10" / "figures.csv").read_text()
 
 
+def test_records_whose_time_is_no_number_are_named(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    path = tmp_path / "data" / "ego4d_metadata.json"
+    about = json.loads(path.read_text())
+    about["val1"]["actions"]["action_0"]["target_time"] = float("nan")
+    about["val2"] = {"fps": float("inf")}  # and no times, but frame numbers
+    path.write_text(json.dumps(about))
+    pictures = tmp_path / "data" / "EgoGen" / "ego4d.fho" / "val_gt_for_metric"
+    places = ("--data", tmp_path / "data", "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "figure10", *places, "--pictures", f"lego={pictures}", "--resamples", "0") == 0
+
+    names = ["val1/action_0", "val2/action_0", "val2/action_1"]
+    assert json.loads((tmp_path / "out" / "figure10" / "figures.json").read_text())["without_time"] == names
+    said, text = capsys.readouterr().out, (tmp_path / "out" / "figure10" / "report.md").read_text()
+    for name in names:
+        told = f"{name}: in no bin, as the time between its frames is not known"
+        assert f"left out: {told}" in said and f"- {told}" in text
+
+
+def test_faults_of_the_dataset_are_named_by_file_on_the_screen_and_in_the_report(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    frames = tmp_path / "data" / "EgoGen" / "ego4d.fho"
+    shutil.copytree(frames / "val_gt_for_metric", tmp_path / "made")
+    made, truth = (folder / "val0" for folder in (tmp_path / "made", frames / "val_gt_for_metric"))
+    (truth / "action_0" / "frame_9.jpg").unlink()
+    Image.new("RGB", (64, 64)).save(made / "action_1" / "frame_9.jpg")
+    larger = tmp_path / "made" / "val1" / "action_0" / "frame_9.jpg"
+    Image.open(larger).resize((184, 128)).save(larger)
+    (frames / "val" / "val1" / "action_1" / "frame_0.jpg").unlink()
+    shutil.rmtree(tmp_path / "made" / "val2" / "action_0")
+    places = ("--data", tmp_path / "data", "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table7", *places, "--pictures", f"lego={tmp_path / 'made'}", "--resamples", "0") == 0
+
+    said, text = capsys.readouterr().out, (tmp_path / "out" / "table7" / "report.md").read_text()
+    for told in (
+        f"{truth / 'action_0' / 'frame_9.jpg'}: the ground truth is missing",
+        f"{made / 'action_1' / 'frame_9.jpg'}: it is 64x64 and its target 92x64: the shapes disagree",
+        f"{frames / 'val' / 'val1' / 'action_1' / 'frame_0.jpg'}: the input frame is missing",
+        f"{tmp_path / 'made' / 'val2' / 'action_0' / 'frame_9.jpg'}: the generated picture is missing",
+    ):
+        assert f"left out: LEGO: {told}\n" in said and f"- LEGO: {told}\n" in text
+    resized = f"LEGO: {larger}: it is 184x128 and its target 92x64\n"
+    assert f"resized and judged: {resized}" in said and f"## What was resized and judged\n\n- {resized}" in text
+    lego = json.loads((tmp_path / "out" / "table7" / "figures.json").read_text())["methods"]["lego"]
+    assert (lego["pictures"], len(lego["skipped"]), len(lego["resized"])) == (2, 4, 1)
+
+
+def test_two_records_of_one_target_frame_are_refused(
+    data: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    index = tmp_path / "data" / "ego4d_val.json"
+    clips = json.loads(index.read_text())
+    clips["val1"]["action_1"]["image_1"] = clips["val1"]["action_0"]["image_1"]
+    index.write_text(json.dumps(clips))
+    places = ("--data", tmp_path / "data", "--dataset", "ego4d", "--out", tmp_path / "out", "--metrics", "psnr")
+
+    assert run(monkeypatch, "table1", *places, "--checkpoint", f"lego={workshop.checkpoint}", *FAST) == 2
+
+    told = capsys.readouterr().err
+    assert "records val1/action_0 and val1/action_1 would share" in told and "val1/action_0/frame_9" in told
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+
+
 def write_study(path: Path, methods: dict[str, float], **values: Any) -> Path:
     """As lego-train study report writes it."""
     study = Study("best", "images", "?", 5, ())
@@ -459,6 +529,8 @@ def test_time_is_the_metadatas_or_that_of_frame_numbers() -> None:
     assert seconds_apart(record_of(0, frames=("frame_0010", "frame_0055")), 30) == 1.5
     assert seconds_apart(record_of(0, frames=("frame_0010", "frame_0055")), None) is None
     assert seconds_apart(record_of(0), 30) is None
+    broken = {"input_time": 2.0, "target_time": float("nan")}
+    assert seconds_apart(record_of(0, broken, frames=("frame_0010", "frame_0055")), 30) is None
 
 
 def test_records_that_cannot_be_divided_say_why() -> None:

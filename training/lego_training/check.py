@@ -17,7 +17,10 @@ from lego_training.curation import conversation_faults, read_list
 from lego_training.dataset import (
     Fault,
     Split,
+    facts_faults,
     index_path,
+    metadata_path,
+    not_numbers,
     path_faults,
     read_index,
     read_metadata,
@@ -25,6 +28,7 @@ from lego_training.dataset import (
     split_folder,
     walk_index,
 )
+from lego_training.labels import normalise_label
 
 # The released frames are 256 pixels high; training would have to enlarge smaller ones.
 SMALLEST_SIDE = 256
@@ -168,7 +172,7 @@ def _check_any(path: Path, records: list[Any], report: Report) -> None:
 
 
 def _metadata(root: Path, name: str, report: Report) -> dict[str, Any] | None:
-    path = root / f"{name}_metadata.json"
+    path = metadata_path(root, name)
     if not path.is_file():
         report.findings.append(Finding(str(path), "", "metadata", "is missing: it gives each clip's height and width"))
         return None
@@ -182,19 +186,24 @@ def _walk_split(
     """Yields what is wrong with each record in turn."""
     index, folder = index_path(root, name, split), split_folder(root, name, split)
     clips: set[str] = set()
+    owners: dict[str, str] = {}
     for clip_id, action_id, values in records:
         faults = list(record_faults(values))
-        if isinstance(values, dict) and values:
+        if isinstance(values, dict):
             paths = {key: values[key] for key in ("image_0", "image_1") if _is_followed(values.get(key), key)}
             faults += _text_faults(values, name, described) + _order_faults(paths)
+            faults += _shared_faults(paths, f"{clip_id}/{action_id}", owners)
             for key, path in paths.items():
                 faults += _depth_faults(key, path) + _frame_faults(key, folder / path, smallest)
             if split == "val" and "image_1" in paths:
                 target = split_folder(root, name, TARGETS) / paths["image_1"]
                 faults += _frame_faults(TARGETS, target, smallest, "missing target")
-        if metadata is not None and clip_id not in clips:
-            clips.add(clip_id)
-            faults += _metadata_faults(metadata.get(clip_id))
+        if metadata is not None:
+            about = metadata.get(clip_id)
+            if clip_id not in clips:
+                clips.add(clip_id)
+                faults += _metadata_faults(about)
+            faults += facts_faults(about or {}, action_id)
         yield [Finding(str(index), f"record {clip_id}/{action_id}", fault.kind, fault.message) for fault in faults]
 
 
@@ -221,10 +230,24 @@ def _text_faults(values: dict[str, Any], name: str, described: bool) -> list[Fau
     expected = described or "llava_forecast_finetune" in values
     if expected and isinstance(description, str) and not description.strip():
         faults.append(Fault("empty description", "has no description: llava_forecast_finetune is empty or absent"))
-    if isinstance(action, str) and not action.strip():
-        faults.append(Fault("label", "action is empty"))
-    elif isinstance(action, str) and name.startswith("ego4d") and not action.startswith("#C C "):
+    if not isinstance(action, str) or not action.strip():
+        return faults
+    try:
+        normalise_label(action, name)
+    except LegoError as error:
+        return [*faults, Fault("label", str(error))]
+    if name.startswith("ego4d") and not action.startswith("#C C "):
         faults.append(Fault("label", f"action is {action!r}; a narration of Ego4D begins with '#C C '"))
+    return faults
+
+
+def _shared_faults(paths: dict[str, str], record: str, owners: dict[str, str]) -> list[Fault]:
+    """Pictures are named after their target frame, and features after their input frame: each needs its own."""
+    faults = []
+    for key, path in paths.items():
+        owner = owners.setdefault(f"{key} {path}", record)
+        if owner != record:
+            faults.append(Fault("shared frame", f"{key} is {path!r}, which is that of {owner} too"))
     return faults
 
 
@@ -270,4 +293,7 @@ def _metadata_faults(about: Any) -> list[Fault]:
         Fault("metadata", f"its clip's {key} is {about.get(key)!r} in the metadata; it must be a number of pixels")
         for key in ("height", "width")
         if isinstance(about.get(key), bool) or not isinstance(about.get(key), int) or about[key] < 1
-    ]
+    ] + [
+        Fault("metadata", f"its clip's {place} is {value} in the metadata, which is no number")
+        for place, value in not_numbers(about) if place not in ("height", "width")
+    ]  # fmt: skip

@@ -62,12 +62,12 @@ def normalise_records(records: Sequence[Record], dataset: str, mode: LabelMode) 
     """Returns the records with their labels normalised.
 
     Raises:
-        LegoError: Nothing is left of a label; the message names the record.
+        LegoError: Nothing is left of a label; the message names the record and its input frame.
     """
     normalised = []
     for record in records:
         try:
             normalised.append(replace(record, action=normalise_label(record.action, dataset, mode)))
         except LegoError as error:
-            raise LegoError(f"record {record.clip_id}/{record.action_id}: {error}") from error
+            raise LegoError(f"record {record.clip_id}/{record.action_id} ({record.input_path}): {error}") from error
     return normalised

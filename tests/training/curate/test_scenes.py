@@ -95,6 +95,17 @@ def test_a_record_that_could_not_be_tuned_on_is_not_paid_for(
         read_scenes(dataset(tmp_path, {"open": [{"name": "cup", "box": BOX}]}, **change), "ego4d")
 
 
+def test_a_clip_that_lists_no_actions_is_left_out_by_name(tmp_path: Path) -> None:
+    root = dataset(tmp_path, {"open": {"cup": BOX}})
+    index = root / "ego4d_train.json"
+    index.write_text(json.dumps({"empty": {}, **json.loads(index.read_text())}))
+
+    scenes = read_scenes(root, "ego4d")
+
+    assert [(record, fault.kind) for record, fault in scenes.left_out] == [("empty/*", "no actions")]
+    assert [scene.record for scene in scenes.chosen] == ["clip/open"]
+
+
 def test_a_faulty_record_is_left_out_and_the_others_are_taken(kitchen: Path, tmp_path: Path) -> None:
     (tmp_path / "EgoGen").symlink_to(kitchen / "EgoGen")
     (tmp_path / "toykitchen_metadata.json").symlink_to(kitchen / "toykitchen_metadata.json")

@@ -27,22 +27,53 @@ def captioner(weights: Path, size: str = "base") -> Captioner:
     return Captioner.load(folder, folder, size, CPU)  # type: ignore[arg-type]
 
 
-def test_captions_are_transformers_own_without_the_prompt(samples: list[Sample], bench: Bench, weights: Path) -> None:
-    model = BlipForConditionalGeneration.from_pretrained(weights / "blip-image-captioning-base").eval()
+def transformers_own(samples: list[Sample], model: BlipForConditionalGeneration) -> list[list[str]]:
+    """The words of each picture's caption as transformers writes it, in one batch."""
     prepare = transforms.Compose([
         transforms.Resize((32, 32), transforms.InterpolationMode.BICUBIC), transforms.ToTensor(),
         transforms.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     ])  # fmt: skip
-    expected = []
-    for sample in samples:
-        pixels = prepare(Image.open(sample.generated).convert("RGB"))[None]
-        prompt = torch.tensor([[101, 1000, 1001, 1002, 102]])  # [CLS] a picture of [SEP]
-        tokens = model.generate(pixels, prompt, num_beams=3, max_length=20, min_length=5)[0].tolist()
-        assert tokens[:4] == [30522, 1000, 1001, 1002]
-        expected.append(" ".join(WORDS[token - 1000] for token in tokens[4:] if token >= 1000))
+    pixels = torch.stack([prepare(Image.open(sample.generated).convert("RGB")) for sample in samples])
+    prompt = torch.tensor([[101, 1000, 1001, 1002, 102]] * len(samples))  # [CLS] a picture of [SEP]
+    captions = model.generate(pixels, prompt, num_beams=3, max_length=20, min_length=5).tolist()
+    assert all(tokens[:4] == [30522, 1000, 1001, 1002] for tokens in captions)
+    return [[WORDS[token - 1000] for token in tokens[4:] if token >= 1000] for tokens in captions]
 
-    assert write_captions([each.generated for each in samples], "base", "corrected", bench) == expected
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_captions_are_transformers_own_without_the_prompt(
+    size: str, samples: list[Sample], bench: Bench, weights: Path
+) -> None:
+    model = BlipForConditionalGeneration.from_pretrained(weights / f"blip-image-captioning-{size}").eval()
+    expected = [" ".join(words) for sample in samples for words in transformers_own([sample], model)]
+
+    assert write_captions([each.generated for each in samples], size, "corrected", bench) == expected  # type: ignore[arg-type]
     assert any(expected)
+
+
+def test_published_captions_are_transformers_own_in_training_mode(
+    samples: list[Sample], bench: Bench, weights: Path
+) -> None:
+    model = BlipForConditionalGeneration.from_pretrained(weights / "blip-image-captioning-base").train()
+    for module in model.text_decoder.modules():
+        if type(module).__name__ == "Dropout":
+            module.p = 0.1
+    torch.manual_seed(42)
+    expected = ["".join(f" {word}" for word in words) for words in transformers_own(samples, model)]
+
+    assert write_captions([each.generated for each in samples], "base", "published", bench) == expected
+
+
+def test_a_branch_is_left_out_of_some_samples_and_scaled_up_for_the_others() -> None:
+    from lego_training.evaluation.metrics import blip
+
+    torch.manual_seed(0)
+    branch = torch.ones(4000, 3, 2)
+    kept = blip._dropping(0.25)(torch.nn.Identity(), (), branch)
+
+    assert torch.equal(kept, kept[:, :1, :1].expand_as(kept)), "a sample's branch goes as a whole"
+    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert float((kept[:, 0, 0] == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
 
 
 def test_published_captions_come_from_training_mode_and_keep_their_space(samples: list[Sample], weights: Path) -> None:
@@ -62,6 +93,7 @@ def test_dropout_is_that_of_the_originals_bert(weights: Path) -> None:
     }
 
     assert rates == {0.1}
+    assert (captioner(weights, "base").drop_path, captioner(weights, "large").drop_path) == (0, 0.1)
 
 
 def test_only_the_large_vision_transformer_leaves_layers_out(samples: list[Sample], weights: Path) -> None:

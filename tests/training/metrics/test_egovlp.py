@@ -137,15 +137,17 @@ def test_a_still_is_shown_as_a_video_of_the_datasets_length(
 
 
 @pytest.mark.parametrize("mode", ["published", "corrected"])
-def test_plus_shows_the_input_frame_in_the_first_half(mode: Mode, samples: list[Sample], bench: Bench) -> None:
+@pytest.mark.parametrize(("dataset", "half"), [("ego4d", 2), ("epickitchen", 8)])
+def test_plus_shows_the_input_frame_in_the_first_half(
+    dataset: str, half: int, mode: Mode, samples: list[Sample], bench: Bench
+) -> None:
+    bench.dataset = dataset
     tensors, size = egovlp_tensors(16), SIZE[::-1]
     expected = []
     for each in samples:
-        before = [prepared(each.input, mode)] * 2
+        before = [prepared(each.input, mode)] * half
         generated = prepared(each.generated, mode, size if mode == "published" else None)
-        expected.append(
-            similarity(tensors, before + [prepared(each.target, mode)] * 2, before + [generated] * 2)
-        )  # fmt: skip
+        expected.append(similarity(tensors, before + [prepared(each.target, mode)] * half, before + [generated] * half))
 
     score, faults = EgoVlp(plus=True).score(samples, mode, bench)
 

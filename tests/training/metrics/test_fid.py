@@ -32,15 +32,25 @@ def test_in_one_dimension_it_is_the_difference_of_means_and_of_deviations() -> N
     assert frechet_distance(first, second) == pytest.approx(2**2 + (8**0.5 - 2**0.5) ** 2)
 
 
+def by_definition(*sets: np.ndarray) -> float:
+    """The textbook's formula for two sets, (n, D) and (m, D)."""
+    means, covariances = [each.mean(0) for each in sets], [np.cov(each, rowvar=False) for each in sets]
+    root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
+    return float(np.square(means[0] - means[1]).sum() + sum(np.trace(each) for each in covariances) - 2 * root)
+
+
 @pytest.mark.parametrize("counts", [(60, 80), (5, 80), (4, 3)])
 def test_it_agrees_with_the_eigenvalues_of_the_covariances_product(counts: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     sets = [rng.normal(size=(count, 12)) @ rng.normal(size=(12, 12)) for count in counts]
-    means, covariances = [each.mean(0) for each in sets], [np.cov(each, rowvar=False) for each in sets]
-    root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
-    expected = np.square(means[0] - means[1]).sum() + sum(np.trace(each) for each in covariances) - 2 * root
 
-    assert frechet_distance(*map(torch.from_numpy, sets)) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(*map(torch.from_numpy, sets)) == pytest.approx(by_definition(*sets), rel=1e-6)
+
+
+def test_it_is_never_below_nothing() -> None:
+    values = torch.from_numpy(np.random.default_rng(3).normal(size=(20, 40, 8)))
+
+    assert min(frechet_distance(each, each.clone()) for each in values) >= 0
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +125,11 @@ def test_pictures_are_resized_as_pytorch_fid_or_as_clean_fid_does(
         assert true.max() > 0.5
         np.testing.assert_allclose(true, features(sample.target), rtol=2e-3, atol=2e-3)
         np.testing.assert_allclose(generated, features(sample.generated), rtol=2e-3, atol=2e-3)
+    # In the few dimensions that the pictures span, which keep all distances.
+    both = [np.stack([features(path).double().numpy() for path in paths])
+            for paths in ([each.target for each in samples], [each.generated for each in samples])]  # fmt: skip
+    span, _ = np.linalg.qr(np.vstack(both).T)
+    assert score.value() == pytest.approx(by_definition(*(each @ span for each in both)), rel=2e-3)
     assert score.value() > 0.1
 
 
@@ -130,6 +145,20 @@ def test_its_interval_lies_around_it_and_is_seeded() -> None:
 def test_one_picture_has_no_fid(samples: list[Sample], bench: Bench) -> None:
     with pytest.raises(LegoError, match="FID needs 2 pictures at least; there are 1"):
         Fid().score(samples[:1], "published", bench)
+
+
+def test_a_picture_whose_features_are_no_numbers_is_left_out_by_name(samples: list[Sample], bench: Bench) -> None:
+    whole, _ = Fid().score(samples, "published", bench)
+    kind = f"fid published {bench.weights.digest(bench.weights.find('inception'))}"
+    bench.cache.put({bench.cache.key(kind, samples[1].generated): np.full(2048, np.nan, np.float32)})
+
+    score, faults = Fid().score(samples, "published", bench)
+
+    assert [(fault.file, fault.reason) for fault in faults] == [
+        (str(samples[1].generated), "its Inception features are no numbers")
+    ]
+    assert score.names == (samples[0].name, samples[2].name)
+    assert score.value() == pytest.approx(whole.take(np.array([0, 2])).value())
 
 
 def test_other_weights_are_refused(weights: Path) -> None:

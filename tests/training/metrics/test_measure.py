@@ -15,6 +15,7 @@ from lego_core.errors import LegoError
 from lego_training.cli import main
 from lego_training.dataset import read_records
 from lego_training.evaluation.metrics.bench import Bench
+from lego_training.evaluation.metrics.cache import FeatureCache
 from lego_training.evaluation.metrics.measure import METRICS, choose_metrics, measure
 from lego_training.evaluation.metrics.metric import mean_score
 from lego_training.evaluation.metrics.samples import Sample, find_samples
@@ -120,7 +121,8 @@ def test_faulty_pictures_are_named_and_the_others_judged(
     ):  # fmt: skip
         assert told in skipped
     assert len(figures["skipped"]) == 5 and figures["pictures"] == 3
-    assert "skipped:" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert all(f"skipped: {fault}\n" in said for fault in figures["skipped"])
 
 
 def test_pictures_of_another_size_and_shape_alike_are_resized_and_named(evaluate: Any, generated: Path) -> None:
@@ -139,10 +141,12 @@ def test_nothing_to_judge_is_an_error_that_says_why(
     monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "method" / "images").mkdir(parents=True)
     common = ("--data", data, "--dataset", "ego4d", "--json", tmp_path / "out.json")
     for folder, told in (
         ("nowhere", "is no folder; give the one"),
         ("empty", "has no picture of a record of ego4d_val"),
+        ("method", f"paints into {tmp_path / 'method' / 'images'}, give that"),
     ):
         assert run(monkeypatch, *common, "--generated", tmp_path / folder) == 2
         assert told in capsys.readouterr().err
@@ -174,6 +178,42 @@ def test_values_that_are_no_numbers_are_left_out_by_name(samples: list[Sample]) 
     assert score.value() == 2 and [fault.file for fault in faults] == [str(samples[1].generated)]
     with pytest.raises(LegoError, match="of 3 pictures none has a value"):
         mean_score(samples, np.full(3, np.nan))
+
+
+def test_a_value_that_is_no_number_is_told_with_its_picture_on_the_screen_and_in_the_figures(
+    evaluate: Any, data: Path, generated: Path, tmp_path: Path, capsys: Any
+) -> None:
+    evaluate("--metrics", "psnr")
+    place = Path("val0", "action_1", "frame_9.jpg")
+    target = data / "EgoGen" / "ego4d.fho" / "val_gt_for_metric" / place
+    with FeatureCache(tmp_path / "features") as cache:
+        cache.put({cache.key("psnr corrected", target, generated / place): np.array([np.nan], np.float32)})
+    capsys.readouterr()
+
+    figures = evaluate("--metrics", "psnr")
+
+    found = {each["mode"]: each for each in figures["metrics"]}
+    told = f"{generated / place}: its value is no number"
+    assert found["corrected"]["faults"] == [told] and found["published"]["faults"] == []
+    assert (found["corrected"]["pictures"], found["published"]["pictures"]) == (3, 4)
+    assert np.isfinite([found["corrected"][key] for key in ("value", "low", "high")]).all()
+    assert f"PSNR, corrected: {told}" in capsys.readouterr().out
+    rows = {row["sample"]: row for row in csv.DictReader((tmp_path / "metrics.csv").open())}
+    assert rows["val0/action_1"]["psnr corrected"] == "" != rows["val0/action_0"]["psnr corrected"]
+
+
+def test_a_clip_without_actions_is_named_with_its_file(
+    monkeypatch: pytest.MonkeyPatch, data: Path, generated: Path, tmp_path: Path, capsys: Any
+) -> None:
+    index = data / "ego4d_val.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "val9": {}}))
+    places = ("--data", data, "--generated", generated, "--json", tmp_path / "metrics.json")
+
+    assert run(monkeypatch, "--dataset", "ego4d", *places, "--metrics", "psnr") == 2
+
+    assert (
+        f"{index}: record val9/*: its clip lists no actions; list them or take the clip out" in capsys.readouterr().err
+    )
 
 
 def test_infinite_values_are_written_as_such(evaluate: Any, data: Path, generated: Path) -> None:

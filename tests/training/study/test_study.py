@@ -271,11 +271,46 @@ def test_what_keeps_items_from_being_made_is_named(made: Path, tmp_path: Path) -
         run("images", tmp_path / "study", "--data", made / "data", "--dataset", "toykitchen", *methods)
 
 
+def test_descriptions_as_features_leave_them_are_taken(made: Path, tmp_path: Path) -> None:
+    path, nested = tmp_path / "toykitchen_val_descriptions.json", {}
+    for record in read_records(made / "data", "toykitchen", "val"):
+        said = {"original action": record.action, "action": record.action, "description": f"Of {record.clip_id}."}
+        nested[record.clip_id] = {record.action_id: said}
+    path.write_text(json.dumps(nested))
+    where = ("--data", made / "data", "--dataset", "toykitchen", "--items", 4)
+
+    run("descriptions", tmp_path / "study", *where, "--method", f"tuned={path}")
+
+    shown = sorted(item.description for item in Study.load(tmp_path / "study").items)
+    assert shown == sorted(f"Of {clip}." for clip in nested)
+
+
+def test_what_is_left_out_of_a_study_is_named_though_there_is_enough_of_others(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "SDEdit", tmp_path / "some")
+    victim = next((tmp_path / "some").rglob("*.jpg"))
+    victim.unlink()
+    methods = ("--method", f"LEGO={made / 'LEGO'}", "--method", f"SDEdit={tmp_path / 'some'}", "--items", 3)
+    where = ("--data", made / "data", "--dataset", "toykitchen")
+
+    told = run("images", tmp_path / "a", *where, *methods)
+    assert f"left out: {victim}: the generated picture is missing; all of it is in {tmp_path / 'a'}" in told
+    assert (tmp_path / "a" / "left_out.txt").read_text() == f"{victim}: the generated picture is missing\n"
+
+    names = [f"{each.clip_id}/{each.action_id}" for each in read_records(made / "data", "toykitchen", "val")]
+    path = tmp_path / "tuned.json"
+    path.write_text(json.dumps({"elsewhere/action": "A hand.", **dict.fromkeys(names, "A hand.")}))
+    told = run("descriptions", tmp_path / "b", *where, "--items", 4, "--method", f"tuned={path}")
+    assert f"left out: {path}: elsewhere/action is no record of toykitchen_val; all of it" in told
+
+
 @pytest.mark.parametrize(
     ("sentences", "told"),
     [
-        ({"elsewhere/action": "A hand."}, r"\(.*tuned.json has no sentence of val_0000000/.*, and 3 more\)"),
+        ({"elsewhere/action": "A hand."}, r"\(.*tuned.json has no sentence of val_0000000/.*, and 4 more\)"),
         ({"val_0000000/x": 3}, "val_0000000/x is 3; it must map clip/action to a sentence"),
+        ({"val_0000000": {"x": {}}}, "val_0000000/x is None; it must map clip/action to a sentence"),
+        ({"val_0000000": {"x": 3}}, "val_0000000 is {'x': 3}; it must map clip/action to a sentence"),
+        ({"val_0000000": {}}, "val_0000000 is {}; it must map clip/action to a sentence"),
         (["A hand."], "holds a list and no object; it must map clip/action to a sentence"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +59,14 @@ def evaluate_images(
     check_choices(split, text, labels)
     check_output(json_file)
     from lego_training.dataset import read_records
-    from lego_training.evaluation.metrics.measure import absences, choose_metrics, measure, per_picture_csv, table
+    from lego_training.evaluation.metrics.measure import (
+        METRICS,
+        absences,
+        choose_metrics,
+        measure,
+        per_picture_csv,
+        table,
+    )
     from lego_training.evaluation.metrics.samples import find_samples
     from lego_training.files import write_json, write_whole
     from lego_training.labels import normalise_records
@@ -80,15 +88,20 @@ def evaluate_images(
     console.print(table(figures))
     for sentence in absences(figures):
         console.print(f"absent: {sentence}", highlight=False, markup=False)
-    for fault in figures.faults[:10]:
-        console.print(f"skipped: {fault}", highlight=False, markup=False)
-    if len(figures.faults) > 10:
-        console.print(f"and {len(figures.faults) - 10} more, all of them in {json_file}")
-    for fault in figures.resized[:10]:
-        console.print(f"resized and judged: {fault}", highlight=False, markup=False)
-    if len(figures.resized) > 10:
-        console.print(f"and {len(figures.resized) - 10} more, all of them in {json_file}")
+    tell_some("skipped", figures.faults, f"all of them in {json_file}")
+    tell_some("resized and judged", figures.resized, f"all of them in {json_file}")
+    for result in figures.results:
+        tell_some(f"{METRICS[result.metric].title}, {result.mode}", result.faults, f"all of them in {json_file}")
     console.print(f"figures in {json_file}, single pictures in {json_file.with_suffix('.csv')}")
+
+
+def tell_some(what: str, faults: Sequence[object], where: str) -> None:
+    """Says the first ten of many faults, how many more there are, and where all of them are."""
+    console = Console()
+    for fault in faults[:10]:
+        console.print(f"{what}: {fault}", highlight=False, markup=False, soft_wrap=True)
+    if len(faults) > 10:
+        console.print(f"and {len(faults) - 10} more, {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def check_choices(split: str, text: str, labels: str) -> None:
@@ -224,7 +237,7 @@ def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, fram
     from lego_training.evaluation.metrics.weights import Absent
     from lego_training.evaluation.reproduce.actions import paint_sheets
     from lego_training.evaluation.reproduce.comparisons import METHODS
-    from lego_training.evaluation.reproduce.report import screen_table, write_report
+    from lego_training.evaluation.reproduce.report import left_out, resized, screen_table, write_report
 
     sheets = []
     if frames and any(each.name == "lego" for each in result.methods):
@@ -237,6 +250,8 @@ def _write_reproduction(job: Any, sources: Any, result: Any, examples: int, fram
     for each in result.methods:
         if each.absent:
             console.print(f"absent: {METHODS[each.name].title}: {each.absent}", highlight=False, markup=False)
+    tell_some("left out", left_out(result), f"all of them in {folder / 'figures.json'}")
+    tell_some("resized and judged", resized(result), f"all of them in {folder / 'figures.json'}")
     console.print(f"report: {folder / 'report.html'}, report.md, figures.csv and figures.json beside it")
 
 

@@ -18,7 +18,7 @@ from lego_model.checkpoint import LegoCheckpoint, fingerprint
 from lego_model.describe import embed_image, most_likely, sampled, write
 from rich.progress import track
 
-from lego_training.dataset import Record, read_frame
+from lego_training.dataset import Record, check_distinct, read_frame
 from lego_training.features import FeatureStore
 from lego_training.files import append_line, read_lines
 from lego_training.labels import LABEL_MODES, LabelMode, normalise_label
@@ -105,7 +105,7 @@ def extract_features(
     """
     store, name = FeatureStore.at(output, split), f"{dataset}_{split}"
     labels = {_id(record): normalise_label(record.action, dataset, config.labels) for record in records}
-    _check_distinct(store, records)
+    check_distinct(records, lambda record: store.paths(record)[0], "features are named after their input frame")
     _check_settings(output / f"{name}_features.json", directory, config)
     described = _read_journals(output, name)
     todo = [each for each in shard.of(records) if _id(each) not in described or not store.has(each)]
@@ -163,17 +163,6 @@ def _seed(seed: int, record: Record) -> int:
     """A seed of the record's own, so that neither shards nor interruptions change what is drawn."""
     digest = hashlib.sha256(f"{seed}/{record.clip_id}/{record.action_id}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
-
-
-def _check_distinct(store: FeatureStore, records: Sequence[Record]) -> None:
-    seen: dict[Path, Record] = {}
-    for record in records:
-        other = seen.setdefault(store.paths(record)[0], record)
-        if other is not record:
-            raise LegoError(
-                f"records {other.clip_id}/{other.action_id} and {record.clip_id}/{record.action_id} have one input "
-                f"frame ({record.input_path}), and features are named after it: give each its own"
-            )
 
 
 def _check_settings(path: Path, directory: Path, config: FeatureConfig) -> None:

@@ -64,7 +64,7 @@ def study_images(
         for name in complete
     ]  # fmt: skip
     built = build(folder, folder.name, "images", choose(examples, items, seed, _first(missing)), raters, seed, question)
-    _tell_built(folder, len(built.items))
+    _tell_built(folder, len(built.items), missing)
 
 
 @study.command("descriptions")
@@ -74,7 +74,10 @@ def study_descriptions(
     dataset: Dataset,
     method: Annotated[
         list[str],
-        typer.Option(help="NAME=FILE, JSON of clip/action to a sentence; give tuned and untuned to compare them."),
+        typer.Option(
+            help="NAME=FILE, JSON of clip/action to a sentence or the _descriptions.json of lego-train features; give "
+            "tuned and untuned to compare them."
+        ),
     ],
     split: Split = "val",
     items: Annotated[int, typer.Option(min=1, help="Examples to ask about; the paper has 100.")] = 100,
@@ -91,22 +94,26 @@ def study_descriptions(
         raise LegoError(f"split is {split!r}; it must be train or val")
     files = _named(method, "method")
     cure = "it must map clip/action to a sentence"
-    sentences = {name: read_json(Path(path), cure) for name, path in files.items()}
+    sentences = {name: _by_record(read_json(Path(path), cure)) for name, path in files.items()}
     for name, values in sentences.items():
         for record_name, said in values.items():
             if not isinstance(said, str) or not said.strip():
                 raise LegoError(f"{files[name]}: {record_name} is {said!r:.80}; {cure}")
     examples: list[Example] = []
     missing: list[str] = []
+    known: set[str] = set()
     for record in read_records(data, dataset, cast(Any, split)):
         name = f"{record.clip_id}/{record.action_id}"
+        known.add(name)
         written = {each: values[name] for each, values in sentences.items() if name in values}
         if len(written) == len(sentences):
             examples.append(Example(record.input_path, record.target_path, record.action, written))
         missing += [f"{files[each]} has no sentence of {name}" for each in sentences if each not in written]
+    for each, values in sentences.items():
+        missing += [f"{files[each]}: {name} is no record of {dataset}_{split}" for name in values if name not in known]
     chosen = choose(examples, items, seed, _first(missing))
     built = build(folder, folder.name, "descriptions", chosen, raters, seed, question)
-    _tell_built(folder, len(built.items))
+    _tell_built(folder, len(built.items), missing)
 
 
 @study.command("serve")
@@ -200,11 +207,27 @@ def _named(pairs: list[str], option: str) -> dict[str, str]:
     return named
 
 
+def _by_record(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns sentences by clip/action, of a file that has them so or as `lego-train features` writes them."""
+    flat: dict[str, Any] = {}
+    for name, said in values.items():
+        nested = said if isinstance(said, dict) else {}
+        inner = {
+            f"{name}/{action}": each.get("description") for action, each in nested.items() if isinstance(each, dict)
+        }
+        flat |= inner if inner and len(inner) == len(nested) else {name: said}
+    return flat
+
+
 def _first(missing: list[str]) -> str:
     return f"{missing[0]}{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}" if missing else ""
 
 
-def _tell_built(folder: Path, count: int) -> None:
+def _tell_built(folder: Path, count: int, missing: list[str]) -> None:
+    if missing:
+        path = folder / "left_out.txt"
+        path.write_text("\n".join(missing) + "\n", encoding="utf-8")
+        typer.echo(f"left out: {_first(missing)}; all of it is in {path}")
     typer.echo(
         f"{count} items in {folder}: lego-train study serve {folder}, or give raters the folder "
         f"{folder / 'public'} (never the one above it: key.json tells who made what)"

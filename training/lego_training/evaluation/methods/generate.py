@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from lego_core.errors import LegoError
 
-from lego_training.dataset import Record
+from lego_training.dataset import Record, check_distinct
 from lego_training.evaluation.methods.method import Ask, Method
 from lego_training.evaluation.metrics.bench import progress
 from lego_training.evaluation.metrics.samples import Fault, find_picture, in_batches
@@ -79,8 +79,11 @@ def generate(
         The records that could not be painted; the others were.
 
     Raises:
-        LegoError: The gallery is of another method or of other settings.
+        LegoError: The gallery is of another method or of other settings, or two records share a target frame.
     """
+    check_distinct(
+        records, lambda record: gallery.place(record).with_suffix(""), "pictures are named after their target frame"
+    )
     check_settings(gallery.folder / "settings.json", {**settings, "seed": seed}, "pictures")
     todo = gallery.missing(shard.of(records))
     if not todo:

@@ -189,4 +189,5 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     # The triangular factor has the same products, in at most D rows.
     a, b = (torch.linalg.qr(each, "r").R if len(each) > each.shape[1] else each for each in (a, b))
     root = torch.linalg.svdvals(a @ b.T).sum()
-    return float((means[0] - means[1]).square().sum() + variances - 2 * root)
+    distance = float((means[0] - means[1]).square().sum() + variances - 2 * root)
+    return max(0.0, distance)  # rounding may take that of equal sets below

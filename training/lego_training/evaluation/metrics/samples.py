@@ -69,7 +69,7 @@ def find_samples(
     are read; of several the target's own ending is taken.
 
     Returns:
-        What can be judged, in the records' order, and a fault for every record that cannot.
+        What can be judged, in the records' order, and a fault for every file that others lack.
 
     Raises:
         LegoError: The folder is not there, or none of its pictures belongs to the dataset.
@@ -90,15 +90,16 @@ def find_samples(
             )
             if not path.is_file()
         ]  # fmt: skip
-        if missing:
-            faults += missing[:1]
-        else:
+        faults += missing
+        if not missing:
             assert picture is not None
             name = f"{record.clip_id}/{record.action_id}"
             samples.append(Sample(name, picture, target, record.input_path, record.action, record.description))
     if not samples:
         first = f": {faults[0]}" if faults else ""
-        raise LegoError(f"{generated} has no picture of a record of {dataset}_{split}{first}")
+        inner = generated / "images"
+        hint = f"; lego-train reproduce paints into {inner}, give that" if inner.is_dir() else ""
+        raise LegoError(f"{generated} has no picture of a record of {dataset}_{split}{first}{hint}")
     return samples, faults
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,13 +72,15 @@ def divide(records: Sequence[Record], rates: Mapping[str, float]) -> tuple[list[
 def seconds_apart(record: Record, rate: float | None) -> float | None:
     """Returns the time from a record's input to its target frame, in seconds; None if it is not known.
 
-    Of metadata with both times it is their difference. Else it is that of the frames' numbers over the clip's rate.
+    Of metadata with both times it is their difference, which NaN makes unknown. Else it is that of the frames' numbers
+    over the clip's rate.
     """
-    facts = record.facts
-    if isinstance(facts.get("input_time"), int | float) and isinstance(facts.get("target_time"), int | float):
-        return float(facts["target_time"]) - float(facts["input_time"])
+    first, last = (record.facts.get(key) for key in ("input_time", "target_time"))
+    if isinstance(first, int | float) and isinstance(last, int | float):
+        apart = float(last) - float(first)
+        return apart if math.isfinite(apart) else None
     numbers = [re.search(r"(\d+)$", path.stem) for path in (record.input_path, record.target_path)]
     if rate and all(numbers):
-        first, last = (int(number.group(1)) for number in numbers if number)
-        return (last - first) / rate
+        before, after = (int(number.group(1)) for number in numbers if number)
+        return (after - before) / rate
     return None

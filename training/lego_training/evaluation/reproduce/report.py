@@ -395,14 +395,26 @@ def _remarks(found: Reproduction) -> Iterator[tuple[str, list[str]]]:
         if others:
             chosen = ", ".join(METHODS[name].title for name in METHODS if name in others)
             yield "What else people could choose", [f"{chosen}: in the study, and no row of this table"]
-    faults = [sentence for each in found.methods for sentence in _faults(each)]
-    if found.untimed:
-        faults.append(f"{len(found.untimed)} records are in no bin, as the time between their frames is not known")
-    if faults:
+    for heading, faults in (("What was left out", left_out(found)), ("What was resized and judged", resized(found))):
         shown = faults[:_NAMED_FAULTS]
         if len(faults) > len(shown):
             shown.append(f"and {len(faults) - len(shown)} more; all are in figures.json")
-        yield "What was left out", shown
+        if shown:
+            yield heading, shown
+
+
+def left_out(found: Reproduction) -> list[str]:
+    """Returns a sentence for every record or picture that was left out of anything."""
+    faults = [sentence for each in found.methods for sentence in _faults(each)]
+    return faults + [f"{name}: in no bin, as the time between its frames is not known" for name in found.untimed]
+
+
+def resized(found: Reproduction) -> list[str]:
+    """Returns a sentence for every picture that was judged though it has another size than its target."""
+    return [
+        f"{METHODS[method.name].title}: {fault}"
+        for method in found.methods if method.figures is not None for fault in method.figures.resized
+    ]  # fmt: skip
 
 
 def _faults(method: MethodFigures) -> Iterator[str]:
@@ -410,8 +422,6 @@ def _faults(method: MethodFigures) -> Iterator[str]:
     for fault in method.unpainted:
         yield f"{title}: {fault}"
     if method.figures is not None:
-        for fault in method.figures.resized:
-            yield f"{title}, resized and judged: {fault}"
         for fault in method.figures.faults:
             yield f"{title}: {fault}"
         for result in method.figures.results:
